@@ -1,0 +1,1 @@
+//! A mailbox on disk, complete and provable: retrieve, store, journal, index.

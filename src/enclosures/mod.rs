@@ -1,0 +1,1 @@
+//! Patterns, the root rule, cached listings, and parts that are read, typed and encoded once.

@@ -1,0 +1,44 @@
+//! How the process ends. The numbers follow sysexits, so that a script can tell "again later"
+//! from "mend it"; they are part of what we promise.
+
+use std::process::ExitCode;
+
+/// The exit codes of every command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Exit {
+    /// All that was asked is done.
+    Done = 0,
+    /// Done, but some recipients were refused, failed or are unsure, or some messages could not be archived.
+    SomeFailed = 1,
+    /// The command line is wrong.
+    Usage = 64,
+    /// The recipients' data is wrong (`--strict`, or more bad rows than `max_bad`).
+    Data = 65,
+    /// An input file is missing.
+    NoInput = 66,
+    /// The relay, mailbox or database cannot be reached, or the relay refuses the sender.
+    Unavailable = 69,
+    /// Our own mistake.
+    Bug = 70,
+    /// A disk or file could not be read or written.
+    Io = 74,
+    /// Deferred recipients are left: run again.
+    Again = 75,
+    /// The server broke the protocol.
+    Protocol = 76,
+    /// The server did not accept the login.
+    Login = 77,
+    /// There are mistakes in the job file.
+    Job = 78,
+    /// Stopped by SIGINT; everything is recorded.
+    Interrupted = 130,
+    /// Stopped by SIGTERM; everything is recorded.
+    Terminated = 143,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit as u8)
+    }
+}

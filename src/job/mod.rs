@@ -1,0 +1,28 @@
+//! What was asked: a job file, read to a tree and lowered field by field, so that all its
+//! mistakes are found at once, each with its place. A [`Job`] that exists holds no mistake of
+//! its own; whether its templates compile and its files exist is `plan`'s affair.
+
+mod archive;
+mod relay;
+mod send;
+mod text;
+
+pub use archive::{ArchiveJob, Deletion, Layout, MailboxSpec};
+pub use relay::{
+    Auth, Credential, DomainLimit, Mechanism, Pipelining, RelaySpec, Retry, Timeouts, TlsMode, TlsSpec,
+    Unsure,
+};
+pub use send::{
+    AttachmentSpec, Body, Class, ColumnKind, Dedupe, ImageSpec, LedgerUrl, MailboxTemplate, MailboxTemplates,
+    MaxBad, RecipientsSpec, SendJob, SourceSpec, TemplateSource, Unsubscribe,
+};
+pub use text::Text;
+
+/// A job of either kind.
+#[derive(Debug, Clone)]
+pub enum Job {
+    /// `kind: send`
+    Send(Box<SendJob>),
+    /// `kind: archive`
+    Archive(Box<ArchiveJob>),
+}

@@ -1,0 +1,15 @@
+//! The words all crafts share: a [`Row`] of the recipients' list, the [`Letter`] rendered from
+//! it, the [`Message`] composed from that, and the [`Outcome`] of each of its recipients.
+//! Plain values only; whoever makes or changes them lives in a room of their own.
+
+mod envelope;
+mod message;
+mod outcome;
+mod row;
+mod words;
+
+pub use envelope::{Envelope, RecipientKey};
+pub use message::{Content, Message, Slice};
+pub use outcome::{Answer, Enhanced, Outcome, RcptOutcome};
+pub use row::{Cell, Columns, Row};
+pub use words::{EncodedPart, Enlisted, FileRecord, Letter, ListHeaders, Purpose, Stamp};

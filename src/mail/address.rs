@@ -1,0 +1,121 @@
+//! An address that may be written to the wire (RFC 5321 §4.1.2, RFC 6531).
+
+use std::fmt;
+use std::str::FromStr;
+
+/// `local-part@domain`, checked: no control character, no space, no angle bracket, at most 254
+/// octets. The domain is kept as written, without a trailing dot.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EmailAddress {
+    text: String,
+    at: usize,
+}
+
+/// Why a text is not an address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotAnAddress {
+    /// Nothing is there.
+    #[error("the address is empty")]
+    Empty,
+    /// Longer than RFC 5321 §4.5.3.1.3 allows.
+    #[error("the address is longer than 254 octets")]
+    TooLong,
+    /// A line break, NUL or another control character.
+    #[error("the address holds a control character")]
+    Control,
+    /// Not of the form `local@domain`.
+    #[error("`{0}` is not an address")]
+    Form(String),
+}
+
+impl EmailAddress {
+    /// As written.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Before the `@`.
+    pub fn local_part(&self) -> &str {
+        &self.text[..self.at]
+    }
+
+    /// Behind the `@`.
+    pub fn domain(&self) -> &str {
+        &self.text[self.at + 1..]
+    }
+
+    /// The domain with A-labels (RFC 5891), lower case: what MX and relays understand.
+    pub fn ascii_domain(&self) -> String {
+        idna::domain_to_ascii(self.domain()).unwrap_or_else(|_| self.domain().to_lowercase())
+    }
+
+    /// Whether the local part needs SMTPUTF8 (RFC 6531 §3.2). A domain never does: it has A-labels.
+    pub fn needs_smtputf8(&self) -> bool {
+        !self.local_part().is_ascii()
+    }
+
+    /// As MAIL, RCPT and headers write it where SMTPUTF8 is not needed: the domain in A-labels.
+    pub fn wire(&self) -> String {
+        if self.text.is_ascii() {
+            self.text.clone()
+        } else {
+            format!("{}@{}", self.local_part(), self.ascii_domain())
+        }
+    }
+}
+
+impl FromStr for EmailAddress {
+    type Err = NotAnAddress;
+
+    fn from_str(text: &str) -> Result<Self, NotAnAddress> {
+        let text = text.trim_matches([' ', '\t']);
+        if text.is_empty() {
+            return Err(NotAnAddress::Empty);
+        }
+        if text.len() > 254 {
+            return Err(NotAnAddress::TooLong);
+        }
+        if text.chars().any(char::is_control) {
+            return Err(NotAnAddress::Control);
+        }
+        let form = || NotAnAddress::Form(text.to_owned());
+        let address: lettre::Address = text.trim_end_matches('.').parse().map_err(|_| form())?;
+        let text = address.to_string();
+        let at = text.rfind('@').ok_or_else(form)?;
+        if text.contains(['<', '>', ' ']) || idna::domain_to_ascii(&text[at + 1..]).is_err() {
+            return Err(form());
+        }
+        Ok(EmailAddress { text, at })
+    }
+}
+
+impl fmt::Display for EmailAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_line_can_be_smuggled_in() {
+        for (text, good) in [
+            ("ada@example.org", true),
+            (" ada@example.org ", true),
+            ("ada@例子.中国", true),
+            ("用户@例子.中国", true),
+            ("ada@[127.0.0.1]", true),
+            ("ada@example.org>\r\nRCPT TO:<eve", false),
+            ("ada@example.org\nBcc: eve", false),
+            ("ada\0@example.org", false),
+            ("ada@example.org> <eve@example.org", false),
+            ("ada", false),
+            ("@example.org", false),
+            ("", false),
+        ] {
+            assert_eq!(text.parse::<EmailAddress>().is_ok(), good, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Sockets, TLS and what goes over them: link, tls, transcript, proxy, resolve.

@@ -1,0 +1,1 @@
+//! Reading mail as a person does: the MIME tree, decoded.

@@ -1,0 +1,1 @@
+//! A row and the templates make a letter. Strict: undefined is an error, null never prints.

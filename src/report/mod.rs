@@ -1,0 +1,1 @@
+//! What became of everyone, for people (terminal) and programs (JSON, CSV).

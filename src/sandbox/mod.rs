@@ -1,0 +1,1 @@
+//! A relay and a maildrop on loopback, for trying out and for tests.

@@ -1,0 +1,1 @@
+//! Protocol cores without socket or clock: line, smtp, pop3.
