@@ -12,4 +12,4 @@ pub use envelope::{Envelope, RecipientKey};
 pub use message::{Content, Message, Slice};
 pub use outcome::{Answer, Enhanced, Outcome, RcptOutcome};
 pub use row::{Cell, Columns, Row};
-pub use words::{EncodedPart, Enlisted, FileRecord, Letter, ListHeaders, Purpose, Stamp};
+pub use words::{EncodedPart, Enlisted, FileRecord, Letter, ListHeaders, Piece, Purpose, Stamp};

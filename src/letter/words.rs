@@ -111,3 +111,12 @@ pub struct Enlisted {
     /// The domain of its first address, lower case.
     pub domain: String,
 }
+
+/// A stretch of a file pattern after rendering: who wrote it decides whether it may be a pattern.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    /// The job file's own words: glob signs mean what they mean.
+    Operator(String),
+    /// What a row contributed: literal, one name or a stretch of one, never a path.
+    Value(String),
+}
