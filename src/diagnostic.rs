@@ -5,6 +5,9 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use annotate_snippets::renderer::DecorStyle;
+use annotate_snippets::{AnnotationKind, Group, Level as Heading, Renderer, Snippet};
+
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -73,5 +76,122 @@ impl Diagnostic {
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.title)
+    }
+}
+
+/// What people see of them: each with its line, its words marked, and what would be right; with
+/// escape sequences for a terminal if `colour`. Ends in a line end unless there is nothing.
+pub fn print(diagnostics: &[Diagnostic], colour: bool) -> String {
+    let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
+    let renderer = renderer.decor_style(DecorStyle::Unicode).term_width(WIDTH);
+    let mut text = String::new();
+    for (number, diagnostic) in diagnostics.iter().enumerate() {
+        if number > 0 {
+            text.push('\n');
+        }
+        text.push_str(&renderer.render(&[group(diagnostic)]));
+        text.push('\n');
+    }
+    text
+}
+
+/// Lines of a file that are longer are cut around the mark.
+const WIDTH: usize = 110;
+
+fn group(diagnostic: &Diagnostic) -> Group<'_> {
+    let heading = match diagnostic.level {
+        Level::Error => Heading::ERROR,
+        Level::Warning => Heading::WARNING,
+    };
+    let mut group = Group::with_title(heading.primary_title(&diagnostic.title));
+    if let Some(place) = &diagnostic.place {
+        let mut mark = AnnotationKind::Primary.span(within(place));
+        if !diagnostic.label.is_empty() {
+            mark = mark.label(&diagnostic.label);
+        }
+        let file = place.file.display().to_string();
+        group = group.element(Snippet::source(&*place.source).path(file).annotation(mark));
+    }
+    match &diagnostic.help {
+        Some(help) => group.element(Heading::HELP.message(help)),
+        None => group,
+    }
+}
+
+/// The span, moved to where the source has characters: a place that is off must not end the program
+/// while it tells of a mistake.
+fn within(place: &Place) -> Range<usize> {
+    let source = &*place.source;
+    let boundary = |mut at: usize| {
+        at = at.min(source.len());
+        while !source.is_char_boundary(at) {
+            at -= 1;
+        }
+        at
+    };
+    let start = boundary(place.span.start);
+    start..boundary(place.span.end).max(start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(source: &str, words: &str) -> Place {
+        let start = source.find(words).expect("the words are there");
+        Place { file: "jobs/通知.yaml".into(), source: Arc::from(source), span: start..start + words.len() }
+    }
+
+    #[test]
+    fn mistakes_are_shown_where_they_were_made() {
+        let nowhere = Place { file: "a.yaml".into(), source: Arc::from("a: b\nc: 好"), span: 9..999 };
+        for (diagnostic, expected) in [
+            (
+                Diagnostic::error("unknown key `subjekt`")
+                    .at(at("kind: send\nsubjekt: 你好\nfrom: x\n", "subjekt"))
+                    .label("no such key here")
+                    .help("did you mean `subject`?"),
+                "error: unknown key `subjekt`
+  ╭▸ jobs/通知.yaml:2:1
+  │
+2 │ subjekt: 你好
+  │ ━━━━━━━ no such key here
+  │
+  ╰ help: did you mean `subject`?
+",
+            ),
+            (
+                // Wide characters take two columns, before the mark and under it.
+                Diagnostic::warning("wrong").at(at("主题: 您好世界abc # x\n", "世界abc")).label("这里"),
+                "warning: wrong
+  ╭▸ jobs/通知.yaml:1:7
+  │
+1 │ 主题: 您好世界abc # x
+  ╰╴          ━━━━━━━ 这里
+",
+            ),
+            (
+                Diagnostic::error("no place").help("do this"),
+                "error: no place
+ │
+ ╰ help: do this
+",
+            ),
+            (
+                // A span inside a character and beyond the end.
+                Diagnostic::error("off").at(nowhere),
+                "error: off
+  ╭▸ a.yaml:2:4
+  │
+2 │ c: 好
+  ╰╴   ━━
+",
+            ),
+        ] {
+            assert_eq!(print(&[diagnostic], false), expected);
+        }
+        assert_eq!(print(&[], false), "");
+        assert_eq!(print(&[Diagnostic::error("a"), Diagnostic::error("b")], false), "error: a\n\nerror: b\n");
+        assert!(print(&[Diagnostic::error("a")], true).contains('\u{1b}'));
     }
 }
