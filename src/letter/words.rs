@@ -32,6 +32,16 @@ pub struct Letter {
     pub list: ListHeaders,
 }
 
+impl Letter {
+    /// Whether an address in it needs SMTPUTF8 (RFC 6531): only a local part beyond ASCII does, for
+    /// names are encoded and domains have A-labels.
+    pub fn needs_smtputf8(&self) -> bool {
+        let lists = [&self.reply_to, &self.to, &self.cc, &self.bcc];
+        self.from.address.needs_smtputf8()
+            || lists.iter().flat_map(|list| list.iter()).any(|mailbox| mailbox.address.needs_smtputf8())
+    }
+}
+
 /// What `class: bulk` and `unsubscribe:` put at the top (RFC 2369, 2919, 3834, 8058).
 #[derive(Debug, Clone, Default)]
 pub struct ListHeaders {

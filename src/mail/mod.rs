@@ -2,7 +2,10 @@
 //! and nowhere else outside the tests.
 
 mod address;
+pub mod date;
 mod mailbox;
+mod message_id;
 
 pub use address::{EmailAddress, NotAnAddress};
 pub use mailbox::{Mailbox, NotAMailbox};
+pub use message_id::{boundary_seed, message_id};

@@ -1,0 +1,306 @@
+//! Header fields (RFC 5322 §2.2): folding, phrases, encoded words (RFC 2047).
+//!
+//! Whatever arrives here becomes one field and no more: a text with anything in it that could end
+//! a line is written as encoded words, in which CR and LF are only numbers.
+
+use encodify::{Fold, rfc2047};
+
+use crate::mail::Mailbox;
+
+/// A line of a header with an encoded word in it is no longer than this (RFC 2047 §2).
+const WIDTH: usize = 76;
+
+/// The longest line that may be on the wire, without CRLF (RFC 5322 §2.1.1).
+const LONGEST: usize = 998;
+
+/// Appends the fields of a header to a message.
+pub(super) struct Header<'a> {
+    out: &'a mut Vec<u8>,
+    /// Where the line begins that is being written.
+    line: usize,
+}
+
+impl<'a> Header<'a> {
+    /// A header at the end of `out`, which ends in CRLF or holds nothing.
+    pub(super) fn new(out: &'a mut Vec<u8>) -> Header<'a> {
+        let line = out.len();
+        Header { out, line }
+    }
+
+    /// A field whose value is known to be one line of ASCII.
+    pub(super) fn plain(&mut self, name: &str, value: &str) {
+        self.begin(name);
+        // Stamps and the like never hold anything else. Should they, no line is made of it.
+        self.out.extend(value.bytes().map(|b| if matches!(b, b' '..=b'~') { b } else { b'?' }));
+        self.end();
+    }
+
+    /// A field of unstructured text (RFC 5322 §3.6.5), as Subject is one.
+    pub(super) fn text(&mut self, name: &str, value: &str) {
+        self.begin(name);
+        if is_literal(value, WIDTH - 1) {
+            self.fold_words(value);
+        } else {
+            self.encoded(value, rfc2047::Q_TEXT);
+        }
+        self.end();
+    }
+
+    /// A field that programs read: a value of ASCII stays as it is, however long its words, up to
+    /// what a line may hold; else as [`Header::text`].
+    pub(super) fn token_text(&mut self, name: &str, value: &str) {
+        if is_literal(value, LONGEST - 1) && name.len() + 2 + value.len() <= LONGEST {
+            self.begin(name);
+            self.fold_words(value);
+            self.end();
+        } else {
+            self.text(name, value);
+        }
+    }
+
+    /// A field of parts separated by commas that are never broken, and only parted from one another
+    /// if the line were longer than a line may be: List-Unsubscribe is read best in one piece.
+    pub(super) fn whole(&mut self, name: &str, value: &str) {
+        self.begin(name);
+        for (n, part) in value.split(", ").enumerate() {
+            if n > 0 {
+                self.out.push(b',');
+                if self.column() + 1 + part.len() > LONGEST - 1 {
+                    self.fold();
+                }
+                self.out.push(b' ');
+            }
+            self.out.extend(part.bytes().filter(|b| matches!(b, b' '..=b'~')));
+        }
+        self.end();
+    }
+
+    /// A list of mailboxes (RFC 5322 §3.4), folded between them. Nothing is written for an empty one.
+    pub(super) fn mailboxes(&mut self, name: &str, mailboxes: &[Mailbox]) {
+        if mailboxes.is_empty() {
+            return;
+        }
+        self.begin(name);
+        for (n, mailbox) in mailboxes.iter().enumerate() {
+            if n > 0 {
+                self.out.push(b',');
+                let length = mailbox.name.as_ref().map_or(0, |name| name.len() + 3)
+                    + mailbox.address.as_str().len()
+                    + 2;
+                if self.column() + length > WIDTH {
+                    self.fold();
+                }
+                self.out.push(b' ');
+            }
+            self.mailbox(mailbox);
+        }
+        self.end();
+    }
+
+    fn mailbox(&mut self, mailbox: &Mailbox) {
+        let address = mailbox.address.as_str();
+        let Some(name) = &mailbox.name else {
+            return self.address(address, mailbox);
+        };
+        self.phrase(name);
+        if self.column() + 3 + address.len() > WIDTH {
+            self.fold();
+        }
+        self.out.extend_from_slice(b" <");
+        self.address(address, mailbox);
+        self.out.push(b'>');
+    }
+
+    fn address(&mut self, address: &str, mailbox: &Mailbox) {
+        if address.is_ascii() {
+            self.out.extend_from_slice(address.as_bytes());
+        } else {
+            self.out.extend_from_slice(mailbox.address.wire().as_bytes());
+        }
+    }
+
+    /// A display name: atoms as they are, other short ASCII quoted, all else encoded.
+    fn phrase(&mut self, name: &str) {
+        // A quoted string is not folded, so it has to fit where it stands.
+        const ROOM: usize = 60;
+        let short = name.len() <= ROOM && is_literal(name, ROOM);
+        if short && name.bytes().all(|b| is_atext(b) || b == b' ') {
+            if self.column() + name.len() > WIDTH {
+                self.fold_before_word();
+            }
+            self.out.extend_from_slice(name.as_bytes());
+        } else if short && !name.bytes().any(|b| matches!(b, b'"' | b'\\')) {
+            if self.column() + name.len() + 2 > WIDTH {
+                self.fold_before_word();
+            }
+            self.out.push(b'"');
+            self.out.extend_from_slice(name.as_bytes());
+            self.out.push(b'"');
+        } else {
+            // Quotes and backslashes are encoded too: escapes within quotes are what readers of
+            // mail get wrong most often.
+            self.encoded(name, rfc2047::Q_PHRASE);
+        }
+    }
+
+    /// Encoded words, in whichever of the two encodings is shorter.
+    fn encoded(&mut self, text: &str, q: rfc2047::WordEncoder) {
+        let encoder = if q.payload_len(text) <= rfc2047::B.payload_len(text) { q } else { rfc2047::B };
+        let mut column = self.column();
+        encoder.encode_words("utf-8", text, &mut column, Fold::HEADER, self.out);
+        self.line = self.out.len() - column;
+    }
+
+    /// Literal text, folded at its spaces.
+    fn fold_words(&mut self, text: &str) {
+        if self.column() + text.len() <= WIDTH + 2 {
+            return self.out.extend_from_slice(text.as_bytes());
+        }
+        for (n, word) in text.split(' ').enumerate() {
+            if n > 0 {
+                if self.column() + 1 + word.len() > WIDTH + 2 {
+                    self.fold();
+                }
+                self.out.push(b' ');
+            } else if self.column() + word.len() > WIDTH + 2 {
+                self.fold_before_word();
+            }
+            self.out.extend_from_slice(word.as_bytes());
+        }
+    }
+
+    fn begin(&mut self, name: &str) {
+        self.line = self.out.len();
+        self.out.extend(name.bytes().filter(|b| matches!(b, b'!'..=b'9' | b';'..=b'~')));
+        self.out.extend_from_slice(b": ");
+    }
+
+    fn end(&mut self) {
+        self.out.extend_from_slice(b"\r\n");
+        self.line = self.out.len();
+    }
+
+    /// A line break; the space that must follow it is written by who goes on.
+    fn fold(&mut self) {
+        self.out.extend_from_slice(b"\r\n");
+        self.line = self.out.len();
+    }
+
+    /// A line break in place of the space that was written last.
+    fn fold_before_word(&mut self) {
+        if self.out.last() == Some(&b' ') {
+            self.out.pop();
+        }
+        self.fold();
+        self.out.push(b' ');
+    }
+
+    fn column(&self) -> usize {
+        self.out.len() - self.line
+    }
+}
+
+/// Whether a text may stand in a header as it is: printable ASCII, nothing that looks like an
+/// encoded word, no space that folding or a reader would lose, and no word too long to be folded.
+fn is_literal(text: &str, longest_word: usize) -> bool {
+    let mut word = 0;
+    let mut before = b' ';
+    for byte in text.bytes() {
+        match byte {
+            b' ' if before == b' ' => return false,
+            b' ' => word = 0,
+            b'?' if before == b'=' => return false,
+            b'!'..=b'~' => {
+                word += 1;
+                if word > longest_word {
+                    return false;
+                }
+            }
+            _ => return false,
+        }
+        before = byte;
+    }
+    before != b' '
+}
+
+fn is_atext(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn field(write: impl FnOnce(&mut Header)) -> String {
+        let mut out = Vec::new();
+        write(&mut Header::new(&mut out));
+        String::from_utf8(out).expect("ASCII")
+    }
+
+    #[test]
+    fn subjects_are_literal_where_they_can_be() {
+        let long = "word ".repeat(30);
+        for (subject, expected) in [
+            ("Your November digest", "Subject: Your November digest\r\n".to_owned()),
+            (".", "Subject: .\r\n".to_owned()),
+            ("=?utf-8?q?x?=", "Subject: =?utf-8?B?PT91dGYtOD9xP3g/PQ==?=\r\n".to_owned()),
+            (" x ", "Subject: =?utf-8?Q?_x_?=\r\n".to_owned()),
+            ("a  b", "Subject: =?utf-8?Q?a__b?=\r\n".to_owned()),
+            ("a\r\nBcc: eve", "Subject: =?utf-8?Q?a=0D=0ABcc:_eve?=\r\n".to_owned()),
+            ("十一月通知", "Subject: =?utf-8?B?5Y2B5LiA5pyI6YCa55+l?=\r\n".to_owned()),
+            ("", "Subject: =?utf-8?Q??=\r\n".to_owned()),
+            (
+                long.trim_end(),
+                format!(
+                    "Subject: {}\r\n {}\r\n {}\r\n",
+                    ["word"; 13].join(" ") + " word",
+                    ["word"; 15].join(" "),
+                    "word"
+                ),
+            ),
+        ] {
+            let expected = if subject.is_empty() { "Subject: \r\n".to_owned() } else { expected };
+            assert_eq!(field(|h| h.text("Subject", subject)), expected, "{subject:?}");
+        }
+    }
+
+    #[test]
+    fn display_names_are_atoms_quoted_or_encoded() {
+        for (name, expected) in [
+            ("Ada Lovelace", "Ada Lovelace <a@b.example>"),
+            ("Doe, Jane", "\"Doe, Jane\" <a@b.example>"),
+            (".", "\".\" <a@b.example>"),
+            ("J. \"Jo\" Doe", "=?utf-8?B?Si4gIkpvIiBEb2U=?= <a@b.example>"),
+            ("王小明", "=?utf-8?B?546L5bCP5piO?= <a@b.example>"),
+            ("=?utf-8?q?x?=", "=?utf-8?B?PT91dGYtOD9xP3g/PQ==?= <a@b.example>"),
+        ] {
+            let mailbox =
+                Mailbox { name: Some(name.to_owned()), address: "a@b.example".parse().expect("address") };
+            assert_eq!(field(|h| h.mailboxes("To", &[mailbox])), format!("To: {expected}\r\n"), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn lists_fold_between_mailboxes_and_no_line_is_long() {
+        let all: Vec<Mailbox> = (0..40)
+            .map(|n| Mailbox {
+                name: (n % 3 > 0).then(|| "Name, Ä ".repeat(n % 7 + 1).trim().to_owned()),
+                address: format!("somebody{n}@a-rather-long-domain.example.org").parse().expect("address"),
+            })
+            .collect();
+        let text = field(|h| h.mailboxes("Cc", &all));
+        assert!(text.lines().all(|line| line.len() <= 78 && !line.trim().is_empty()), "{text}");
+        assert_eq!(text.matches("somebody").count(), 40);
+    }
+
+    #[test]
+    fn an_unsubscribe_field_stays_whole_as_long_as_a_line_may_be() {
+        let (url, mailto) =
+            (format!("<https://example.com/{}>", "u".repeat(900)), "<mailto:leave@example.com>");
+        let text = field(|h| h.whole("List-Unsubscribe", &format!("{url}, {mailto}")));
+        assert_eq!(text, format!("List-Unsubscribe: {url}, {mailto}\r\n"));
+        let url = format!("<https://example.com/{}>", "u".repeat(950));
+        let text = field(|h| h.whole("List-Unsubscribe", &format!("{url}, {mailto}")));
+        assert_eq!(text, format!("List-Unsubscribe: {url},\r\n {mailto}\r\n"));
+    }
+}
