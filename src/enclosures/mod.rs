@@ -1,1 +1,3 @@
 //! Patterns, the root rule, cached listings, and parts that are read, typed and encoded once.
+
+pub mod part;

@@ -1,0 +1,703 @@
+//! A file as a MIME part: its type, its name for every client, its bytes in base64, and what the
+//! ledger says of it. Encoded once; a part that many letters share is borrowed by each of them.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::SystemTime;
+
+use encodify::{Fold, base64, rfc2047};
+use ring::digest::{Context, SHA256};
+
+use crate::letter::{EncodedPart, FileRecord};
+
+/// The longest name a recipient sees, in octets: what file systems take.
+const LONGEST_NAME: usize = 255;
+
+/// A line of a part's header is no longer than this.
+const WIDTH: usize = 76;
+
+/// Raw octets in one line of base64 (RFC 2045 §6.8).
+const LINE: usize = 57;
+
+/// What is read of a file at a time: whole lines of base64, so that pieces can be put together.
+const PIECE: usize = LINE * 1024;
+
+/// A text longer than this is not looked at for its charset: it is sent without.
+const LONGEST_TEXT: u64 = 32 << 20;
+
+/// What a part is there for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Disposition {
+    /// To be kept as a file.
+    Attachment,
+    /// Shown by the HTML, which refers to it as `cid:…`.
+    Inline {
+        /// The content-id without `cid:` and angle brackets.
+        cid: String,
+    },
+}
+
+/// Why a file did not become a part.
+#[derive(Debug, thiserror::Error)]
+pub enum PartError {
+    /// It cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// It is not what it was: shorter, longer, or newer than when it was first read.
+    #[error("{} changed while letters were being made of it", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Larger than is wanted.
+    #[error("{} has {size} octets; at most {limit} are allowed", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        size: u64,
+        /// What is allowed.
+        limit: u64,
+    },
+}
+
+/// Makes a part of bytes. The type is `content_type` where given (and well formed), else what the
+/// extension of `name` says, else what the first bytes show.
+pub fn encode(
+    bytes: &[u8],
+    name: &str,
+    content_type: Option<&str>,
+    disposition: &Disposition,
+) -> EncodedPart {
+    let name = shown_name(name);
+    let kind = Kind::of(&name, content_type, bytes);
+    let message = kind.is_message() && is_plain_message(bytes);
+    let kind = if kind.is_message() && !message { Kind::unknown() } else { kind };
+    let header = header(&kind.with_parameters(bytes), &name, disposition, message);
+    let body = if message { bytes.len() + 2 } else { base64::MIME.encoded_len(bytes.len()) };
+    let mut part = Assembly::new(&header, body);
+    part.hasher.update(bytes);
+    if message {
+        part.put(bytes);
+        // The boundary that follows takes the line end before it for its own (RFC 2046 §5.1.1).
+        part.put(b"\r\n");
+    } else {
+        part.put_encoded(bytes);
+    }
+    part.finish(name, bytes.len() as u64)
+}
+
+/// Makes a part of a file, of which no more than a piece is held beside what it becomes, unless its
+/// type asks for a look at all of it (texts, messages). `limit` is in octets.
+pub fn encode_file(
+    path: &Path,
+    name: &str,
+    content_type: Option<&str>,
+    disposition: &Disposition,
+    limit: u64,
+) -> Result<EncodedPart, PartError> {
+    let read = |source| PartError::Read { path: path.to_owned(), source };
+    let mut file = File::open(path).map_err(read)?;
+    let metadata = file.metadata().map_err(read)?;
+    if !metadata.is_file() {
+        return Err(read(io::Error::other("it is not a file")));
+    }
+    let size = metadata.len();
+    if size > limit {
+        return Err(PartError::TooLarge { path: path.to_owned(), size, limit });
+    }
+    let changed = || PartError::Changed { path: path.to_owned() };
+    let mut piece = Vec::with_capacity(usize::try_from(size.min(PIECE as u64)).unwrap_or(PIECE) + 1);
+    (&mut file).take(PIECE as u64).read_to_end(&mut piece).map_err(read)?;
+    let shown = shown_name(name);
+    let kind = Kind::of(&shown, content_type, &piece);
+    let whole = (kind.is_text() || kind.is_message()) && size <= LONGEST_TEXT;
+    if whole || size <= PIECE as u64 {
+        (&mut file).take(limit.saturating_add(1)).read_to_end(&mut piece).map_err(read)?;
+        return if piece.len() as u64 == size {
+            Ok(encode(&piece, name, content_type, disposition))
+        } else {
+            Err(changed())
+        };
+    }
+    let kind = if kind.is_message() { Kind::unknown() } else { kind };
+    let header = header(kind.name(), &shown, disposition, false);
+    let length = usize::try_from(size).map_err(|_| changed())?;
+    let mut part = Assembly::new(&header, base64::MIME.encoded_len(length));
+    let mut done = 0;
+    while !piece.is_empty() {
+        done += piece.len();
+        if done > length || (piece.len() < PIECE && done < length) {
+            return Err(changed());
+        }
+        part.hasher.update(&piece);
+        part.put_encoded(&piece);
+        piece.clear();
+        (&mut file).take(PIECE as u64).read_to_end(&mut piece).map_err(read)?;
+    }
+    if done != length {
+        return Err(changed());
+    }
+    Ok(part.finish(shown, size))
+}
+
+/// Whether a text may be a `type:` of the job file: `type/subtype`, with parameters or without, one
+/// line of ASCII.
+pub fn is_content_type(text: &str) -> bool {
+    let (essence, parameters) = text.split_once(';').unwrap_or((text, ""));
+    let token = |word: &str| {
+        !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&b))
+    };
+    let parts = essence.trim().split_once('/');
+    parts.is_some_and(|(kind, subtype)| token(kind) && token(subtype))
+        && !essence.trim().to_ascii_lowercase().starts_with("multipart/")
+        && parameters.bytes().all(|b| matches!(b, b' '..=b'~'))
+        && text.len() <= WIDTH
+}
+
+/// Parts of a run, each encoded when it is first asked for. A part is known by its file, name, type
+/// and disposition; when the file is not what it was, that is an error and no silent change.
+#[derive(Debug)]
+pub struct PartCache {
+    parts: RwLock<Kept>,
+    /// How many octets are kept at most; what does not fit is encoded anew each time.
+    capacity: usize,
+    /// The largest file, in octets.
+    limit: u64,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    parts: HashMap<Identity, (Fingerprint, Arc<EncodedPart>)>,
+    octets: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Identity {
+    path: PathBuf,
+    name: String,
+    content_type: Option<String>,
+    disposition: Disposition,
+}
+
+/// What a file is known by without reading it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Fingerprint {
+    size: u64,
+    modified: Option<SystemTime>,
+}
+
+impl Fingerprint {
+    fn of(path: &Path) -> Result<Fingerprint, PartError> {
+        let metadata = path.metadata().map_err(|source| PartError::Read { path: path.to_owned(), source })?;
+        Ok(Fingerprint { size: metadata.len(), modified: metadata.modified().ok() })
+    }
+}
+
+impl PartCache {
+    /// A cache of at most `capacity` encoded octets, for files of at most `limit`.
+    pub fn new(capacity: usize, limit: u64) -> PartCache {
+        PartCache { parts: RwLock::default(), capacity, limit }
+    }
+
+    /// The part of a file, encoded now or before.
+    pub fn part(
+        &self,
+        path: &Path,
+        name: &str,
+        content_type: Option<&str>,
+        disposition: &Disposition,
+    ) -> Result<Arc<EncodedPart>, PartError> {
+        let identity = Identity {
+            path: path.to_owned(),
+            name: name.to_owned(),
+            content_type: content_type.map(str::to_owned),
+            disposition: disposition.clone(),
+        };
+        let fingerprint = Fingerprint::of(path)?;
+        // A thread that panicked while it held the lock left whole entries behind, or none.
+        let kept = self.parts.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some((before, part)) = kept.parts.get(&identity) {
+            return if *before == fingerprint {
+                Ok(part.clone())
+            } else {
+                Err(PartError::Changed { path: path.to_owned() })
+            };
+        }
+        drop(kept);
+        let part = Arc::new(encode_file(path, name, content_type, disposition, self.limit)?);
+        if Fingerprint::of(path)? != fingerprint {
+            return Err(PartError::Changed { path: path.to_owned() });
+        }
+        let mut kept = self.parts.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, part)) = kept.parts.get(&identity) {
+            return Ok(part.clone()); // another thread was faster
+        }
+        if kept.octets + part.bytes.len() <= self.capacity {
+            kept.octets += part.bytes.len();
+            kept.parts.insert(identity, (fingerprint, part.clone()));
+        }
+        Ok(part)
+    }
+}
+
+/// The bytes of a part in the making: exactly as many as announced, in the allocation they stay in.
+struct Assembly {
+    bytes: Arc<[u8]>,
+    filled: usize,
+    hasher: Context,
+}
+
+impl Assembly {
+    fn new(header: &[u8], body: usize) -> Assembly {
+        let bytes = std::iter::repeat_n(0, header.len() + body).collect();
+        let mut assembly = Assembly { bytes, filled: 0, hasher: Context::new(&SHA256) };
+        assembly.put(header);
+        assembly
+    }
+
+    fn room(&mut self) -> &mut [u8] {
+        // Nobody else knows the bytes yet; an empty room would be noticed by the length at the end.
+        Arc::get_mut(&mut self.bytes).and_then(|bytes| bytes.get_mut(self.filled..)).unwrap_or_default()
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        if let Some(room) = self.room().get_mut(..bytes.len()) {
+            room.copy_from_slice(bytes);
+            self.filled += bytes.len();
+        }
+    }
+
+    fn put_encoded(&mut self, raw: &[u8]) {
+        self.filled += base64::MIME.encode_slice(raw, self.room()).unwrap_or_default();
+    }
+
+    fn finish(self, name: String, size: u64) -> EncodedPart {
+        debug_assert_eq!(self.filled, self.bytes.len(), "a part is as long as was announced");
+        let digest = self.hasher.finish();
+        let mut sha256 = [0; 32];
+        sha256.copy_from_slice(digest.as_ref());
+        EncodedPart { bytes: self.bytes, record: FileRecord { name, size, sha256 } }
+    }
+}
+
+/// A content type, and where it comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Kind(String);
+
+impl Kind {
+    fn of(name: &str, given: Option<&str>, start: &[u8]) -> Kind {
+        if let Some(given) = given.map(str::trim).filter(|given| is_content_type(given)) {
+            return Kind(given.to_owned());
+        }
+        let extension = name.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase());
+        extension
+            .and_then(|extension| by_extension(&extension))
+            .or_else(|| infer::get(start).map(|found| found.mime_type()))
+            .map_or_else(Kind::unknown, |found| Kind(found.to_owned()))
+    }
+
+    fn unknown() -> Kind {
+        Kind("application/octet-stream".to_owned())
+    }
+
+    fn name(&self) -> &str {
+        &self.0
+    }
+
+    fn essence(&self) -> String {
+        self.0.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+    }
+
+    fn is_message(&self) -> bool {
+        self.essence() == "message/rfc822"
+    }
+
+    fn is_text(&self) -> bool {
+        self.essence().starts_with("text/")
+    }
+
+    /// The type with what the content says of itself: a text's charset, a calendar's method.
+    fn with_parameters(&self, bytes: &[u8]) -> String {
+        let mut whole = self.0.clone();
+        let lower = whole.to_ascii_lowercase();
+        if !self.is_text() {
+            return whole;
+        }
+        if !lower.contains("charset=")
+            && let Some(charset) = charset(bytes)
+        {
+            whole.push_str("; charset=");
+            whole.push_str(charset);
+        }
+        if self.essence() == "text/calendar"
+            && !lower.contains("method=")
+            && let Some(method) = calendar_method(bytes)
+        {
+            whole.push_str("; method=");
+            whole.push_str(&method);
+        }
+        whole
+    }
+}
+
+/// What the extension says. What people send comes first, for some of it is missing or odd in the
+/// long table.
+fn by_extension(extension: &str) -> Option<&'static str> {
+    const USUAL: [(&str, &str); 26] = [
+        ("pdf", "application/pdf"),
+        ("xlsx", "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"),
+        ("docx", "application/vnd.openxmlformats-officedocument.wordprocessingml.document"),
+        ("pptx", "application/vnd.openxmlformats-officedocument.presentationml.presentation"),
+        ("xls", "application/vnd.ms-excel"),
+        ("doc", "application/msword"),
+        ("ppt", "application/vnd.ms-powerpoint"),
+        ("jpg", "image/jpeg"),
+        ("jpeg", "image/jpeg"),
+        ("png", "image/png"),
+        ("gif", "image/gif"),
+        ("webp", "image/webp"),
+        ("svg", "image/svg+xml"),
+        ("mp3", "audio/mpeg"),
+        ("m4a", "audio/mp4"),
+        ("wav", "audio/wav"),
+        ("mp4", "video/mp4"),
+        ("zip", "application/zip"),
+        ("csv", "text/csv"),
+        ("txt", "text/plain"),
+        ("log", "text/plain"),
+        ("ics", "text/calendar"),
+        ("html", "text/html"),
+        ("htm", "text/html"),
+        ("json", "application/json"),
+        ("eml", "message/rfc822"),
+    ];
+    let usual = USUAL.iter().find(|(known, _)| *known == extension).map(|(_, kind)| *kind);
+    usual.or_else(|| mime_guess::from_ext(extension).first_raw())
+}
+
+/// The charset of a text: by its byte order mark, as UTF-8 if it is that, as GB18030 if its double
+/// octets are Chinese ones, as windows-1252 if it can be that. `None` where it is no text at all.
+fn charset(bytes: &[u8]) -> Option<&'static str> {
+    match bytes {
+        [0xef, 0xbb, 0xbf, ..] => return Some("utf-8"),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => return Some("utf-16"),
+        _ => {}
+    }
+    if bytes.contains(&0) {
+        return None;
+    }
+    if std::str::from_utf8(bytes).is_ok() {
+        return Some("utf-8");
+    }
+    if is_chinese(bytes) {
+        return Some("gb18030");
+    }
+    // Five octets are nothing in windows-1252.
+    let undefined = |b: &u8| matches!(b, 0x81 | 0x8d | 0x8f | 0x90 | 0x9d);
+    (!bytes.iter().any(undefined)).then_some("windows-1252")
+}
+
+/// Whether a text decodes as GB18030, and nine in ten of its double octets are Chinese characters
+/// or punctuation of the old table that everybody writes with. Western texts decode too, now and
+/// then, but into rare characters.
+fn is_chinese(bytes: &[u8]) -> bool {
+    if encoding_rs::GB18030.decode_without_bom_handling_and_without_replacement(bytes).is_none() {
+        return false;
+    }
+    let (mut usual, mut all) = (0usize, 0usize);
+    let mut at = 0;
+    while let Some(&lead) = bytes.get(at) {
+        if lead < 0x80 {
+            at += 1;
+            continue;
+        }
+        let trail = bytes.get(at + 1).copied().unwrap_or_default();
+        all += 1;
+        usual += usize::from(matches!(lead, 0xa1..=0xa3 | 0xb0..=0xf7) && trail >= 0xa1);
+        at += if trail.is_ascii_digit() { 4 } else { 2 };
+    }
+    all > 0 && usual * 10 >= all * 9
+}
+
+/// METHOD of an iCalendar object (RFC 5545 §3.7.2), which mail repeats in the type (RFC 6047 §2.4).
+fn calendar_method(bytes: &[u8]) -> Option<String> {
+    let line = bytes.split(|&b| b == b'\n').take(200).find_map(|line| {
+        let line = line.trim_ascii();
+        line.get(..7).filter(|start| start.eq_ignore_ascii_case(b"METHOD:")).map(|_| &line[7..])
+    })?;
+    let method = std::str::from_utf8(line.trim_ascii()).ok()?;
+    let word = (1..=20).contains(&method.len()) && method.bytes().all(|b| b.is_ascii_alphabetic());
+    word.then(|| method.to_ascii_uppercase())
+}
+
+/// Whether a message may be attached as one. It must not be encoded (RFC 2046 §5.2.1), so it has to
+/// be fit for every relay as it is: 7-bit, lines of at most 998 octets ended by CRLF, a header. A
+/// line that begins with a dot would need stuffing, which no part of ours does.
+fn is_plain_message(bytes: &[u8]) -> bool {
+    let Some(lines) = bytes.strip_suffix(b"\r\n") else { return false };
+    let mut header = bytes.split(|&b| b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let starts = header.next().is_some_and(|line| {
+        let name = line.split(|&b| b == b':').next().unwrap_or_default();
+        !name.is_empty() && name.len() < line.len() && name.iter().all(|b| matches!(b, b'!'..=b'~'))
+    });
+    starts
+        && bytes.iter().all(|&b| b < 0x80 && b != 0)
+        && lines.split(|&b| b == b'\n').all(|line| line.len() <= 999 && !line.starts_with(b"."))
+        && memchr::memchr_iter(b'\n', bytes).all(|at| at > 0 && bytes[at - 1] == b'\r')
+        && memchr::memchr_iter(b'\r', bytes).all(|at| bytes.get(at + 1) == Some(&b'\n'))
+}
+
+/// A name as it may be shown: no folder, no control character, no more than a file system takes.
+fn shown_name(name: &str) -> String {
+    let name: String = name
+        .trim()
+        .chars()
+        .map(|c| if c.is_control() || matches!(c, '/' | '\\') { '_' } else { c })
+        .collect();
+    if name.is_empty() {
+        return "file".to_owned();
+    }
+    if name.len() <= LONGEST_NAME {
+        return name;
+    }
+    // The extension stays, for it is what opens the file.
+    let extension = name.rfind('.').map(|at| &name[at..]).filter(|ext| ext.len() <= 16).unwrap_or("");
+    let mut end = LONGEST_NAME - extension.len();
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}{extension}", &name[..end])
+}
+
+/// The header of a part, with the empty line that ends it.
+fn header(content_type: &str, name: &str, disposition: &Disposition, message: bool) -> Vec<u8> {
+    let mut out = Vec::with_capacity(512);
+    out.extend_from_slice(b"Content-Type: ");
+    out.extend_from_slice(content_type.as_bytes());
+    parameter_for_old_clients(&mut out, name);
+    let encoding = if message { "7bit" } else { "base64" };
+    out.extend_from_slice(format!("\r\nContent-Transfer-Encoding: {encoding}\r\n").as_bytes());
+    let disposition = match disposition {
+        Disposition::Attachment => "attachment",
+        Disposition::Inline { cid } => {
+            let fits = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~.@[]:".contains(b);
+            out.extend_from_slice(b"Content-ID: <");
+            out.extend(cid.bytes().map(|b| if fits(&b) { b } else { b'_' }));
+            out.extend_from_slice(b">\r\n");
+            "inline"
+        }
+    };
+    out.extend_from_slice(format!("Content-Disposition: {disposition}").as_bytes());
+    file_name(&mut out, name);
+    out.extend_from_slice(b"\r\n\r\n");
+    out
+}
+
+/// Whether a name may stand between quotes as it is, on a line of its own.
+fn is_quotable(name: &str) -> bool {
+    name.len() <= 60
+        && !name.contains("=?")
+        && name.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\')
+}
+
+/// `; name=…` with encoded words between the quotes. RFC 2047 §5 forbids it, RFC 2231 made it
+/// needless, and it is still what a good many clients read, Outlook and QQ Mail among them.
+fn parameter_for_old_clients(out: &mut Vec<u8>, name: &str) {
+    out.extend_from_slice(b";\r\n name=\"");
+    if is_quotable(name) {
+        out.extend_from_slice(name.as_bytes());
+    } else {
+        let encoder = if rfc2047::Q_PHRASE.payload_len(name) <= rfc2047::B.payload_len(name) {
+            rfc2047::Q_PHRASE
+        } else {
+            rfc2047::B
+        };
+        let mut column = b" name=\"".len();
+        // One column is left for the quote.
+        let fold = Fold::new(WIDTH - 1, b"\r\n ", 1);
+        encoder.encode_words("utf-8", name, &mut column, fold, out);
+    }
+    out.push(b'"');
+}
+
+/// `; filename=…`, or its parts as RFC 2231 §3 and §4 have them.
+fn file_name(out: &mut Vec<u8>, name: &str) {
+    if is_quotable(name) {
+        out.extend_from_slice(b";\r\n filename=\"");
+        out.extend_from_slice(name.as_bytes());
+        return out.push(b'"');
+    }
+    // Characters are never split, although they might be: not every reader joins before decoding.
+    let mut pieces = vec![String::from("utf-8''")];
+    for c in name.chars() {
+        let mut buffer = [0; 4];
+        let mut coded = String::with_capacity(12);
+        for &byte in c.encode_utf8(&mut buffer).as_bytes() {
+            if byte.is_ascii_alphanumeric() || b"!#$&+-.^_`|~".contains(&byte) {
+                coded.push(char::from(byte));
+            } else {
+                coded.push_str(&format!("%{byte:02X}"));
+            }
+        }
+        let full =
+            pieces.last().is_none_or(|piece| piece.len() + coded.len() > WIDTH - " filename*99*=;".len());
+        if full {
+            pieces.push(String::new());
+        }
+        if let Some(piece) = pieces.last_mut() {
+            piece.push_str(&coded);
+        }
+    }
+    if let [only] = pieces.as_slice() {
+        out.extend_from_slice(format!(";\r\n filename*={only}").as_bytes());
+    } else {
+        for (n, piece) in pieces.iter().enumerate() {
+            out.extend_from_slice(format!(";\r\n filename*{n}*={piece}").as_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mail_parser::{MessageParser, MimeHeaders};
+
+    fn head(part: &EncodedPart) -> String {
+        let text = String::from_utf8_lossy(&part.bytes).into_owned();
+        text.split_once("\r\n\r\n").expect("a header and a body").0.to_owned()
+    }
+
+    #[test]
+    fn types_come_from_the_extension_then_from_the_bytes() {
+        let png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR";
+        for (name, given, bytes, expected) in [
+            ("a.pdf", None, &b"%PDF-1.4"[..], "application/pdf"),
+            ("A.PDF", None, b"%PDF-1.4", "application/pdf"),
+            ("photo", None, png, "image/png"),
+            ("photo.unheardof", None, png, "image/png"),
+            ("what", None, b"\x01\x02", "application/octet-stream"),
+            ("a.xlsx", None, b"PK", "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"),
+            ("a.svg", None, b"<svg/>", "image/svg+xml"),
+            ("a.tar", None, b"x", "application/x-tar"),
+            ("a.csv", None, b"a,b\n", "text/csv; charset=utf-8"),
+            ("a.txt", None, "ü".as_bytes(), "text/plain; charset=utf-8"),
+            ("a.txt", None, b"\xff\xfea\0", "text/plain; charset=utf-16"),
+            ("a.txt", None, b"\xc4\xfa\xba\xc3\xa3\xac\xd5\xe2", "text/plain; charset=gb18030"),
+            ("a.txt", None, b"Gr\xfc\xdfe aus K\xf6ln", "text/plain; charset=windows-1252"),
+            ("a.txt", None, b"\x81\x00", "text/plain"),
+            (
+                "a.ics",
+                None,
+                b"BEGIN:VCALENDAR\r\nMETHOD:request\r\n",
+                "text/calendar; charset=utf-8; method=REQUEST",
+            ),
+            ("a.dat", Some("application/x-own"), b"x", "application/x-own"),
+            ("a.txt", Some("text/x-diff; charset=us-ascii"), b"x", "text/x-diff; charset=us-ascii"),
+            ("a.pdf", Some("bad\r\nX-Header: 1"), b"x", "application/pdf"),
+            ("a.eml", None, b"Subject: x\r\n\r\nhello\r\n", "message/rfc822"),
+            ("a.eml", None, b"Subject: x\n\nhello\n", "application/octet-stream"),
+            ("a.eml", None, b"Subject: x\r\n\r\n.hello\r\n", "application/octet-stream"),
+            ("a.eml", None, "Subject: ü\r\n\r\nhello\r\n".as_bytes(), "application/octet-stream"),
+            ("a.eml", None, b"no header\r\n", "application/octet-stream"),
+        ] {
+            let part = encode(bytes, name, given, &Disposition::Attachment);
+            let head = head(&part);
+            let expected = format!("Content-Type: {expected};\r\n name=");
+            assert!(head.starts_with(&expected), "{name} {given:?}\n{head}\n{expected}");
+            assert_eq!(head.contains("7bit"), expected.contains("rfc822"), "{head}");
+        }
+    }
+
+    #[test]
+    fn every_reader_finds_the_name() {
+        let long = format!("{}.pdf", "十一月份经营分析报告".repeat(8));
+        let long_ascii = format!("{}.pdf", "a report of the month ".repeat(9));
+        for name in [
+            "report.pdf",
+            "a \"quoted\" name.pdf",
+            "back\\slash.pdf",
+            "Grüße.pdf",
+            "报告.xlsx",
+            "=?utf-8?q?x?=.pdf",
+            "100% of it, really; yes'.txt",
+            "emoji 🦀.png",
+            "تقرير.pdf",
+            &long,
+            &long_ascii,
+        ] {
+            let part = encode(b"hello", name, None, &Disposition::Attachment);
+            let head = head(&part);
+            // Types of office files are 81 octets with the name of the field, and cannot be folded.
+            let fits = |line: &str| line.len() <= 78 || line.starts_with("Content-Type: application/vnd.");
+            assert!(head.is_ascii() && head.lines().all(fits), "{head}");
+            let message = MessageParser::default().parse(&part.bytes[..]).expect("parses");
+            let shown = name.replace('\\', "_");
+            let disposition = message.content_disposition().and_then(|d| d.attribute("filename"));
+            assert_eq!(disposition, Some(shown.as_str()), "{head}");
+            assert_eq!(part.record.name, shown);
+        }
+    }
+
+    #[test]
+    fn a_name_is_one_of_a_file_and_not_too_long() {
+        for (name, expected) in [
+            ("../../etc/passwd", ".._.._etc_passwd".to_owned()),
+            ("a\r\nb", "a_b".replace("_b", "__b")),
+            ("", "file".to_owned()),
+            (&format!("{}.pdf", "x".repeat(300)), format!("{}.pdf", "x".repeat(251))),
+            (&format!("{}.pdf", "中".repeat(100)), format!("{}.pdf", "中".repeat(83))),
+        ] {
+            assert_eq!(shown_name(name), expected);
+        }
+    }
+
+    #[test]
+    fn inline_parts_carry_their_content_id() {
+        let part = encode(b"x", "logo.png", None, &Disposition::Inline { cid: "lo go\r\n".to_owned() });
+        let head = head(&part);
+        assert!(head.contains("\r\nContent-ID: <lo_go__>\r\n"), "{head}");
+        assert!(head.contains("Content-Disposition: inline;\r\n filename=\"logo.png\""), "{head}");
+    }
+
+    #[test]
+    fn a_file_becomes_the_same_part_in_pieces_as_in_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for size in [0, 1, 56, 57, 58, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 3 * PIECE + 5] {
+            let bytes: Vec<u8> = (0..size).map(|n| (n * 7 % 251) as u8).collect();
+            let path = folder.path().join("a.bin");
+            std::fs::write(&path, &bytes).expect("written");
+            let whole = encode(&bytes, "a.bin", None, &Disposition::Attachment);
+            let pieces = encode_file(&path, "a.bin", None, &Disposition::Attachment, 1 << 20).expect("read");
+            assert!(whole.bytes == pieces.bytes && whole.record == pieces.record, "{size}");
+            assert!(size == 0 || whole.bytes.ends_with(b"\r\n"));
+        }
+        let path = folder.path().join("a.bin");
+        let error = encode_file(&path, "a.bin", None, &Disposition::Attachment, 10).expect_err("too large");
+        assert!(matches!(error, PartError::TooLarge { limit: 10, .. }));
+    }
+
+    #[test]
+    fn a_part_is_encoded_once_and_a_changed_file_is_noticed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("terms.pdf");
+        std::fs::write(&path, b"one").expect("written");
+        let cache = PartCache::new(1 << 20, 1 << 20);
+        let first = cache.part(&path, "terms.pdf", None, &Disposition::Attachment).expect("encoded");
+        let again = cache.part(&path, "terms.pdf", None, &Disposition::Attachment).expect("kept");
+        assert!(Arc::ptr_eq(&first, &again));
+        let other = cache.part(&path, "Terms 2026.pdf", None, &Disposition::Attachment).expect("encoded");
+        assert!(!Arc::ptr_eq(&first, &other));
+        std::fs::write(&path, b"another").expect("written");
+        let error = cache.part(&path, "terms.pdf", None, &Disposition::Attachment).expect_err("changed");
+        assert!(matches!(error, PartError::Changed { .. }), "{error}");
+    }
+}
