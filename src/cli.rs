@@ -426,23 +426,30 @@ pub struct Rebuild {
 
 /// `postroom sandbox`
 #[derive(Debug, Args)]
+#[command(after_long_help = crate::sandbox::GRAMMAR)]
 pub struct Sandbox {
-    /// SMTP on this loopback address; port 0 takes a free one
+    /// SMTP on this loopback address; port 0 takes a free one [127.0.0.1:2525 without --pop]
     #[arg(long, value_name = "ADDR", value_parser = loopback)]
     pub smtp: Option<SocketAddr>,
-    /// POP3 on this loopback address; port 0 takes a free one
+    /// POP3 on this loopback address; port 0 takes a free one [127.0.0.1:2110 without --smtp]
     #[arg(long, value_name = "ADDR", value_parser = loopback)]
     pub pop: Option<SocketAddr>,
-    /// Keep every accepted message in this folder as .eml
+    /// Keep every accepted message in this folder as .eml [outbox, unless --log-file is given]
     #[arg(long, value_name = "DIR")]
     pub outbox: Option<PathBuf>,
-    /// Write a line of JSON about every accepted message to this file
+    /// Write a line of JSON about every accepted message, login and applied rule to this file
     #[arg(long, value_name = "FILE")]
     pub log_file: Option<PathBuf>,
-    /// Go wrong on purpose, by a rule; may be given several times
+    /// The relay goes wrong on purpose, by a rule; may be given several times
     #[arg(long, value_name = "RULE")]
     pub fault: Vec<String>,
-    /// Write the ports here once they are open
+    /// The maildrop goes wrong on purpose, by a rule; may be given several times
+    #[arg(long, value_name = "RULE")]
+    pub pop_fault: Vec<String>,
+    /// What makes `chance=` in rules repeatable
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Write the ports here once they are open: a line `smtp PORT`, a line `pop3 PORT`
     #[arg(long, value_name = "FILE")]
     pub port_file: Option<PathBuf>,
     /// TLS from the first byte, with cert.pem and key.pem of this folder
@@ -451,12 +458,62 @@ pub struct Sandbox {
     /// Offer STARTTLS and STLS, with cert.pem and key.pem of this folder
     #[arg(long, value_name = "DIR")]
     pub starttls: Option<PathBuf>,
-    /// Ask for a login; may be given several times
+    /// Refuse mail and logins in clear text
+    #[arg(long, requires = "starttls")]
+    pub require_tls: bool,
+    /// Ask for this login [for POP3: sandbox:sandbox]
     #[arg(long, value_name = "USER:PASS")]
-    pub auth: Vec<String>,
-    /// The .eml files of this folder are what the POP3 mailbox holds
+    pub auth: Option<String>,
+    /// Do not offer these extensions, as EHLO and CAPA name them: CHUNKING,PIPELINING
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub hide: Vec<String>,
+    /// The largest message the relay accepts
+    #[arg(long, value_name = "SIZE", default_value = "100MiB", value_parser = size)]
+    pub size: measure::ByteSize,
+    /// Answer 421 to connections over this number
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub max_connections: usize,
+    /// The .eml files of this folder are what the POP3 mailbox holds [the outbox]
     #[arg(long, value_name = "DIR")]
     pub maildrop: Option<PathBuf>,
+    /// Offer APOP
+    #[arg(long)]
+    pub apop: bool,
+    /// What UIDL says
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = Uidls::Stable)]
+    pub uidls: Uidls,
+    /// How POP3 fails at the pipelining it offers
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = Muddle::None)]
+    pub muddle: Muddle,
+    /// STAT and LIST say wrong sizes
+    #[arg(long)]
+    pub wrong_sizes: bool,
+}
+
+/// `--uidls`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Uidls {
+    /// One for each message, the same in every session
+    Stable,
+    /// Others in each session
+    Changed,
+    /// Pairs of messages share one
+    Duplicate,
+    /// The command is not known
+    Missing,
+}
+
+/// `--muddle`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Muddle {
+    /// It does not fail
+    None,
+    /// What arrives together with a command is thrown away
+    Lose,
+    /// What arrives together with a command is answered with -ERR
+    Refuse,
+    /// A command that does not come alone closes the connection
+    Close,
 }
 
 /// `postroom schema`
@@ -532,6 +589,10 @@ fn loopback(text: &str) -> Result<SocketAddr, String> {
         true => Ok(address),
         false => Err("the sandbox listens on loopback only: 127.0.0.1 or [::1]".to_owned()),
     }
+}
+
+fn size(text: &str) -> Result<measure::ByteSize, String> {
+    measure::ByteSize::parse(text).ok_or_else(|| "a size is written 500, 25MB or 10MiB".to_owned())
 }
 
 #[cfg(test)]

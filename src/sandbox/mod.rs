@@ -7,12 +7,15 @@
 
 mod fault;
 mod link;
+mod maildrop;
 mod outbox;
+mod pop3;
 mod relay;
 mod smtp;
 mod tls;
 
 pub use fault::{BadRule, Fault, GRAMMAR, Protocol};
+pub use maildrop::{Maildrop, MaildropOptions, Muddle, Uidls};
 pub use outbox::Summary;
 pub use relay::{Options, Relay};
 pub use tls::{Tls, TlsError};

@@ -1,0 +1,512 @@
+//! One POP3 session of the maildrop (RFC 1939; CAPA and PIPELINING 2449, STLS 2595, AUTH 5034).
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::sync::atomic::Ordering::Relaxed;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use md5::{Digest, Md5};
+
+use super::fault::{Action, Fault, Stage};
+use super::link::{Link, Over};
+use super::maildrop::{self, Muddle, Shared, Stored, Uidls};
+
+/// How much of a message is in memory at once.
+const PIECE: usize = 64 << 10;
+
+type Step<T = ()> = Result<T, Over>;
+
+/// Serves until the session is over; says how many flights of replies were sent.
+pub(super) fn serve(link: Link, shared: &Shared) -> u64 {
+    let number = shared.sessions.fetch_add(1, Relaxed) + 1;
+    let mut session =
+        Session { shared, number, link, user: String::new(), challenge: None, messages: None, sent: 0 };
+    let Err(Over) = session.run();
+    if session.messages.is_some() {
+        shared.locked.store(false, Relaxed);
+    }
+    session.link.flights
+}
+
+enum Never {}
+
+struct Session<'a> {
+    shared: &'a Shared,
+    number: u64,
+    link: Link,
+    user: String,
+    /// What APOP's digest is made with.
+    challenge: Option<String>,
+    /// From the login on: the maildrop is ours.
+    messages: Option<Vec<Stored>>,
+    sent: u64,
+}
+
+impl<'a> Session<'a> {
+    fn run(&mut self) -> Step<Never> {
+        if let Some((tls, config)) = self.shared.options.tls.as_ref().zip(self.shared.tls.as_ref())
+            && tls.implicit
+        {
+            self.link.start_tls(config)?;
+        }
+        if !self.fault(Stage::Connect, "")? {
+            let mut greeting = "+OK postroom sandbox".to_owned();
+            if self.shared.options.apop {
+                let challenge = format!("<{}.{}@localhost>", std::process::id(), self.number);
+                greeting = format!("{greeting} {challenge}");
+                self.challenge = Some(challenge);
+            }
+            self.link.reply(&greeting);
+        }
+        loop {
+            let line = self.link.line()?;
+            self.shared.log.counters.commands.fetch_add(1, Relaxed);
+            if self.shared.options.muddle != Muddle::None && !self.link.have().is_empty() {
+                self.stumble(&line)?;
+            } else {
+                self.command(&line)?;
+            }
+        }
+    }
+
+    /// A command that did not come alone meets a server that cannot do what it offers.
+    fn stumble(&mut self, line: &str) -> Step {
+        match self.shared.options.muddle {
+            Muddle::None => self.command(line),
+            Muddle::Close => {
+                self.link.reply("-ERR synchronization error");
+                Err(self.link.close())
+            }
+            Muddle::Lose => {
+                let rest = self.link.have().len();
+                self.link.consume(rest);
+                self.command(line)
+            }
+            Muddle::Refuse => {
+                self.command(line)?;
+                while !self.link.have().is_empty() {
+                    self.link.line()?;
+                    self.link.reply("-ERR unknown command");
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn command(&mut self, line: &str) -> Step {
+        let (verb, argument) = line.split_once(' ').unwrap_or((line, ""));
+        let argument = argument.trim();
+        let stage = match verb.to_ascii_uppercase().as_str() {
+            "CAPA" => Stage::Capa,
+            "STLS" => Stage::Stls,
+            "USER" => Stage::User,
+            "PASS" => Stage::Pass,
+            "APOP" => Stage::Apop,
+            "AUTH" => Stage::Auth,
+            "STAT" => Stage::Stat,
+            "LIST" => Stage::List,
+            "UIDL" => Stage::Uidl,
+            "TOP" => Stage::Top,
+            "RETR" => Stage::Retr,
+            "DELE" => Stage::Dele,
+            "RSET" => Stage::Rset,
+            "NOOP" => Stage::Noop,
+            "QUIT" => Stage::Quit,
+            _ => {
+                self.link.reply("-ERR unknown command");
+                return Ok(());
+            }
+        };
+        if self.fault(stage, argument.split(' ').next().unwrap_or(""))? {
+            return Ok(());
+        }
+        match stage {
+            Stage::Capa => self.capa(),
+            Stage::Quit => self.quit(),
+            Stage::Stls => self.stls(),
+            Stage::User if self.messages.is_none() => {
+                argument.clone_into(&mut self.user);
+                self.link.reply("+OK");
+                Ok(())
+            }
+            Stage::Pass if self.messages.is_none() => {
+                let password = self.shared.options.password.expose();
+                let good = self.user == self.shared.options.user && argument == password;
+                self.login(good, "PASS")
+            }
+            Stage::Apop if self.messages.is_none() => self.apop(argument),
+            Stage::Auth if self.messages.is_none() => self.auth(argument),
+            _ if self.messages.is_none() => {
+                self.link.reply("-ERR log in first");
+                Ok(())
+            }
+            Stage::User | Stage::Pass | Stage::Apop | Stage::Auth => {
+                self.link.reply("-ERR you are logged in");
+                Ok(())
+            }
+            _ => self.transaction(stage, argument),
+        }
+    }
+
+    fn offers(&self, capability: &str) -> bool {
+        !self.shared.options.hide.iter().any(|hidden| hidden.eq_ignore_ascii_case(capability))
+    }
+
+    fn capa(&mut self) -> Step {
+        self.link.reply("+OK");
+        let tls = self.shared.tls.is_some() && !self.link.is_tls();
+        for (line, offered) in [
+            ("USER", true),
+            ("SASL PLAIN", true),
+            ("TOP", true),
+            ("UIDL", self.shared.options.uidls != Uidls::Missing),
+            ("STLS", tls),
+            ("PIPELINING", true),
+            ("RESP-CODES", true),
+            ("AUTH-RESP-CODE", true),
+            ("IMPLEMENTATION postroom sandbox", true),
+        ] {
+            if offered && self.offers(line) {
+                self.link.reply(line);
+            }
+        }
+        self.link.reply(".");
+        Ok(())
+    }
+
+    fn stls(&mut self) -> Step {
+        match self.shared.tls.as_ref().filter(|_| !self.link.is_tls() && self.messages.is_none()) {
+            None => {
+                self.link.reply("-ERR no STLS here");
+                Ok(())
+            }
+            Some(config) => {
+                self.link.reply("+OK go ahead");
+                self.user.clear();
+                self.link.start_tls(config)
+            }
+        }
+    }
+
+    fn apop(&mut self, argument: &str) -> Step {
+        let Some(challenge) = &self.challenge else {
+            self.link.reply("-ERR no APOP here");
+            return Ok(());
+        };
+        let digest = Md5::digest(format!("{challenge}{}", self.shared.options.password.expose()));
+        let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let (user, given) = argument.split_once(' ').unwrap_or((argument, ""));
+        user.clone_into(&mut self.user);
+        self.login(user == self.shared.options.user && given == digest, "APOP")
+    }
+
+    fn auth(&mut self, argument: &str) -> Step {
+        let (mechanism, initial) = argument.split_once(' ').unwrap_or((argument, ""));
+        if !mechanism.eq_ignore_ascii_case("PLAIN") {
+            self.link.reply("-ERR unknown mechanism");
+            return Ok(());
+        }
+        let answer = if initial.is_empty() {
+            self.link.reply("+ ");
+            self.link.line()?
+        } else {
+            initial.to_owned()
+        };
+        let text = String::from_utf8_lossy(&BASE64.decode(answer).unwrap_or_default()).into_owned();
+        let mut parts = text.split('\0').skip(1);
+        let (user, password) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        user.clone_into(&mut self.user);
+        let good = user == self.shared.options.user && password == self.shared.options.password.expose();
+        self.login(good, "PLAIN")
+    }
+
+    fn login(&mut self, good: bool, mechanism: &str) -> Step {
+        let secure = self.link.is_tls() || !self.shared.options.tls.as_ref().is_some_and(|tls| tls.required);
+        self.shared.log.login(self.number, &self.user, mechanism, good && secure)?;
+        if !secure {
+            self.link.reply("-ERR STLS first");
+        } else if !good {
+            self.link.reply("-ERR [AUTH] wrong user or password");
+        } else if self.shared.locked.swap(true, Relaxed) {
+            self.link.reply("-ERR [IN-USE] another session has the maildrop");
+        } else {
+            match maildrop::messages(&self.shared.options.folder) {
+                Ok(messages) => {
+                    self.link.reply(&format!("+OK {} messages", messages.len()));
+                    self.messages = Some(messages);
+                }
+                Err(error) => {
+                    self.shared.locked.store(false, Relaxed);
+                    self.link.reply(&format!("-ERR [SYS/TEMP] {error}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn transaction(&mut self, stage: Stage, argument: &str) -> Step {
+        let (number, rest) = argument.split_once(' ').unwrap_or((argument, ""));
+        match (stage, number) {
+            (Stage::Noop, _) => self.link.reply("+OK"),
+            (Stage::Rset, _) => {
+                for message in self.messages.iter_mut().flatten() {
+                    message.deleted = false;
+                }
+                self.link.reply("+OK");
+            }
+            (Stage::Stat, _) => {
+                let (count, size) = self.kept().fold((0, 0), |(count, size), (number, message)| {
+                    (count + 1, size + self.said_size(number, message))
+                });
+                self.link.reply(&format!("+OK {count} {size}"));
+            }
+            (Stage::Uidl, _) if self.shared.options.uidls == Uidls::Missing => {
+                self.link.reply("-ERR unknown command");
+            }
+            (Stage::List | Stage::Uidl, "") => {
+                let lines: Vec<String> =
+                    self.kept().map(|(number, message)| self.listing(stage, number, message)).collect();
+                self.link.reply("+OK");
+                for line in lines {
+                    self.link.raw(line.as_bytes())?;
+                    self.link.raw(b"\r\n")?;
+                }
+                self.link.reply(".");
+            }
+            _ => match self.find(number) {
+                None => self.link.reply("-ERR no such message"),
+                Some((number, message)) => match stage {
+                    Stage::List | Stage::Uidl => {
+                        let line = self.listing(stage, number, message);
+                        self.link.reply(&format!("+OK {line}"));
+                    }
+                    Stage::Dele => {
+                        if let Some(message) =
+                            self.messages.as_mut().and_then(|messages| messages.get_mut(number - 1))
+                        {
+                            message.deleted = true;
+                        }
+                        self.link.reply("+OK");
+                    }
+                    Stage::Top => match rest.trim().parse() {
+                        Ok(lines) => return self.send(number, Some(lines)),
+                        Err(_) => self.link.reply("-ERR TOP number lines"),
+                    },
+                    _ => return self.send(number, None),
+                },
+            },
+        }
+        Ok(())
+    }
+
+    /// The messages that are not deleted, with their numbers.
+    fn kept(&self) -> impl Iterator<Item = (usize, &Stored)> {
+        let messages = self.messages.iter().flatten().enumerate();
+        messages.filter(|(_, message)| !message.deleted).map(|(index, message)| (index + 1, message))
+    }
+
+    fn find(&self, number: &str) -> Option<(usize, &Stored)> {
+        let number: usize = number.parse().ok()?;
+        let message = self.messages.as_ref()?.get(number.checked_sub(1)?)?;
+        (!message.deleted).then_some((number, message))
+    }
+
+    fn listing(&self, stage: Stage, number: usize, message: &Stored) -> String {
+        if stage == Stage::List {
+            return format!("{number} {}", self.said_size(number, message));
+        }
+        let identity = match self.shared.options.uidls {
+            Uidls::Changed => format!("{} {}", self.number, message.name),
+            Uidls::Duplicate => format!("pair {}", number.div_ceil(2)),
+            Uidls::Stable | Uidls::Missing => message.name.clone(),
+        };
+        // A UIDL is at most 70 characters of 0x21 to 0x7E (RFC 1939 §7): a name may be neither.
+        let hash = blake3::hash(identity.as_bytes()).to_hex();
+        format!("{number} {}", &hash[..32])
+    }
+
+    fn said_size(&self, number: usize, message: &Stored) -> u64 {
+        if self.shared.options.wrong_sizes { message.size / 2 + number as u64 } else { message.size }
+    }
+
+    /// Sends a message, or its header and so many lines of its body.
+    fn send(&mut self, number: usize, lines: Option<u64>) -> Step {
+        let Some((path, name, size)) = self
+            .messages
+            .as_ref()
+            .and_then(|messages| messages.get(number - 1))
+            .map(|message| (message.path.clone(), message.name.clone(), message.size))
+        else {
+            self.link.reply("-ERR no such message");
+            return Ok(());
+        };
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) => {
+                self.link.reply(&format!("-ERR [SYS/TEMP] {error}"));
+                return Ok(());
+            }
+        };
+        self.link.reply(&format!("+OK {size} octets"));
+        let mut rule = if lines.is_none() { self.due(&number.to_string()) } else { None };
+        let mut body = Body { written: 0, last: [b'\r', b'\n'], in_header: true, lines };
+        let mut piece = vec![0; PIECE];
+        loop {
+            let count = file.read(&mut piece)?;
+            let (end, enough) = body.cut(&piece[..count]);
+            let mut start = 0;
+            if let Some(fault) = rule.filter(|fault| fault.at <= body.written + end) {
+                start = fault.at.saturating_sub(body.written).min(end);
+                body.write(&piece[..start], &mut self.link)?;
+                self.shared.log.fault(
+                    self.number,
+                    Stage::Body.name(),
+                    &fault.rule,
+                    &[&number.to_string()],
+                )?;
+                if self.act(&fault.action)? {
+                    return Err(self.link.close()); // an answer in the middle of a message ends it
+                }
+                rule = None;
+            }
+            body.write(&piece[start..end], &mut self.link)?;
+            if count == 0 || enough {
+                break;
+            }
+        }
+        self.link.raw(if body.last == *b"\r\n" { b".\r\n" } else { b"\r\n.\r\n" })?;
+        if lines.is_none() {
+            self.sent += 1;
+            self.shared.log.fetched(self.number, number, &name, size)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what was marked, and says so only if all of it is gone (RFC 1939 §6).
+    fn quit(&mut self) -> Step {
+        let mut left = 0;
+        for message in self.messages.iter().flatten().filter(|message| message.deleted) {
+            match fs::remove_file(&message.path) {
+                Ok(()) => self.shared.log.deleted(self.number, &message.name)?,
+                Err(_) => left += 1,
+            }
+        }
+        self.link.reply(&if left == 0 {
+            "+OK bye".to_owned()
+        } else {
+            format!("-ERR {left} deleted messages not removed")
+        });
+        Err(self.link.close())
+    }
+
+    fn due(&self, key: &str) -> Option<&'a Fault> {
+        let faults = self.shared.options.faults.iter();
+        faults.into_iter().find(|fault| fault.hits(Stage::Body, std::iter::once(key), self.sent))
+    }
+
+    /// Applies the rules for `stage`; true if one of them has answered.
+    fn fault(&mut self, stage: Stage, key: &str) -> Step<bool> {
+        for fault in &self.shared.options.faults {
+            if fault.hits(stage, std::iter::once(key), self.sent) {
+                self.shared.log.fault(self.number, stage.name(), &fault.rule, &[key])?;
+                if self.act(&fault.action)? {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Does what a rule says; true if that was an answer.
+    fn act(&mut self, action: &Action) -> Step<bool> {
+        match action {
+            Action::Reply(text) => self.link.reply(text),
+            Action::Delay(time) => {
+                self.link.flush()?;
+                self.link.pause(*time)?;
+                return Ok(false);
+            }
+            Action::Close(text) => {
+                self.link.reply(text);
+                return Err(self.link.close());
+            }
+            Action::Drop => {
+                self.link.flush()?;
+                return Err(self.link.drop_now());
+            }
+            Action::Reset => {
+                self.link.flush()?;
+                return Err(self.link.reset());
+            }
+            Action::Hang => {
+                self.link.flush()?;
+                self.link.drain(self.shared.options.idle);
+                return Err(Over);
+            }
+            Action::Flood => {
+                let _ = self.link.raw(b"+OK "); // flood ends the session whether this went out or not
+                return Err(self.link.flood());
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Where a message stands while it is written.
+struct Body {
+    written: usize,
+    last: [u8; 2],
+    in_header: bool,
+    /// Of TOP: lines of the body that are left.
+    lines: Option<u64>,
+}
+
+impl Body {
+    /// How much of a piece TOP still wants, and whether that was the end. Without TOP: all of it.
+    fn cut(&mut self, piece: &[u8]) -> (usize, bool) {
+        let Some(left) = &mut self.lines else { return (piece.len(), false) };
+        let mut last = self.last;
+        for (index, &byte) in piece.iter().enumerate() {
+            if !self.in_header && *left == 0 {
+                return (index, true);
+            }
+            if byte == b'\n' {
+                if !self.in_header {
+                    *left -= 1;
+                } else if last == *b"\n\r" || last[1] == b'\n' {
+                    self.in_header = false;
+                }
+            }
+            last = [last[1], byte];
+        }
+        (piece.len(), !self.in_header && *left == 0)
+    }
+
+    /// Writes with transparency: a dot that starts a line is doubled, where CRLF ends lines.
+    fn write(&mut self, mut piece: &[u8], link: &mut Link) -> Step {
+        self.written += piece.len();
+        if let [first, ..] = piece
+            && *first == b'.'
+            && self.last == *b"\r\n"
+        {
+            link.raw(b".")?;
+        }
+        let at_start = self.last;
+        match piece {
+            [.., a, b] => self.last = [*a, *b],
+            [a] => self.last = [self.last[1], *a],
+            [] => return Ok(()),
+        }
+        // A line end that an earlier piece began.
+        if at_start[1] == b'\r' && piece.starts_with(b"\n.") {
+            link.raw(b"\n.")?;
+            piece = &piece[1..];
+        }
+        while let Some(at) = memchr::memmem::find(piece, b"\r\n.") {
+            link.raw(&piece[..at + 3])?;
+            piece = &piece[at + 2..];
+        }
+        link.raw(piece)
+    }
+}
