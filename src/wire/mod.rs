@@ -1,2 +1,3 @@
 //! Protocol cores without socket or clock: line, smtp, pop3.
+pub mod line;
 pub mod pop3;
