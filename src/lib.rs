@@ -44,5 +44,6 @@ pub mod wire;
 
 pub mod diagnostic;
 pub mod exit;
+pub mod failpoint;
 pub mod measure;
 pub mod secret;

@@ -5,87 +5,164 @@
 //! unsure`, or is `skipped`. `sending` is durable before the last byte of a letter is written.
 //! With SQLite a claim is the engine's own memory: one writer, held by a lock that its death
 //! releases, needs no durable claim.
+//!
+//! [`Ledger`] writes and [`Reader`] reads; both are traits, so that a ledger that many machines
+//! share can stand in for the embedded [`Sqlite`] one.
 
-use crate::letter::{FileRecord, RcptOutcome};
+mod delivery;
+mod edition;
+mod enlist;
+mod error;
+mod keys;
+mod lock;
+mod sqlite;
+#[cfg(test)]
+mod suite;
 
-/// The state of a delivery. The numbers are those of the database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum State {
-    /// To be sent.
-    Pending = 0,
-    /// Claimed by a machine (durable only where several machines share a ledger).
-    Claimed = 1,
-    /// Its content may be on the wire.
-    Sending = 2,
-    /// Every recipient accepted.
-    Accepted = 3,
-    /// At least one recipient refused for good, none left to try.
-    Refused = 4,
-    /// To be tried again at `next_attempt`.
-    Deferred = 5,
-    /// We could not make or send it.
-    Failed = 6,
-    /// Content was sent and no reply came.
-    Unsure = 7,
-    /// Never to be sent: suppressed, filtered, duplicate or removed.
-    Skipped = 8,
+pub use delivery::{Claimed, Counts, Group, Mark, Settlement, State};
+pub use edition::{Component, Edition, EditionId, NewEdition, SourceRecord};
+pub use enlist::{Enlist, EnlistState, Enlisting, Reject};
+pub use error::LedgerError;
+pub use lock::RunLock;
+pub use sqlite::Sqlite;
+
+use crate::job::{Dedupe, Unsure};
+use crate::letter::Purpose;
+
+/// What a run writes. One writer per job: [`Ledger::lock`] is taken first.
+pub trait Ledger: Send {
+    /// The random secret of this ledger, for Message-IDs: made once, never shown.
+    fn secret(&self) -> [u8; 32];
+
+    /// Takes the lock of a job; its holder's death releases it.
+    fn lock(&self, job: &str, purpose: Purpose) -> Result<RunLock, LedgerError>;
+
+    /// A connection of its own that reads while this one writes; it may go to another thread.
+    fn reader(&self) -> Result<Box<dyn Reader>, LedgerError>;
+
+    /// Begins an edition, durable before it returns.
+    fn begin(&mut self, new: &NewEdition<'_>) -> Result<EditionId, LedgerError>;
+
+    /// Records that what the reader sees has changed in the middle of an edition, and that this is
+    /// wanted. Letters that were tried and not accepted get a new generation.
+    fn accept_changes(
+        &mut self,
+        edition: EditionId,
+        fingerprint: [u8; 32],
+        components: &[Component],
+    ) -> Result<(), LedgerError>;
+
+    /// Begins to take in a list. A list that was only partly enlisted (the run died) is dropped and
+    /// taken in anew: nothing of it was sent. An edition that is enlisted already gets the new keys,
+    /// keeps the frozen rows of those it knows, and skips those that are gone from the list.
+    fn enlist<'l>(
+        &'l mut self,
+        edition: EditionId,
+        columns: Option<&[String]>,
+        dedupe: Dedupe,
+    ) -> Result<Box<dyn Enlister + 'l>, LedgerError>;
+
+    /// Looks after the deliveries a dead run left in `sending`: with [`Unsure::Hold`] they become
+    /// unsure, with [`Unsure::Resend`] pending, with the same date, Message-ID and generation.
+    /// Gives their numbers and keys.
+    fn recover(&mut self, edition: EditionId, policy: Unsure) -> Result<Vec<(u64, String)>, LedgerError>;
+
+    /// Writes marks and settlements of an edition in one transaction, with one sync. When this
+    /// returns they are durable; when it fails nothing of them is written.
+    fn write(&mut self, edition: EditionId, group: &Group) -> Result<(), LedgerError>;
+
+    /// Records that nothing is left to send.
+    fn finish(&mut self, edition: EditionId, now: i64) -> Result<(), LedgerError>;
+
+    /// Folds the log into the database file, when a run ends.
+    fn tidy(&mut self) -> Result<(), LedgerError>;
+
+    /// The pace kept for an account (host and user): what [`Ledger::set_pace`] gave last.
+    fn pace(&self, account: &str) -> Result<Option<i64>, LedgerError>;
+
+    /// Keeps the pace of an account: nanoseconds, as the pacer counts them.
+    fn set_pace(&mut self, account: &str, value: i64) -> Result<(), LedgerError>;
+
+    /// Sets or clears a flag of a job, for whoever runs it.
+    fn set_flag(&mut self, job: &str, purpose: Purpose, flag: Flag, on: bool) -> Result<(), LedgerError>;
 }
 
-/// A delivery as it is claimed, with its row.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claimed {
-    /// Its number in the edition: the row's number in the source.
-    pub seq: u64,
-    /// Its key.
-    pub key: String,
-    /// The row as JSON text, as enlisted: an array of cells, or an object.
-    pub row: String,
-    /// Attempts made so far.
-    pub attempts: u32,
-    /// Rises when an accepted letter is requeued or its content changed.
-    pub generation: u32,
-    /// Unix seconds of the Date header, once a first attempt has fixed it.
-    pub date: Option<i64>,
-    /// Unix seconds of the first attempt, for `give_up`.
-    pub first_attempt: Option<i64>,
-    /// Addresses that already have a final outcome, by earlier attempts.
-    pub settled: Vec<String>,
+/// What a run reads while it writes.
+pub trait Reader: Send {
+    /// All editions of a job, the one begun last at the end.
+    fn editions(&self, job: &str, purpose: Purpose) -> Result<Vec<Edition>, LedgerError>;
+
+    /// One edition.
+    fn edition(&self, id: EditionId) -> Result<Option<Edition>, LedgerError>;
+
+    /// The pieces of an edition's fingerprint, by name.
+    fn components(&self, edition: EditionId) -> Result<Vec<Component>, LedgerError>;
+
+    /// At most `limit` pending deliveries after `after_seq`, in order.
+    fn claim(&self, edition: EditionId, after_seq: u64, limit: usize) -> Result<Vec<Claimed>, LedgerError>;
+
+    /// At most `limit` deferred deliveries whose time has come, the longest due first.
+    fn claim_due(&self, edition: EditionId, now: i64, limit: usize) -> Result<Vec<Claimed>, LedgerError>;
+
+    /// Deliveries by number, whatever their state; those that do not exist are left out.
+    fn claim_these(&self, edition: EditionId, seqs: &[u64]) -> Result<Vec<Claimed>, LedgerError>;
+
+    /// When the next deferred delivery is due, Unix seconds.
+    fn next_due(&self, edition: EditionId) -> Result<Option<i64>, LedgerError>;
+
+    /// The number of the delivery with this key; reads the whole edition.
+    fn find_key(&self, edition: EditionId, key: &str) -> Result<Option<u64>, LedgerError>;
+
+    /// How many deliveries stand where, by one scan.
+    fn counts(&self, edition: EditionId) -> Result<Counts, LedgerError>;
+
+    /// Rows of the list that are no delivery, at most `limit` of them, in order.
+    fn rejects(&self, edition: EditionId, limit: usize) -> Result<Vec<Reject>, LedgerError>;
+
+    /// The flags of a job: a few microseconds, to be asked each second.
+    fn flags(&self, job: &str, purpose: Purpose) -> Result<Flags, LedgerError>;
 }
 
-/// The mark `sending`, to be durable before the letter is handed over.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mark {
-    /// Which delivery.
-    pub seq: u64,
-    /// Unix seconds of the Date header.
-    pub date: i64,
-    /// The Message-ID with angle brackets.
-    pub message_id: String,
-    /// The files enclosed.
-    pub files: Vec<FileRecord>,
+/// Takes in a list. Dropped without [`Enlister::finish`], what was not yet committed is rolled back
+/// and the edition stays not enlisted.
+pub trait Enlister {
+    /// Takes in rows, in the order of the source.
+    fn add(&mut self, rows: &[Enlist<'_>]) -> Result<(), LedgerError>;
+
+    /// Notes a row that cannot be a delivery: it has no key, or is not to be read.
+    fn reject(&mut self, number: u64, key: Option<&str>, reason: &str) -> Result<(), LedgerError>;
+
+    /// How many rows were rejected so far, those of [`Dedupe::Refuse`] among them.
+    fn rejected(&self) -> u64;
+
+    /// Ends the list: rows gone from it are skipped, `enlisted_at` is set, all of it durable.
+    /// The `duplicates` of `source` are counted here.
+    fn finish(self: Box<Self>, source: SourceRecord, now: i64) -> Result<Enlisting, LedgerError>;
 }
 
-/// What became of a delivery in this attempt.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settlement {
-    /// Which delivery.
-    pub seq: u64,
-    /// Where it now stands; [`State::Pending`] for a letter that was returned unprocessed.
-    pub state: State,
-    /// Unix seconds, for [`State::Deferred`].
-    pub next_attempt: Option<i64>,
-    /// Unix seconds of the answer.
-    pub at: i64,
-    /// One for each address that got an outcome.
-    pub rcpts: Vec<RcptOutcome>,
+/// A wish to whoever runs a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flag {
+    /// End the run as a signal would.
+    Stop,
+    /// Start nothing new until it is cleared.
+    Pause,
 }
 
-/// What is made durable together, by one sync.
-#[derive(Debug, Default)]
-pub struct Group {
-    /// Letters about to be handed over.
-    pub marks: Vec<Mark>,
-    /// Letters with an answer.
-    pub settlements: Vec<Settlement>,
+impl Flag {
+    fn word(self) -> &'static str {
+        match self {
+            Flag::Stop => "stop",
+            Flag::Pause => "pause",
+        }
+    }
+}
+
+/// The flags of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Flags {
+    /// [`Flag::Stop`]
+    pub stop: bool,
+    /// [`Flag::Pause`]
+    pub pause: bool,
 }

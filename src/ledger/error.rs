@@ -1,0 +1,122 @@
+//! What can go wrong with the book, in plain words.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rusqlite::ErrorCode;
+
+use crate::exit::Exit;
+
+/// Why the ledger could not be read or written. Nothing that was not made durable counts as done.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// There is no such ledger, and the command only reads.
+    #[error("there is no ledger at {}: nothing was run here yet", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file or its folder cannot be made or opened.
+    #[error("cannot open the ledger {}: {source}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// Another run of the same job holds the lock.
+    #[error("{job} is being run already{}", holder.map(|pid| format!(" by process {pid}")).unwrap_or_default())]
+    InUse {
+        /// The job.
+        job: String,
+        /// The process, where it could be read.
+        holder: Option<u32>,
+    },
+    /// The disk is full: nothing more is started, and a later run goes on where this one stopped.
+    #[error("the disk is full: the ledger {} cannot be written; make room and run again", path.display())]
+    Full {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file may not be written.
+    #[error("the ledger {} is read-only", path.display())]
+    ReadOnly {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another process held the database for too long.
+    #[error("the ledger {} is locked by another process", path.display())]
+    Busy {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is no ledger, or is damaged.
+    #[error("the ledger {} is damaged or is no ledger: {reason}", path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// Written by a newer postroom.
+    #[error("the ledger {} was written by a newer postroom (schema {found}; this one knows {known})", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its schema.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+    /// Any other answer of the database, a failed disk among them.
+    #[error("the ledger {}: {source}", path.display())]
+    Database {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: rusqlite::Error,
+    },
+    /// A delivery was not in a state that allows the step: our mistake, and nothing was written.
+    #[error("delivery {seq} cannot be {step} where it stands; this is a fault of postroom")]
+    OutOfOrder {
+        /// Which delivery.
+        seq: u64,
+        /// `marked` or `settled`.
+        step: &'static str,
+    },
+    /// More than the ledger has numbers for.
+    #[error("{what}: more than the ledger can number ({limit})")]
+    TooMany {
+        /// Editions, rows, recipients or files of a letter.
+        what: &'static str,
+        /// The limit.
+        limit: u64,
+    },
+}
+
+impl LedgerError {
+    /// How the process ends when this stops it.
+    pub fn exit(&self) -> Exit {
+        match self {
+            LedgerError::Missing { .. } => Exit::NoInput,
+            LedgerError::InUse { .. } => Exit::Again,
+            LedgerError::OutOfOrder { .. } => Exit::Bug,
+            LedgerError::TooMany { .. } => Exit::Data,
+            _ => Exit::Io,
+        }
+    }
+
+    /// Sorts an answer of SQLite about the file at `path`.
+    pub(super) fn sqlite(path: &Path, source: rusqlite::Error) -> LedgerError {
+        let path = path.to_owned();
+        match source.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => LedgerError::Full { path },
+            Some(ErrorCode::ReadOnly) => LedgerError::ReadOnly { path },
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => LedgerError::Busy { path },
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                LedgerError::Corrupt { path, reason: source.to_string() }
+            }
+            _ => LedgerError::Database { path, source },
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! The embedded ledger: one SQLite file in WAL mode, `synchronous=FULL`, so that a COMMIT that
+//! returned has been synced.
+
+mod enlist;
+mod read;
+mod schema;
+mod write;
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
+
+use crate::job::{Dedupe, Unsure};
+use crate::letter::Purpose;
+
+use super::{
+    Component, EditionId, Enlister, Flag, Group, Ledger, LedgerError, NewEdition, Reader, RunLock, State,
+};
+
+/// How long one process waits while another writes, before it says that the ledger is locked.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The page cache of the writing connection, in KiB; the interior of a tree of millions of rows fits.
+const WRITER_CACHE_KIB: i64 = 6 * 1024;
+
+/// The page cache of a reading connection, in KiB: it walks through the tables and comes back to little.
+const READER_CACHE_KIB: i64 = 2 * 1024;
+
+/// Pages in the log at which a commit folds them into the file. A larger log means fewer, longer
+/// pauses, and more that several commits' changes to one page are written back once.
+const CHECKPOINT_PAGES: i64 = 4000;
+
+/// How many prepared statements a connection keeps.
+const STATEMENTS: usize = 64;
+
+/// A ledger in a file.
+#[derive(Debug)]
+pub struct Sqlite {
+    path: PathBuf,
+    conn: Connection,
+    secret: [u8; 32],
+}
+
+impl Sqlite {
+    /// Opens the ledger at `path`; makes it, readable for its owner only, where there is none.
+    pub fn open(path: &Path) -> Result<Sqlite, LedgerError> {
+        make(path)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let said = |error| LedgerError::sqlite(path, error);
+        let mut conn = Connection::open_with_flags(path, flags).map_err(said)?;
+        conn.busy_timeout(PATIENCE).map_err(said)?;
+        if conn.is_readonly(rusqlite::MAIN_DB).map_err(said)? {
+            return Err(LedgerError::ReadOnly { path: path.to_owned() });
+        }
+        // The answer is the mode it has now: a file system without shared memory cannot do it.
+        let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(said)?;
+        if mode != "wal" {
+            return Err(LedgerError::Corrupt {
+                path: path.to_owned(),
+                reason: format!("it cannot keep a write-ahead log here (journal mode {mode})"),
+            });
+        }
+        conn.execute_batch(&format!(
+            "PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF; PRAGMA cache_size = -{WRITER_CACHE_KIB};
+             PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES};"
+        ))
+        .map_err(said)?;
+        conn.set_prepared_statement_cache_capacity(STATEMENTS);
+        let secret = migrate(&mut conn, path)?;
+        Ok(Sqlite { path: path.to_owned(), conn, secret })
+    }
+
+    /// Opens the ledger at `path` for reading, if there is one.
+    pub fn open_read_only(path: &Path) -> Result<read::SqliteReader, LedgerError> {
+        read::SqliteReader::open(path)
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn said(&self, error: rusqlite::Error) -> LedgerError {
+        LedgerError::sqlite(&self.path, error)
+    }
+
+    /// Runs `work` in one immediate transaction and commits it.
+    fn transact<T>(
+        &mut self,
+        work: impl FnOnce(&Connection, &Path) -> Result<T, LedgerError>,
+    ) -> Result<T, LedgerError> {
+        let path = &self.path;
+        let said = |error| LedgerError::sqlite(path, error);
+        let transaction =
+            self.conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(said)?;
+        let done = work(&transaction, path)?;
+        transaction.commit().map_err(said)?;
+        Ok(done)
+    }
+}
+
+impl Ledger for Sqlite {
+    fn secret(&self) -> [u8; 32] {
+        self.secret
+    }
+
+    fn lock(&self, job: &str, purpose: Purpose) -> Result<RunLock, LedgerError> {
+        RunLock::take(&self.path, job, purpose)
+    }
+
+    fn reader(&self) -> Result<Box<dyn Reader>, LedgerError> {
+        Ok(Box::new(read::SqliteReader::open(&self.path)?))
+    }
+
+    fn begin(&mut self, new: &NewEdition<'_>) -> Result<EditionId, LedgerError> {
+        write::begin(self, new)
+    }
+
+    fn accept_changes(
+        &mut self,
+        edition: EditionId,
+        fingerprint: [u8; 32],
+        components: &[Component],
+    ) -> Result<(), LedgerError> {
+        write::accept_changes(self, edition, fingerprint, components)
+    }
+
+    fn enlist<'l>(
+        &'l mut self,
+        edition: EditionId,
+        columns: Option<&[String]>,
+        dedupe: Dedupe,
+    ) -> Result<Box<dyn Enlister + 'l>, LedgerError> {
+        Ok(Box::new(enlist::SqliteEnlister::begin(self, edition, columns, dedupe)?))
+    }
+
+    fn recover(&mut self, edition: EditionId, policy: Unsure) -> Result<Vec<(u64, String)>, LedgerError> {
+        write::recover(self, edition, policy)
+    }
+
+    fn write(&mut self, edition: EditionId, group: &Group) -> Result<(), LedgerError> {
+        write::group(self, edition, group)
+    }
+
+    fn finish(&mut self, edition: EditionId, now: i64) -> Result<(), LedgerError> {
+        write::finish(self, edition, now)
+    }
+
+    fn tidy(&mut self) -> Result<(), LedgerError> {
+        // Busy is no failure: somebody reads, and the log is folded in another time.
+        self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).or_else(|error| {
+            match error.sqlite_error_code() {
+                Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => Ok(()),
+                _ => Err(self.said(error)),
+            }
+        })
+    }
+
+    fn pace(&self, account: &str) -> Result<Option<i64>, LedgerError> {
+        self.conn
+            .prepare_cached("SELECT value FROM pace WHERE account = ?1")
+            .and_then(|mut statement| statement.query_row([account], |row| row.get(0)).optional())
+            .map_err(|error| self.said(error))
+    }
+
+    fn set_pace(&mut self, account: &str, value: i64) -> Result<(), LedgerError> {
+        self.conn
+            .prepare_cached("INSERT OR REPLACE INTO pace VALUES (?1, ?2)")
+            .and_then(|mut statement| statement.execute(params![account, value]))
+            .map(drop)
+            .map_err(|error| self.said(error))
+    }
+
+    fn set_flag(&mut self, job: &str, purpose: Purpose, flag: Flag, on: bool) -> Result<(), LedgerError> {
+        let sql = if on {
+            "INSERT OR REPLACE INTO flags VALUES (?1, ?2, ?3)"
+        } else {
+            "DELETE FROM flags WHERE job = ?1 AND purpose = ?2 AND flag = ?3"
+        };
+        self.conn
+            .execute(sql, params![job, purpose.word(), flag.word()])
+            .map(drop)
+            .map_err(|error| self.said(error))
+    }
+}
+
+/// Makes the file with mode 0600 before SQLite opens it, and its folder with mode 0700: SQLite gives
+/// its log the mode of the database.
+fn make(path: &Path) -> Result<(), LedgerError> {
+    let broken = |source| LedgerError::Open { path: path.to_owned(), source };
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            if let Some(folder) = path.parent() {
+                DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(broken)?;
+            }
+            match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+                Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(broken(error)),
+                _ => Ok(()),
+            }
+        }
+        Err(error) => Err(broken(error)),
+    }
+}
+
+/// Brings the schema up to date; gives the ledger's secret.
+fn migrate(conn: &mut Connection, path: &Path) -> Result<[u8; 32], LedgerError> {
+    let said = |error| LedgerError::sqlite(path, error);
+    let found = version(conn).map_err(said)?;
+    if found > schema::VERSION {
+        return Err(LedgerError::Newer { path: path.to_owned(), found, known: schema::VERSION });
+    }
+    if found < schema::VERSION {
+        let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(said)?;
+        // Two first runs in the same second: the second finds the tables made.
+        if version(&transaction).map_err(said)? == 0 {
+            let mut secret = [0; 32];
+            ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut secret)
+                .map_err(|_| LedgerError::Open { path: path.to_owned(), source: ErrorKind::Other.into() })?;
+            transaction
+                .execute_batch(schema::TABLES)
+                .and_then(|()| transaction.execute("INSERT INTO meta VALUES ('secret', ?1)", [&secret[..]]))
+                .and_then(|_| transaction.pragma_update(None, "user_version", schema::VERSION))
+                .map_err(said)?;
+            transaction.commit().map_err(said)?;
+        }
+    }
+    conn.query_row("SELECT value FROM meta WHERE name = 'secret'", [], |row| row.get(0)).map_err(said)
+}
+
+fn version(conn: &Connection) -> rusqlite::Result<i64> {
+    conn.query_row("PRAGMA user_version", [], |row| row.get(0))
+}
+
+/// The purpose of this word; what the ledger does not know is real.
+fn purpose_of(word: &str) -> Purpose {
+    match word {
+        "sandbox" => Purpose::Sandbox,
+        "redirected" => Purpose::Redirected,
+        _ => Purpose::Real,
+    }
+}
+
+/// Reads a state's letter.
+fn state_of(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<State> {
+    let letter = row.get_ref(column)?.as_str()?;
+    State::from_letter(letter).ok_or_else(|| {
+        let reason = format!("`{letter}` is no state");
+        rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, reason.into())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_does_what_every_ledger_must() {
+        crate::ledger::suite::run(&|| {
+            let folder = tempfile::tempdir().unwrap();
+            let ledger = Sqlite::open(&folder.path().join("new/ledger.db")).unwrap();
+            (Box::new(ledger), Box::new(folder))
+        });
+    }
+
+    #[test]
+    fn it_is_readable_for_its_owner_only_and_keeps_its_secret() {
+        use std::os::unix::fs::MetadataExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/er/ledger.db");
+        assert!(matches!(Sqlite::open_read_only(&path), Err(LedgerError::Missing { .. })));
+        let ledger = Sqlite::open(&path).unwrap();
+        let secret = ledger.secret();
+        assert_ne!(secret, [0; 32]);
+        for (file, mode) in
+            [("deep/er", 0o700), ("deep/er/ledger.db", 0o600), ("deep/er/ledger.db-wal", 0o600)]
+        {
+            let found = std::fs::metadata(folder.path().join(file)).unwrap().mode() & 0o777;
+            assert_eq!(found, mode, "{file}: {found:o}");
+        }
+        drop(ledger);
+        assert_eq!(Sqlite::open(&path).unwrap().secret(), secret);
+        Sqlite::open_read_only(&path).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_a_ledger_is_said_in_plain_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.db");
+        std::fs::write(&path, vec![b'x'; 8192]).unwrap();
+        let error = Sqlite::open(&path).unwrap_err();
+        assert!(matches!(error, LedgerError::Corrupt { .. }), "{error}");
+        std::fs::remove_file(&path).unwrap();
+        let ledger = Sqlite::open(&path).unwrap();
+        ledger.conn.pragma_update(None, "user_version", 99).unwrap();
+        drop(ledger);
+        assert!(matches!(Sqlite::open(&path), Err(LedgerError::Newer { found: 99, .. })));
+    }
+}

@@ -1,0 +1,259 @@
+//! The reading side: a connection of its own, which sees the last commit.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Params, Row, params};
+
+use crate::ledger::{
+    Claimed, Component, Counts, Edition, EditionId, Flags, LedgerError, Reader, Reject, SourceRecord,
+};
+use crate::letter::Purpose;
+
+use super::{READER_CACHE_KIB, STATEMENTS, schema};
+
+/// What is read of a delivery when it is claimed.
+const CLAIMED: &str = "SELECT d.id, r.number, r.key, r.row, r.layout, d.domain, d.attempts, d.generation,
+        d.date, d.first_attempt FROM deliveries d CROSS JOIN rows r ON r.id = d.id ";
+
+/// How long a reader waits where the log is being recovered.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A reading connection.
+#[derive(Debug)]
+pub struct SqliteReader {
+    path: PathBuf,
+    conn: Connection,
+}
+
+impl SqliteReader {
+    /// Opens the ledger at `path`, if there is one.
+    pub(super) fn open(path: &Path) -> Result<SqliteReader, LedgerError> {
+        let said = |error| LedgerError::sqlite(path, error);
+        if !path.exists() {
+            return Err(LedgerError::Missing { path: path.to_owned() });
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let conn = Connection::open_with_flags(path, flags).map_err(said)?;
+        conn.busy_timeout(PATIENCE).map_err(said)?;
+        conn.execute_batch(&format!("PRAGMA cache_size = -{READER_CACHE_KIB}; PRAGMA query_only = ON;"))
+            .map_err(said)?;
+        conn.set_prepared_statement_cache_capacity(STATEMENTS);
+        let found = super::version(&conn).map_err(said)?;
+        match found {
+            // A ledger that is being made in this moment holds nothing yet.
+            0 => Err(LedgerError::Missing { path: path.to_owned() }),
+            schema::VERSION => Ok(SqliteReader { path: path.to_owned(), conn }),
+            _ => Err(LedgerError::Newer { path: path.to_owned(), found, known: schema::VERSION }),
+        }
+    }
+
+    /// Runs a query and reads each of its rows.
+    pub(super) fn all<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>, LedgerError> {
+        self.conn
+            .prepare_cached(sql)
+            .and_then(|mut statement| statement.query_map(params, read)?.collect())
+            .map_err(|error| LedgerError::sqlite(&self.path, error))
+    }
+
+    /// Runs a query of at most one row.
+    pub(super) fn one<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Option<T>, LedgerError> {
+        self.conn
+            .prepare_cached(sql)
+            .and_then(|mut statement| statement.query_row(params, read).optional())
+            .map_err(|error| LedgerError::sqlite(&self.path, error))
+    }
+
+    fn claimed(&self, condition: &str, params: impl Params) -> Result<Vec<Claimed>, LedgerError> {
+        let mut claimed = self.all(&format!("{CLAIMED}{condition}"), params, claimed)?;
+        for delivery in claimed.iter_mut().filter(|delivery| delivery.1.attempts > 0) {
+            let (first, last) = schema::items(delivery.0, delivery.0);
+            delivery.1.settled = self.all(
+                "SELECT address FROM rcpts WHERE id BETWEEN ?1 AND ?2 AND outcome IN ('a', 'r', 'f')",
+                [first, last],
+                |row| row.get(0),
+            )?;
+        }
+        Ok(claimed.into_iter().map(|(_, claimed)| claimed).collect())
+    }
+
+    fn editions_where(&self, condition: &str, params: impl Params) -> Result<Vec<Edition>, LedgerError> {
+        let mut editions = self.all(
+            &format!(
+                "SELECT id, job, edition, purpose, fingerprint, timezone, begun, enlisted_at, finished_at,
+                        source_hash, source_rows, filtered, duplicates
+                 FROM editions WHERE {condition} ORDER BY id"
+            ),
+            params,
+            edition,
+        )?;
+        for edition in &mut editions {
+            let layouts = self.all(
+                "SELECT columns FROM layouts WHERE edition = ?1 ORDER BY n",
+                [edition.id.0],
+                |row| row.get::<_, Option<String>>(0),
+            )?;
+            // The array was written here; a text that is none would mean objects, and fail each row.
+            edition.layouts =
+                layouts.into_iter().map(|text| serde_json::from_str(text.as_deref()?).ok()).collect();
+        }
+        Ok(editions)
+    }
+}
+
+impl Reader for SqliteReader {
+    fn editions(&self, job: &str, purpose: Purpose) -> Result<Vec<Edition>, LedgerError> {
+        self.editions_where("job = ?1 AND purpose = ?2", [job, purpose.word()])
+    }
+
+    fn edition(&self, id: EditionId) -> Result<Option<Edition>, LedgerError> {
+        Ok(self.editions_where("id = ?1", [id.0])?.pop())
+    }
+
+    fn components(&self, edition: EditionId) -> Result<Vec<Component>, LedgerError> {
+        self.all(
+            "SELECT name, hash, text FROM components WHERE edition = ?1 ORDER BY name",
+            [edition.0],
+            |row| Ok(Component { name: row.get(0)?, hash: row.get(1)?, text: row.get(2)? }),
+        )
+    }
+
+    fn claim(&self, edition: EditionId, after_seq: u64, limit: usize) -> Result<Vec<Claimed>, LedgerError> {
+        let (_, last) = schema::bounds(edition);
+        self.claimed(
+            "WHERE d.id > ?1 AND d.id <= ?2 AND d.state = 'p' ORDER BY d.id LIMIT ?3",
+            params![schema::delivery(edition, after_seq), last, limit as i64],
+        )
+    }
+
+    fn claim_due(&self, edition: EditionId, now: i64, limit: usize) -> Result<Vec<Claimed>, LedgerError> {
+        let (first, last) = schema::bounds(edition);
+        self.claimed(
+            "WHERE d.id BETWEEN ?1 AND ?2 AND d.state = 'd' AND d.next_attempt <= ?3
+             ORDER BY d.next_attempt LIMIT ?4",
+            params![first, last, now, limit as i64],
+        )
+    }
+
+    fn claim_these(&self, edition: EditionId, seqs: &[u64]) -> Result<Vec<Claimed>, LedgerError> {
+        let mut these = Vec::with_capacity(seqs.len());
+        for &seq in seqs {
+            these.extend(self.claimed("WHERE d.id = ?1", [schema::delivery(edition, seq)])?);
+        }
+        Ok(these)
+    }
+
+    fn next_due(&self, edition: EditionId) -> Result<Option<i64>, LedgerError> {
+        let (first, last) = schema::bounds(edition);
+        let due = self.one(
+            "SELECT next_attempt FROM deliveries WHERE id BETWEEN ?1 AND ?2 AND state = 'd'
+             ORDER BY next_attempt LIMIT 1",
+            [first, last],
+            |row| row.get(0),
+        )?;
+        Ok(due.flatten())
+    }
+
+    fn find_key(&self, edition: EditionId, key: &str) -> Result<Option<u64>, LedgerError> {
+        let (first, last) = schema::bounds(edition);
+        self.one(
+            "SELECT id FROM rows WHERE id BETWEEN ?1 AND ?2 AND key = ?3",
+            params![first, last, key],
+            |row| Ok(schema::seq(row.get(0)?)),
+        )
+    }
+
+    fn counts(&self, edition: EditionId) -> Result<Counts, LedgerError> {
+        let (first, last) = schema::bounds(edition);
+        let mut counts = Counts::default();
+        self.conn
+            .prepare_cached("SELECT state FROM deliveries WHERE id BETWEEN ?1 AND ?2")
+            .and_then(|mut select| {
+                let mut rows = select.query([first, last])?;
+                while let Some(row) = rows.next()? {
+                    counts.add(super::state_of(row, 0)?, 1);
+                }
+                Ok(())
+            })
+            .map_err(|error| LedgerError::sqlite(&self.path, error))?;
+        Ok(counts)
+    }
+
+    fn rejects(&self, edition: EditionId, limit: usize) -> Result<Vec<Reject>, LedgerError> {
+        self.all(
+            "SELECT row_no, key, duplicate, reason FROM rejects WHERE edition = ?1 ORDER BY row_no LIMIT ?2",
+            params![edition.0, limit as i64],
+            |row| {
+                Ok(Reject {
+                    number: row.get::<_, i64>(0)? as u64,
+                    key: row.get(1)?,
+                    duplicate: row.get(2)?,
+                    reason: row.get(3)?,
+                })
+            },
+        )
+    }
+
+    fn flags(&self, job: &str, purpose: Purpose) -> Result<Flags, LedgerError> {
+        let words = self.all(
+            "SELECT flag FROM flags WHERE job = ?1 AND purpose = ?2",
+            [job, purpose.word()],
+            |row| row.get::<_, String>(0),
+        )?;
+        let set = |flag: &str| words.iter().any(|word| word == flag);
+        Ok(Flags { stop: set("stop"), pause: set("pause") })
+    }
+}
+
+fn claimed(row: &Row<'_>) -> rusqlite::Result<(i64, Claimed)> {
+    let id: i64 = row.get(0)?;
+    let seq = schema::seq(id);
+    let claimed = Claimed {
+        seq,
+        number: row.get::<_, Option<i64>>(1)?.map_or(seq, |number| number as u64),
+        key: row.get(2)?,
+        row: row.get(3)?,
+        layout: row.get::<_, u32>(4)? as usize,
+        domain: row.get(5)?,
+        attempts: row.get(6)?,
+        generation: row.get(7)?,
+        date: row.get(8)?,
+        first_attempt: row.get(9)?,
+        settled: Vec::new(),
+    };
+    Ok((id, claimed))
+}
+
+fn edition(row: &Row<'_>) -> rusqlite::Result<Edition> {
+    let count = |column| Ok::<u64, rusqlite::Error>(row.get::<_, Option<i64>>(column)?.unwrap_or(0) as u64);
+    let hash: Option<[u8; 32]> = row.get(9)?;
+    let source = match hash {
+        None => None,
+        Some(hash) => {
+            Some(SourceRecord { hash, rows: count(10)?, filtered: count(11)?, duplicates: count(12)? })
+        }
+    };
+    Ok(Edition {
+        id: EditionId(row.get(0)?),
+        job: row.get(1)?,
+        name: row.get(2)?,
+        purpose: super::purpose_of(row.get_ref(3)?.as_str()?),
+        fingerprint: row.get(4)?,
+        timezone: row.get(5)?,
+        begun: row.get(6)?,
+        enlisted_at: row.get(7)?,
+        finished_at: row.get(8)?,
+        source,
+        layouts: Vec::new(),
+    })
+}

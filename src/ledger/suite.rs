@@ -1,0 +1,375 @@
+//! What every ledger must do, whatever keeps it: one suite, run over each implementation.
+
+use crate::job::{Dedupe, Unsure};
+use crate::letter::{Answer, Enhanced, FileRecord, Outcome, Purpose, RcptOutcome};
+
+use super::*;
+
+/// Makes a fresh ledger for one check; the value beside it keeps its place alive.
+pub(super) type Fresh<'f> = &'f dyn Fn() -> (Box<dyn Ledger>, Box<dyn std::any::Any>);
+
+/// Runs all checks.
+pub(super) fn run(fresh: Fresh<'_>) {
+    for (name, check) in [
+        ("a list is taken in", a_list_is_taken_in as fn(&mut dyn Ledger)),
+        ("a partial list is taken in anew", a_partial_list_is_taken_in_anew),
+        ("repeated keys", repeated_keys),
+        ("a changed list", a_changed_list),
+        ("letters are marked and settled", letters_are_marked_and_settled),
+        ("a group is whole or nothing", a_group_is_whole_or_nothing),
+        ("several recipients and attempts", several_recipients_and_attempts),
+        ("what a dead run left", what_a_dead_run_left),
+        ("deferred letters come due", deferred_letters_come_due),
+        ("changes are accepted", changes_are_accepted),
+        ("flags and pace", flags_and_pace),
+        ("editions do not mix", editions_do_not_mix),
+    ] {
+        println!("{name}");
+        let (mut ledger, _place) = fresh();
+        check(ledger.as_mut());
+    }
+}
+
+fn begin(ledger: &mut dyn Ledger, name: &str) -> EditionId {
+    let components =
+        [Component { name: "subject".into(), hash: [3; 32], text: Some("Hello {{ name }}".into()) }];
+    ledger
+        .begin(&NewEdition {
+            job: "newsletter",
+            name,
+            purpose: Purpose::Real,
+            fingerprint: [7; 32],
+            components: &components,
+            timezone: "Asia/Shanghai",
+            now: 1_000,
+        })
+        .unwrap()
+}
+
+fn row(number: u64, key: &str) -> Enlist<'_> {
+    Enlist { number, key, domain: "example.org", row: "[\"x\"]", state: EnlistState::Pending }
+}
+
+fn enlist(ledger: &mut dyn Ledger, edition: EditionId, dedupe: Dedupe, rows: &[Enlist<'_>]) -> Enlisting {
+    let columns = ["email".to_owned()];
+    let mut enlister = ledger.enlist(edition, Some(&columns), dedupe).unwrap();
+    enlister.add(rows).unwrap();
+    let source = SourceRecord { hash: [rows.len() as u8; 32], rows: rows.len() as u64, ..Default::default() };
+    enlister.finish(source, 2_000).unwrap()
+}
+
+/// An edition with deliveries 1 to `n`, keys `k1` to `kn`.
+fn enlisted(ledger: &mut dyn Ledger, n: u64) -> EditionId {
+    let edition = begin(ledger, "2026-11");
+    let keys: Vec<String> = (1..=n).map(|n| format!("k{n}")).collect();
+    let rows: Vec<Enlist<'_>> = keys.iter().zip(1..).map(|(key, number)| row(number, key)).collect();
+    enlist(ledger, edition, Dedupe::Refuse, &rows);
+    edition
+}
+
+fn mark(seq: u64) -> Mark {
+    Mark {
+        seq,
+        date: 5_000,
+        at: 5_001,
+        message_id: format!("<{seq}@example.com>"),
+        files: Vec::new(),
+        digest: None,
+    }
+}
+
+fn settle(seq: u64, state: State, rcpts: Vec<RcptOutcome>) -> Settlement {
+    Settlement { seq, state, next_attempt: None, at: 6_000, reason: None, rcpts }
+}
+
+fn rcpt(address: &str, outcome: Outcome, code: u16) -> RcptOutcome {
+    let enhanced = Some(Enhanced { class: (code / 100) as u8, subject: 1, detail: 1 });
+    RcptOutcome { address: address.into(), outcome, answer: Answer { code, enhanced, text: "said".into() } }
+}
+
+fn write(ledger: &mut dyn Ledger, edition: EditionId, marks: Vec<Mark>, settlements: Vec<Settlement>) {
+    ledger.write(edition, &Group { marks, settlements }).unwrap();
+}
+
+fn counts(ledger: &dyn Ledger, edition: EditionId) -> Vec<(State, u64)> {
+    let counts = ledger.reader().unwrap().counts(edition).unwrap();
+    State::ALL.into_iter().map(|state| (state, counts.of(state))).filter(|(_, n)| *n > 0).collect()
+}
+
+fn keys(ledger: &dyn Ledger, edition: EditionId) -> Vec<String> {
+    let claimed = ledger.reader().unwrap().claim(edition, 0, 1000).unwrap();
+    claimed.into_iter().map(|claimed| claimed.key).collect()
+}
+
+fn a_list_is_taken_in(ledger: &mut dyn Ledger) {
+    let edition = begin(ledger, "2026-11");
+    let columns = ["email".to_owned(), "姓名".to_owned()];
+    let mut enlister = ledger.enlist(edition, Some(&columns), Dedupe::Refuse).unwrap();
+    enlister
+        .add(&[
+            Enlist { row: "[\"a@x.org\",\"张伟\"]", ..row(1, "a@x.org") },
+            Enlist { state: EnlistState::Skipped("suppressed"), ..row(3, "b@x.org") },
+            Enlist { state: EnlistState::Failed("`to` is no address"), ..row(4, "c@x.org") },
+        ])
+        .unwrap();
+    enlister.reject(2, None, "the row has no key").unwrap();
+    assert_eq!(enlister.rejected(), 1);
+    let source = SourceRecord { hash: [9; 32], rows: 5, filtered: 1, duplicates: 0 };
+    let summary = enlister.finish(source, 2_000).unwrap();
+    assert_eq!(summary, Enlisting { added: 3, rejected: 1, ..Default::default() });
+
+    let reader = ledger.reader().unwrap();
+    let found = reader.editions("newsletter", Purpose::Real).unwrap();
+    assert_eq!(found.len(), 1);
+    let Edition { enlisted_at, finished_at, source: kept, layouts, timezone, .. } = &found[0];
+    assert_eq!((*enlisted_at, *finished_at, *kept), (Some(2_000), None, Some(source)));
+    assert_eq!(layouts, &[Some(columns.to_vec())]);
+    assert_eq!(timezone, "Asia/Shanghai");
+    assert_eq!(reader.edition(edition).unwrap().as_ref(), Some(&found[0]));
+    assert!(reader.editions("newsletter", Purpose::Sandbox).unwrap().is_empty());
+    assert_eq!(reader.components(edition).unwrap()[0].text.as_deref(), Some("Hello {{ name }}"));
+
+    let claimed = reader.claim(edition, 0, 10).unwrap();
+    assert_eq!(claimed.len(), 1);
+    assert_eq!((claimed[0].seq, claimed[0].number, claimed[0].key.as_str()), (1, 1, "a@x.org"));
+    assert_eq!(
+        (claimed[0].row.as_str(), claimed[0].domain.as_str()),
+        ("[\"a@x.org\",\"张伟\"]", "example.org")
+    );
+    assert_eq!(counts(ledger, edition), [(State::Pending, 1), (State::Failed, 1), (State::Skipped, 1)]);
+    assert_eq!(reader.find_key(edition, "c@x.org").unwrap(), Some(4));
+    assert_eq!(reader.find_key(edition, "d@x.org").unwrap(), None);
+    let rejects = reader.rejects(edition, 10).unwrap();
+    assert_eq!(
+        rejects,
+        [Reject { number: 2, key: None, duplicate: false, reason: "the row has no key".into() }]
+    );
+}
+
+fn a_partial_list_is_taken_in_anew(ledger: &mut dyn Ledger) {
+    let edition = begin(ledger, "2026-11");
+    let mut enlister = ledger.enlist(edition, None, Dedupe::Refuse).unwrap();
+    enlister.add(&[row(1, "a"), row(2, "b")]).unwrap();
+    drop(enlister);
+    assert_eq!(ledger.reader().unwrap().edition(edition).unwrap().unwrap().enlisted_at, None);
+    let summary = enlist(ledger, edition, Dedupe::Refuse, &[row(1, "b"), row(2, "c")]);
+    assert_eq!((summary.added, summary.known), (2, 0));
+    assert_eq!(keys(ledger, edition), ["b", "c"]);
+}
+
+fn repeated_keys(ledger: &mut dyn Ledger) {
+    for (name, dedupe, rejected, rejects) in
+        [("refuse", Dedupe::Refuse, 1, vec![(3, false)]), ("first", Dedupe::First, 0, vec![(3, true)])]
+    {
+        let edition = begin(ledger, name);
+        let other = Enlist { row: "[\"y\"]", ..row(3, "a") };
+        let list = [row(1, "a"), row(2, "a"), other, row(4, "b")];
+        for renewed in [false, true] {
+            let summary = enlist(ledger, edition, dedupe, &list);
+            assert_eq!((summary.duplicates, summary.rejected), (1, rejected), "{name} {renewed}");
+            assert_eq!(keys(ledger, edition), ["a", "b"]);
+            let found = ledger.reader().unwrap().rejects(edition, 10).unwrap();
+            let found: Vec<_> = found.into_iter().map(|reject| (reject.number, reject.duplicate)).collect();
+            assert_eq!(found, rejects, "{name} {renewed}");
+        }
+    }
+}
+
+fn a_changed_list(ledger: &mut dyn Ledger) {
+    let edition = begin(ledger, "2026-11");
+    let broken = Enlist { state: EnlistState::Failed("`to` is no address"), ..row(4, "mended") };
+    enlist(ledger, edition, Dedupe::Refuse, &[row(1, "stays"), row(2, "goes"), row(3, "sent"), broken]);
+    write(ledger, edition, vec![mark(3)], vec![]);
+    write(ledger, edition, vec![], vec![settle(3, State::Accepted, vec![])]);
+    ledger.finish(edition, 3_000).unwrap();
+
+    // `goes` and `sent` are gone, `stays` has other values, `mended` is right, `new` comes first.
+    let changed = Enlist { row: "[\"z\"]", ..row(2, "stays") };
+    let mended = Enlist { row: "[\"m\"]", ..row(3, "mended") };
+    let summary = enlist(ledger, edition, Dedupe::Refuse, &[row(1, "new"), changed, mended]);
+    let expected = Enlisting {
+        added: 1,
+        known: 2,
+        changed: 1,
+        mended: 1,
+        removed: 1,
+        removed_keys: vec!["goes".into()],
+        ..Default::default()
+    };
+    assert_eq!(summary, expected);
+    let reader = ledger.reader().unwrap();
+    assert_eq!(reader.edition(edition).unwrap().unwrap().finished_at, None, "there is something to send");
+    let claimed = reader.claim(edition, 0, 10).unwrap();
+    let seen: Vec<_> = claimed.iter().map(|c| (c.seq, c.number, c.key.as_str(), c.row.as_str())).collect();
+    assert_eq!(
+        seen,
+        [(1, 1, "stays", "[\"x\"]"), (4, 3, "mended", "[\"m\"]"), (5, 1, "new", "[\"x\"]")],
+        "frozen rows stay, numbers go on above the highest"
+    );
+
+    // Back it comes; what was sent is not sent again.
+    let again = enlist(ledger, edition, Dedupe::Refuse, &[row(1, "goes"), row(2, "sent"), row(3, "stays")]);
+    assert_eq!((again.added, again.returned, again.removed), (0, 1, 2));
+    assert_eq!(keys(ledger, edition), ["stays", "goes"]);
+}
+
+fn letters_are_marked_and_settled(ledger: &mut dyn Ledger) {
+    let edition = enlisted(ledger, 5);
+    let file = FileRecord { name: "报告.pdf".into(), size: 12, sha256: [1; 32] };
+    write(ledger, edition, vec![Mark { files: vec![file], ..mark(1) }, mark(2), mark(3)], vec![]);
+    assert_eq!(counts(ledger, edition), [(State::Pending, 2), (State::Sending, 3)]);
+    assert_eq!(keys(ledger, edition), ["k4", "k5"]);
+    write(
+        ledger,
+        edition,
+        vec![mark(4)],
+        vec![
+            settle(1, State::Accepted, vec![rcpt("a@x.org", Outcome::Accepted, 250)]),
+            settle(2, State::Refused, vec![rcpt("b@x.org", Outcome::Refused, 550)]),
+            settle(3, State::Pending, vec![]),
+            Settlement { reason: Some("suppressed".into()), ..settle(5, State::Skipped, vec![]) },
+        ],
+    );
+    assert_eq!(
+        counts(ledger, edition),
+        [
+            (State::Pending, 1),
+            (State::Sending, 1),
+            (State::Accepted, 1),
+            (State::Refused, 1),
+            (State::Skipped, 1)
+        ]
+    );
+    let reader = ledger.reader().unwrap();
+    let returned = &reader.claim(edition, 0, 10).unwrap()[0];
+    // Returned at no cost: the attempt does not count, its date stays.
+    assert_eq!((returned.seq, returned.attempts, returned.date), (3, 0, Some(5_000)));
+    assert_eq!(reader.claim_these(edition, &[1, 99]).unwrap().len(), 1);
+    ledger.finish(edition, 7_000).unwrap();
+    ledger.tidy().unwrap();
+    assert_eq!(reader.edition(edition).unwrap().unwrap().finished_at, Some(7_000));
+}
+
+fn a_group_is_whole_or_nothing(ledger: &mut dyn Ledger) {
+    let edition = enlisted(ledger, 3);
+    write(ledger, edition, vec![mark(1)], vec![]);
+    write(ledger, edition, vec![], vec![settle(1, State::Accepted, vec![])]);
+    for (marks, settlements) in [
+        (vec![mark(2), mark(1)], vec![]), // accepted: never marked again
+        (vec![mark(2)], vec![settle(1, State::Deferred, vec![])]), // nor settled otherwise
+        (vec![mark(2), mark(2)], vec![]), // marked twice
+        (vec![mark(2), mark(77)], vec![]), // nobody
+    ] {
+        let failed = ledger.write(edition, &Group { marks, settlements }).unwrap_err();
+        assert!(matches!(failed, LedgerError::OutOfOrder { .. }), "{failed}");
+        assert_eq!(counts(ledger, edition), [(State::Pending, 2), (State::Accepted, 1)]);
+    }
+    write(ledger, edition, vec![], vec![]);
+}
+
+fn several_recipients_and_attempts(ledger: &mut dyn Ledger) {
+    let edition = enlisted(ledger, 1);
+    let deferred = |rcpts| Settlement { next_attempt: Some(100), ..settle(1, State::Deferred, rcpts) };
+    let settled =
+        |ledger: &dyn Ledger| ledger.reader().unwrap().claim_these(edition, &[1]).unwrap().remove(0).settled;
+    write(ledger, edition, vec![mark(1)], vec![]);
+    let first = vec![
+        rcpt("a@x", Outcome::Accepted, 250),
+        rcpt("b@x", Outcome::Deferred, 450),
+        rcpt("c@x", Outcome::Deferred, 451),
+    ];
+    write(ledger, edition, vec![], vec![deferred(first)]);
+    assert_eq!(settled(ledger), ["a@x"]);
+    write(ledger, edition, vec![mark(1)], vec![]);
+    let second = vec![rcpt("c@x", Outcome::Refused, 550), rcpt("b@x", Outcome::Deferred, 450)];
+    write(ledger, edition, vec![], vec![deferred(second)]);
+    assert_eq!(settled(ledger), ["a@x", "c@x"]);
+    write(ledger, edition, vec![mark(1)], vec![]);
+    write(
+        ledger,
+        edition,
+        vec![],
+        vec![settle(1, State::Refused, vec![rcpt("b@x", Outcome::Accepted, 250)])],
+    );
+    assert_eq!(settled(ledger), ["a@x", "b@x", "c@x"]);
+    assert_eq!(ledger.reader().unwrap().claim_these(edition, &[1]).unwrap()[0].attempts, 3);
+}
+
+fn what_a_dead_run_left(ledger: &mut dyn Ledger) {
+    let edition = enlisted(ledger, 3);
+    write(ledger, edition, vec![mark(1), mark(3)], vec![]);
+    assert_eq!(ledger.recover(edition, Unsure::Hold).unwrap(), [(1, "k1".to_owned()), (3, "k3".to_owned())]);
+    assert_eq!(counts(ledger, edition), [(State::Pending, 1), (State::Unsure, 2)]);
+    assert_eq!(ledger.recover(edition, Unsure::Hold).unwrap(), []);
+    // Evidence wins: an unsure letter takes what the server said after all.
+    write(ledger, edition, vec![], vec![settle(3, State::Accepted, vec![])]);
+    write(ledger, edition, vec![mark(2)], vec![]);
+    assert_eq!(ledger.recover(edition, Unsure::Resend).unwrap(), [(2, "k2".to_owned())]);
+    let again = &ledger.reader().unwrap().claim(edition, 0, 10).unwrap()[0];
+    assert_eq!((again.seq, again.attempts, again.generation, again.date), (2, 1, 0, Some(5_000)));
+    assert_eq!(again.first_attempt, Some(5_001));
+}
+
+fn deferred_letters_come_due(ledger: &mut dyn Ledger) {
+    let edition = enlisted(ledger, 4);
+    write(ledger, edition, (1..=3).map(mark).collect(), vec![]);
+    let at = |seq, due| Settlement { next_attempt: Some(due), ..settle(seq, State::Deferred, vec![]) };
+    write(ledger, edition, vec![], vec![at(1, 300), at(2, 100), at(3, 200)]);
+    let reader = ledger.reader().unwrap();
+    assert_eq!(reader.next_due(edition).unwrap(), Some(100));
+    let due = |now, limit| -> Vec<u64> {
+        reader.claim_due(edition, now, limit).unwrap().into_iter().map(|claimed| claimed.seq).collect()
+    };
+    assert_eq!(due(99, 10), [0; 0]);
+    assert_eq!(due(250, 10), [2, 3]);
+    assert_eq!(due(999, 1), [2]);
+    write(ledger, edition, vec![mark(2)], vec![]);
+    assert_eq!(due(999, 10), [3, 1]);
+    assert_eq!(reader.next_due(edition).unwrap(), Some(200));
+}
+
+fn changes_are_accepted(ledger: &mut dyn Ledger) {
+    let edition = enlisted(ledger, 3);
+    write(ledger, edition, vec![mark(1), mark(2)], vec![]);
+    let late = Settlement { next_attempt: Some(1), ..settle(2, State::Deferred, vec![]) };
+    write(ledger, edition, vec![], vec![settle(1, State::Accepted, vec![]), late]);
+    let components = [Component { name: "subject".into(), hash: [4; 32], text: Some("Hi".into()) }];
+    ledger.accept_changes(edition, [8; 32], &components).unwrap();
+    let reader = ledger.reader().unwrap();
+    assert_eq!(reader.components(edition).unwrap(), components);
+    assert_eq!(reader.edition(edition).unwrap().unwrap().fingerprint, [8; 32]);
+    let seen: Vec<_> = reader
+        .claim_these(edition, &[1, 2, 3])
+        .unwrap()
+        .into_iter()
+        .map(|claimed| (claimed.seq, claimed.generation, claimed.date))
+        .collect();
+    assert_eq!(seen, [(1, 0, Some(5_000)), (2, 1, None), (3, 0, None)]);
+}
+
+fn flags_and_pace(ledger: &mut dyn Ledger) {
+    let flags = |ledger: &dyn Ledger| ledger.reader().unwrap().flags("通知", Purpose::Real).unwrap();
+    assert_eq!(flags(ledger), Flags::default());
+    ledger.set_flag("通知", Purpose::Real, Flag::Pause, true).unwrap();
+    ledger.set_flag("other", Purpose::Real, Flag::Stop, true).unwrap();
+    assert_eq!(flags(ledger), Flags { pause: true, stop: false });
+    ledger.set_flag("通知", Purpose::Real, Flag::Pause, false).unwrap();
+    assert_eq!(flags(ledger), Flags::default());
+    assert_eq!(ledger.pace("news@relay").unwrap(), None);
+    ledger.set_pace("news@relay", i64::MAX).unwrap();
+    ledger.set_pace("news@relay", 5).unwrap();
+    assert_eq!(ledger.pace("news@relay").unwrap(), Some(5));
+}
+
+fn editions_do_not_mix(ledger: &mut dyn Ledger) {
+    let (first, second) = (enlisted(ledger, 2), begin(ledger, "2026-12"));
+    enlist(ledger, second, Dedupe::Refuse, &[row(1, "k1")]);
+    write(ledger, second, vec![mark(1)], vec![]);
+    let late = Settlement { next_attempt: Some(1), ..settle(1, State::Deferred, vec![]) };
+    write(ledger, second, vec![], vec![late]);
+    assert_eq!(counts(ledger, first), [(State::Pending, 2)]);
+    assert_eq!(counts(ledger, second), [(State::Deferred, 1)]);
+    assert_eq!(ledger.reader().unwrap().claim_due(first, 99, 9).unwrap(), []);
+    assert_eq!(ledger.recover(first, Unsure::Hold).unwrap(), []);
+    assert_eq!(ledger.reader().unwrap().editions("newsletter", Purpose::Real).unwrap().len(), 2);
+}
