@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::measure::Rate;
 use crate::secret::Secret;
+pub use crate::wire::sasl::Mechanism;
 
 /// A relay without mistakes.
 #[derive(Debug, Clone)]
@@ -97,27 +98,6 @@ pub enum Credential {
     Command(Vec<String>),
     /// A literal: a warning.
     Literal(Secret),
-}
-
-/// SASL mechanisms (RFC 4616, draft-murchison-sasl-login, 2195, 5802, 7677, 7628, XOAUTH2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Mechanism {
-    /// PLAIN
-    Plain,
-    /// LOGIN
-    Login,
-    /// CRAM-MD5
-    CramMd5,
-    /// SCRAM-SHA-1
-    ScramSha1,
-    /// SCRAM-SHA-256
-    ScramSha256,
-    /// SCRAM-SHA-256-PLUS
-    ScramSha256Plus,
-    /// XOAUTH2
-    XOAuth2,
-    /// OAUTHBEARER
-    OAuthBearer,
 }
 
 /// `limits`: a rate for a group of domains.

@@ -18,7 +18,8 @@ use rustls::client::ClientConnection;
 
 use super::error::{NetError, TlsTrouble};
 use super::proxy::Dialogue;
-use super::tls::{self, ChannelBinding, TlsClient};
+use super::tls::{self, TlsClient};
+use crate::wire::sasl::ChannelBinding;
 
 /// Most bytes that wait in a TLS session for the kernel: four full records.
 const TLS_BUFFER: usize = 64 * 1024;
@@ -258,7 +259,7 @@ impl Link {
 
     /// What ties a login to this session, once the handshake is done.
     pub fn channel_binding(&self) -> Option<ChannelBinding> {
-        self.tls.as_deref().filter(|tls| !tls.is_handshaking()).and_then(ChannelBinding::of)
+        self.tls.as_deref().filter(|tls| !tls.is_handshaking()).and_then(tls::channel_binding)
     }
 
     /// Whether the server ended a TLS session without saying so (close_notify).

@@ -16,3 +16,15 @@ pub mod transcript;
 pub use dial::Dialer;
 pub use error::{NetError, TlsTrouble};
 pub use link::{BlockingLink, Link};
+
+/// Chance for a login (RFC 5802 §5.1): 144 bits as 24 printable characters.
+pub fn nonce() -> Result<String, NetError> {
+    use base64::Engine;
+    use ring::rand::SecureRandom;
+
+    let mut bytes = [0; 18];
+    ring::rand::SystemRandom::new()
+        .fill(&mut bytes)
+        .map_err(|_| NetError::Setting("this system gives no random numbers".to_owned()))?;
+    Ok(base64::engine::general_purpose::STANDARD.encode(bytes))
+}

@@ -22,6 +22,7 @@ use rustls::{
 
 use super::error::{NetError, TlsTrouble};
 use crate::job::TlsSpec;
+use crate::wire::sasl::ChannelBinding;
 
 /// What a server's TLS is verified with, and its sessions.
 #[derive(Debug, Clone)]
@@ -75,28 +76,16 @@ impl TlsClient {
     }
 }
 
-/// What ties a login to this very TLS session (RFC 5929, RFC 9266), so that nobody in between can
-/// pass it on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChannelBinding {
-    /// `tls-exporter` or `tls-server-end-point`.
-    pub kind: &'static str,
-    /// The binding data.
-    pub data: Vec<u8>,
-}
-
-impl ChannelBinding {
-    /// `tls-exporter` for TLS 1.3; for TLS 1.2, where it needs an extension that we cannot see,
-    /// `tls-server-end-point`.
-    pub(super) fn of(connection: &ClientConnection) -> Option<ChannelBinding> {
-        if connection.protocol_version()? == ProtocolVersion::TLSv1_3 {
-            let data =
-                connection.export_keying_material([0u8; 32], b"EXPORTER-Channel-Binding", Some(b"")).ok()?;
-            return Some(ChannelBinding { kind: "tls-exporter", data: data.to_vec() });
-        }
-        let certificate = connection.peer_certificates()?.first()?;
-        Some(ChannelBinding { kind: "tls-server-end-point", data: end_point(certificate)? })
+/// What ties a login to this session: `tls-exporter` for TLS 1.3; for TLS 1.2, where that needs an
+/// extension which we cannot see, `tls-server-end-point`.
+pub(super) fn channel_binding(connection: &ClientConnection) -> Option<ChannelBinding> {
+    if connection.protocol_version()? == ProtocolVersion::TLSv1_3 {
+        let data =
+            connection.export_keying_material([0u8; 32], b"EXPORTER-Channel-Binding", Some(b"")).ok()?;
+        return Some(ChannelBinding { kind: "tls-exporter", data: data.to_vec() });
     }
+    let certificate = connection.peer_certificates()?.first()?;
+    Some(ChannelBinding { kind: "tls-server-end-point", data: end_point(certificate)? })
 }
 
 /// The hash of a certificate by the hash of its own signature; SHA-256 in place of MD5 and SHA-1 (RFC

@@ -54,7 +54,7 @@ impl Lines {
     /// The next whole line without its end; `None` until it is whole.
     pub fn next_line(&mut self) -> Result<Option<&[u8]>, LineTooLong> {
         let waiting = &self.bytes[self.at..];
-        match waiting[self.searched..].iter().position(|&byte| byte == b'\n') {
+        match memchr::memchr(b'\n', &waiting[self.searched..]) {
             Some(found) => {
                 let end = self.searched + found;
                 if end > MAX_LINE {
