@@ -116,6 +116,15 @@ pub struct Claimed {
     pub settled: Vec<String>,
 }
 
+/// Some of the domains there are: lower case, and `*.example.com` names those below.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Domains {
+    /// These.
+    Only(Vec<String>),
+    /// All others.
+    Except(Vec<String>),
+}
+
 /// The mark `sending`, to be durable before the letter is handed over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mark {

@@ -19,7 +19,7 @@ mod sqlite;
 #[cfg(test)]
 mod suite;
 
-pub use delivery::{Claimed, Counts, Group, Mark, Settlement, State};
+pub use delivery::{Claimed, Counts, Domains, Group, Mark, Settlement, State};
 pub use edition::{Component, Edition, EditionId, NewEdition, SourceRecord};
 pub use enlist::{Enlist, EnlistState, Enlisting, Reject};
 pub use error::LedgerError;
@@ -101,14 +101,23 @@ pub trait Reader: Send {
     /// At most `limit` pending deliveries after `after_seq`, in order.
     fn claim(&self, edition: EditionId, after_seq: u64, limit: usize) -> Result<Vec<Claimed>, LedgerError>;
 
+    /// The same, of these domains only.
+    fn claim_of(
+        &self,
+        edition: EditionId,
+        domains: &Domains,
+        after_seq: u64,
+        limit: usize,
+    ) -> Result<Vec<Claimed>, LedgerError>;
+
     /// At most `limit` deferred deliveries whose time has come, the longest due first.
     fn claim_due(&self, edition: EditionId, now: i64, limit: usize) -> Result<Vec<Claimed>, LedgerError>;
 
     /// Deliveries by number, whatever their state; those that do not exist are left out.
     fn claim_these(&self, edition: EditionId, seqs: &[u64]) -> Result<Vec<Claimed>, LedgerError>;
 
-    /// When the next deferred delivery is due, Unix seconds.
-    fn next_due(&self, edition: EditionId) -> Result<Option<i64>, LedgerError>;
+    /// When the next deferred delivery is due of those that are due after `after`, Unix seconds.
+    fn next_due(&self, edition: EditionId, after: i64) -> Result<Option<i64>, LedgerError>;
 
     /// The number of the delivery with this key; reads the whole edition.
     fn find_key(&self, edition: EditionId, key: &str) -> Result<Option<u64>, LedgerError>;

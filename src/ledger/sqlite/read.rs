@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Params, Row, params};
 
 use crate::ledger::{
-    Claimed, Component, Counts, Edition, EditionId, Flags, LedgerError, Reader, Reject, SourceRecord,
+    Claimed, Component, Counts, Domains, Edition, EditionId, Flags, LedgerError, Reader, Reject, SourceRecord,
 };
 use crate::letter::Purpose;
 
@@ -136,6 +136,27 @@ impl Reader for SqliteReader {
         )
     }
 
+    fn claim_of(
+        &self,
+        edition: EditionId,
+        domains: &Domains,
+        after_seq: u64,
+        limit: usize,
+    ) -> Result<Vec<Claimed>, LedgerError> {
+        let (_, last) = schema::bounds(edition);
+        let (only, names) = match domains {
+            Domains::Only(names) => (true, names),
+            Domains::Except(names) => (false, names),
+        };
+        let names = serde_json::Value::from(names.as_slice()).to_string();
+        self.claimed(
+            "WHERE d.id > ?1 AND d.id <= ?2 AND d.state = 'p'
+                AND EXISTS (SELECT 1 FROM json_each(?4) WHERE d.domain GLOB value) = ?5
+             ORDER BY d.id LIMIT ?3",
+            params![schema::delivery(edition, after_seq), last, limit as i64, names, only],
+        )
+    }
+
     fn claim_due(&self, edition: EditionId, now: i64, limit: usize) -> Result<Vec<Claimed>, LedgerError> {
         let (first, last) = schema::bounds(edition);
         self.claimed(
@@ -153,12 +174,12 @@ impl Reader for SqliteReader {
         Ok(these)
     }
 
-    fn next_due(&self, edition: EditionId) -> Result<Option<i64>, LedgerError> {
+    fn next_due(&self, edition: EditionId, after: i64) -> Result<Option<i64>, LedgerError> {
         let (first, last) = schema::bounds(edition);
         let due = self.one(
             "SELECT next_attempt FROM deliveries WHERE id BETWEEN ?1 AND ?2 AND state = 'd'
-             ORDER BY next_attempt LIMIT 1",
-            [first, last],
+                AND next_attempt > ?3 ORDER BY next_attempt LIMIT 1",
+            [first, last, after],
             |row| row.get(0),
         )?;
         Ok(due.flatten())
