@@ -1,0 +1,700 @@
+//! The engine's mind: a value that takes events and answers with actions.
+//!
+//! A letter that is claimed goes `waiting → making → ready → marking → out → settling`, and is
+//! forgotten here as soon as the ledger has its outcome. Two rules make the promise:
+//!
+//! - A slot of the doubt limit is taken when the mark `sending` is asked for and freed when the
+//!   outcome is durable. So at no moment can a crash leave more letters unsure than the limit.
+//! - A letter is handed over only when its mark is durable, and forgotten only when its
+//!   settlement is.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::job::{Retry, Unsure};
+use crate::ledger::{Settlement, State};
+use crate::letter::{Answer, Outcome, RcptOutcome};
+
+use super::retry;
+
+/// How the engine behaves.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Most letters that a crash may leave unsure.
+    pub doubt: usize,
+    /// Most letters being made or ready.
+    pub ahead: usize,
+    /// Most bytes of letters ready.
+    pub ahead_bytes: usize,
+    /// How many deliveries are claimed at once.
+    pub claim_batch: usize,
+    /// How deferred recipients are tried again.
+    pub retry: Retry,
+    /// What is done about a letter without an answer.
+    pub unsure: Unsure,
+    /// For each group of domains with a limit of its own (group 1, 2, …): how many of its letters
+    /// may be out at once. Group 0 is all the others.
+    pub group_out: Vec<usize>,
+    /// At most so many letters are handed over in this run.
+    pub limit: Option<u64>,
+    /// Stop when this fraction is refused, after at least so many answers.
+    pub stop_when: Option<(f64, u64)>,
+}
+
+/// A delivery the shell has claimed.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// Its number in the edition.
+    pub seq: u64,
+    /// Attempts before this one.
+    pub attempts: u32,
+    /// Unix milliseconds of the first attempt.
+    pub first_attempt: Option<i64>,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event {
+    /// The answer to [`Action::Claim`].
+    Claimed {
+        /// Which group of domains.
+        group: usize,
+        /// The deliveries, in order of `seq`.
+        claims: Vec<Claim>,
+        /// There are no more pending ones in this group.
+        end: bool,
+    },
+    /// The answer to [`Action::ClaimDue`].
+    Due {
+        /// Deliveries with their groups.
+        claims: Vec<(usize, Claim)>,
+        /// Unix milliseconds at which the next one is due, of those not given here.
+        next: Option<i64>,
+    },
+    /// A letter is composed: its own bytes.
+    Made {
+        /// Which.
+        seq: u64,
+        /// Bytes it holds.
+        size: usize,
+    },
+    /// A letter cannot be made. One outcome for each of its recipients.
+    Unmade {
+        /// Which.
+        seq: u64,
+        /// Why, for each address.
+        rcpts: Vec<RcptOutcome>,
+    },
+    /// The address is on the suppress list: seen when the letter was made, or before it was marked.
+    Suppressed {
+        /// Which.
+        seq: u64,
+    },
+    /// The ledger has synced a group.
+    Durable {
+        /// Marks in it.
+        marks: Vec<u64>,
+        /// Settlements in it.
+        settled: Vec<u64>,
+    },
+    /// The ledger cannot write: these marks are not durable, these settlements are given up.
+    NotDurable {
+        /// Marks that were not written.
+        marks: Vec<u64>,
+        /// Settlements given up: the next run will name these letters unsure.
+        settled: Vec<u64>,
+    },
+    /// The submitter can use so many more letters.
+    Wanted(usize),
+    /// The submitter has answers.
+    Answered {
+        /// Which letter.
+        seq: u64,
+        /// One for each recipient of the envelope.
+        rcpts: Vec<RcptOutcome>,
+    },
+    /// The submitter did not process the letter.
+    Returned {
+        /// Which letter.
+        seq: u64,
+    },
+    /// Nothing new is to be started: a signal, a flag, the relay's or the ledger's trouble.
+    Stop(End),
+    /// Nothing new for the time being, or on again.
+    Paused(bool),
+    /// The submitter has answered all and closed its connections.
+    Closed,
+}
+
+/// What is to be done.
+#[derive(Debug, PartialEq)]
+pub enum Action {
+    /// Claim pending deliveries of a group behind `after`.
+    Claim {
+        /// Which group.
+        group: usize,
+        /// The last `seq` seen.
+        after: u64,
+        /// At most so many.
+        limit: usize,
+    },
+    /// Claim deferred deliveries that are due.
+    ClaimDue {
+        /// Unix milliseconds.
+        now: i64,
+        /// At most so many.
+        limit: usize,
+    },
+    /// Render and compose these.
+    Make(Vec<u64>),
+    /// Mark these `sending`; unless the address is suppressed by now.
+    Mark(Vec<u64>),
+    /// Record these.
+    Settle(Vec<Settlement>),
+    /// Submit these: their marks are durable.
+    HandOver(Vec<u64>),
+    /// The submitter answers what it has and closes.
+    Drain,
+    /// All is said and recorded.
+    Finish(End),
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum End {
+    /// Nothing is pending or deferred.
+    Complete,
+    /// Deferred recipients are left for another run.
+    Deferred,
+    /// As many letters as were asked for.
+    Limit,
+    /// A signal or `postroom stop`.
+    Stopped,
+    /// The relay refuses us, or cannot be worked with.
+    Relay,
+    /// Too many recipients were refused.
+    TooManyRefused,
+    /// The ledger cannot be written.
+    Ledger,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Waiting,
+    Making,
+    Ready,
+    Marking,
+    Out,
+    Settling(State),
+}
+
+#[derive(Debug)]
+struct Held {
+    stage: Stage,
+    group: usize,
+    attempts: u32,
+    first_attempt: Option<i64>,
+    size: usize,
+    next_attempt: Option<i64>,
+    /// Whether it holds a slot of the doubt limit.
+    doubt: bool,
+}
+
+#[derive(Debug, Default)]
+struct Group {
+    cursor: u64,
+    claiming: bool,
+    exhausted: bool,
+    waiting: VecDeque<u64>,
+    ready: VecDeque<u64>,
+    out: usize,
+}
+
+/// Counts of this run, for progress and summary.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Letters accepted by all their recipients' relay.
+    pub accepted: u64,
+    /// Letters refused, at least in part.
+    pub refused: u64,
+    /// Letters deferred, counted at each deferral.
+    pub deferred: u64,
+    /// Letters that could not be made or were given up.
+    pub failed: u64,
+    /// Letters without an answer.
+    pub unsure: u64,
+    /// Letters suppressed at the last moment.
+    pub skipped: u64,
+}
+
+/// The engine's mind.
+#[derive(Debug)]
+pub struct Core {
+    config: Config,
+    groups: Vec<Group>,
+    held: HashMap<u64, Held>,
+    making: usize,
+    ready_bytes: usize,
+    ready: usize,
+    doubt: usize,
+    credits: usize,
+    handed_over: u64,
+    due_asked: bool,
+    next_due: Option<i64>,
+    idle_since: Option<i64>,
+    paused: bool,
+    stopping: Option<End>,
+    draining: bool,
+    closed: bool,
+    settle: Vec<Settlement>,
+    hand_over: Vec<u64>,
+    next_group: usize,
+    /// What happened so far in this run.
+    pub counts: Counts,
+}
+
+impl Core {
+    /// An engine that has done nothing yet. `first_due` is when the first deferred delivery of the
+    /// ledger is due, in Unix milliseconds.
+    pub fn new(config: Config, first_due: Option<i64>) -> Core {
+        let groups = (0..=config.group_out.len()).map(|_| Group::default()).collect();
+        Core {
+            config,
+            groups,
+            held: HashMap::new(),
+            making: 0,
+            ready_bytes: 0,
+            ready: 0,
+            doubt: 0,
+            credits: 0,
+            handed_over: 0,
+            due_asked: false,
+            next_due: first_due,
+            idle_since: None,
+            paused: false,
+            stopping: None,
+            draining: false,
+            closed: false,
+            settle: Vec::new(),
+            hand_over: Vec::new(),
+            next_group: 0,
+            counts: Counts::default(),
+        }
+    }
+
+    /// Slots of the doubt limit in use.
+    pub fn in_doubt(&self) -> usize {
+        self.doubt
+    }
+
+    /// Whether nothing new is started any more.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.is_some()
+    }
+
+    /// Takes note of what happened. `now` is Unix milliseconds by a clock that never goes back.
+    pub fn on(&mut self, event: Event, now: i64) {
+        match event {
+            Event::Claimed { group, claims, end } => {
+                self.groups[group].claiming = false;
+                self.groups[group].exhausted |= end;
+                if let Some(last) = claims.last() {
+                    self.groups[group].cursor = last.seq;
+                }
+                claims.into_iter().for_each(|claim| self.take(group, claim));
+            }
+            Event::Due { claims, next } => {
+                self.due_asked = false;
+                self.next_due = next;
+                claims.into_iter().for_each(|(group, claim)| self.take(group, claim));
+            }
+            Event::Made { seq, size } => self.made(seq, size),
+            Event::Unmade { seq, rcpts } => {
+                if self.stage(seq) == Some(Stage::Making) {
+                    self.making -= 1;
+                    self.settle(seq, State::Failed, None, rcpts, now);
+                }
+            }
+            Event::Suppressed { seq } => {
+                match self.stage(seq) {
+                    Some(Stage::Making) => self.making -= 1,
+                    Some(Stage::Marking) => self.unmark(seq),
+                    _ => return,
+                }
+                self.settle(seq, State::Skipped, None, Vec::new(), now);
+            }
+            Event::Durable { marks, settled } => {
+                marks.into_iter().for_each(|seq| self.marked(seq, now));
+                settled.into_iter().for_each(|seq| self.settled(seq));
+            }
+            Event::NotDurable { marks, settled } => {
+                self.stop(End::Ledger, now);
+                for seq in marks {
+                    if self.stage(seq) == Some(Stage::Marking) {
+                        self.forget(seq);
+                    }
+                }
+                settled.into_iter().for_each(|seq| self.forget(seq));
+            }
+            Event::Wanted(more) => self.credits += more,
+            Event::Answered { seq, rcpts } => self.answered(seq, rcpts, now),
+            Event::Returned { seq } => {
+                if self.stage(seq) == Some(Stage::Out) {
+                    self.handed_over = self.handed_over.saturating_sub(1);
+                    self.settle(seq, State::Pending, None, Vec::new(), now);
+                }
+            }
+            Event::Stop(end) => self.stop(end, now),
+            Event::Paused(paused) => self.paused = paused,
+            Event::Closed => self.closed = true,
+        }
+    }
+
+    /// Says what is to be done now.
+    pub fn act(&mut self, now: i64) -> Vec<Action> {
+        let mut actions = Vec::new();
+        if self.stopping.is_none() {
+            self.claim(now, &mut actions);
+            self.make(&mut actions);
+            self.mark(&mut actions);
+        }
+        if !self.hand_over.is_empty() {
+            actions.push(Action::HandOver(std::mem::take(&mut self.hand_over)));
+        }
+        if !self.settle.is_empty() {
+            actions.push(Action::Settle(std::mem::take(&mut self.settle)));
+        }
+        self.finish(now, &mut actions);
+        actions
+    }
+
+    /// When [`Core::act`] has something to do that no event announces.
+    pub fn wake_at(&self) -> Option<i64> {
+        if self.stopping.is_some() || self.due_asked || self.has_plenty() { None } else { self.next_due }
+    }
+
+    /// Whether a letter is still in the engine's hands.
+    pub fn holds(&self, seq: u64) -> bool {
+        self.held.contains_key(&seq)
+    }
+
+    /// Unix milliseconds until which there is nothing to do but to wait for what is due.
+    pub fn idle_until(&self) -> Option<i64> {
+        self.idle_since.and(self.next_due).filter(|_| self.stopping.is_none())
+    }
+
+    fn stage(&self, seq: u64) -> Option<Stage> {
+        self.held.get(&seq).map(|held| held.stage)
+    }
+
+    fn take(&mut self, group: usize, claim: Claim) {
+        if self.stopping.is_some() || self.held.contains_key(&claim.seq) {
+            return;
+        }
+        let held = Held {
+            stage: Stage::Waiting,
+            group,
+            attempts: claim.attempts,
+            first_attempt: claim.first_attempt,
+            size: 0,
+            next_attempt: None,
+            doubt: false,
+        };
+        self.held.insert(claim.seq, held);
+        self.groups[group].waiting.push_back(claim.seq);
+    }
+
+    fn made(&mut self, seq: u64, size: usize) {
+        let Some(held) = self.held.get_mut(&seq).filter(|held| held.stage == Stage::Making) else { return };
+        held.stage = Stage::Ready;
+        held.size = size;
+        self.making -= 1;
+        self.ready += 1;
+        self.ready_bytes += size;
+        let group = held.group;
+        self.groups[group].ready.push_back(seq);
+    }
+
+    fn marked(&mut self, seq: u64, now: i64) {
+        let stopping = self.stopping.is_some();
+        let Some(held) = self.held.get_mut(&seq).filter(|held| held.stage == Stage::Marking) else { return };
+        if stopping {
+            // Durably marked and never handed over: it goes back, so that it is not called unsure.
+            held.stage = Stage::Out;
+            self.settle(seq, State::Pending, None, Vec::new(), now);
+            return;
+        }
+        held.stage = Stage::Out;
+        held.first_attempt.get_or_insert(now);
+        held.attempts += 1;
+        self.handed_over += 1;
+        self.hand_over.push(seq);
+    }
+
+    fn answered(&mut self, seq: u64, mut rcpts: Vec<RcptOutcome>, now: i64) {
+        let Some(held) = self.held.get(&seq).filter(|held| held.stage == Stage::Out) else { return };
+        let given_up = self.config.retry.give_up.as_millis() as i64;
+        let again = |outcome: Outcome| {
+            outcome == Outcome::Deferred
+                || (outcome == Outcome::Unsure && self.config.unsure == Unsure::Resend)
+        };
+        let mut next_attempt = None;
+        for rcpt in rcpts.iter_mut().filter(|rcpt| again(rcpt.outcome)) {
+            let next = retry::next_attempt(&self.config.retry, held.attempts, now, seq, &rcpt.answer.text);
+            if next - held.first_attempt.unwrap_or(now) > given_up && rcpt.outcome == Outcome::Deferred {
+                rcpt.outcome = Outcome::Failed;
+                let words = format!("given up after {} attempts: {}", held.attempts, rcpt.answer);
+                rcpt.answer = Answer { code: rcpt.answer.code, enhanced: rcpt.answer.enhanced, text: words };
+            } else {
+                next_attempt = next_attempt.max(Some(next));
+            }
+        }
+        let has = |outcome| rcpts.iter().any(|rcpt| rcpt.outcome == outcome);
+        let state = if next_attempt.is_some() {
+            State::Deferred
+        } else if has(Outcome::Unsure) {
+            State::Unsure
+        } else if has(Outcome::Failed) {
+            State::Failed
+        } else if has(Outcome::Refused) {
+            State::Refused
+        } else {
+            State::Accepted
+        };
+        self.settle(seq, state, next_attempt, rcpts, now);
+    }
+
+    fn settle(&mut self, seq: u64, state: State, next: Option<i64>, rcpts: Vec<RcptOutcome>, now: i64) {
+        let Some(held) = self.held.get_mut(&seq) else { return };
+        if held.stage == Stage::Out {
+            self.groups[held.group].out -= 1;
+        }
+        held.stage = Stage::Settling(state);
+        // The ledger keeps seconds: a letter is not due before the second it says.
+        let next = next.map(|next| next.div_euclid(1000) + 1);
+        held.next_attempt = next.map(|next| next * 1000);
+        let count = match state {
+            State::Accepted => Some(&mut self.counts.accepted),
+            State::Refused => Some(&mut self.counts.refused),
+            State::Deferred => Some(&mut self.counts.deferred),
+            State::Failed => Some(&mut self.counts.failed),
+            State::Unsure => Some(&mut self.counts.unsure),
+            State::Skipped => Some(&mut self.counts.skipped),
+            State::Pending | State::Claimed | State::Sending => None,
+        };
+        if let Some(count) = count {
+            *count += 1;
+        }
+        let reason = (state == State::Skipped).then(|| "suppressed".to_owned());
+        self.settle.push(Settlement {
+            seq,
+            state,
+            next_attempt: next,
+            at: now.div_euclid(1000),
+            reason,
+            rcpts,
+        });
+        if let Some((fraction, least)) = self.config.stop_when {
+            let answered = self.counts.accepted + self.counts.refused;
+            if answered >= least && self.counts.refused as f64 > fraction * answered as f64 {
+                self.stop(End::TooManyRefused, now);
+            }
+        }
+    }
+
+    fn settled(&mut self, seq: u64) {
+        let Some(held) = self.held.get_mut(&seq) else { return };
+        let Stage::Settling(state) = held.stage else { return };
+        if std::mem::take(&mut held.doubt) {
+            self.doubt -= 1;
+        }
+        if state == State::Pending && self.stopping.is_none() {
+            held.stage = Stage::Waiting;
+            held.attempts = held.attempts.saturating_sub(1);
+            let group = held.group;
+            self.groups[group].waiting.push_front(seq);
+            return;
+        }
+        if let Some(next) = held.next_attempt {
+            self.next_due = Some(self.next_due.map_or(next, |due| due.min(next)));
+        }
+        self.held.remove(&seq);
+    }
+
+    /// Takes a marking letter back to where it holds neither slot nor credit.
+    fn unmark(&mut self, seq: u64) {
+        if let Some(held) = self.held.get_mut(&seq) {
+            self.groups[held.group].out -= 1;
+            if std::mem::take(&mut held.doubt) {
+                self.doubt -= 1;
+            }
+            self.credits += 1;
+        }
+    }
+
+    fn forget(&mut self, seq: u64) {
+        if self.stage(seq) == Some(Stage::Marking) {
+            self.unmark(seq);
+        }
+        if let Some(held) = self.held.remove(&seq)
+            && held.doubt
+        {
+            self.doubt -= 1;
+        }
+    }
+
+    fn stop(&mut self, end: End, now: i64) {
+        if self.stopping.is_some() {
+            return;
+        }
+        self.stopping = Some(end);
+        // What is not marked is as the ledger has it: nothing is to be undone.
+        self.held.retain(|_, held| matches!(held.stage, Stage::Marking | Stage::Out | Stage::Settling(_)));
+        for seq in std::mem::take(&mut self.hand_over) {
+            // Marked, but not yet handed over in this turn: it goes back.
+            self.handed_over -= 1;
+            if let Some(held) = self.held.get_mut(&seq) {
+                held.stage = Stage::Settling(State::Pending);
+                self.groups[held.group].out -= 1;
+                let (state, at) = (State::Pending, now.div_euclid(1000));
+                self.settle.push(Settlement {
+                    seq,
+                    state,
+                    next_attempt: None,
+                    at,
+                    reason: None,
+                    rcpts: Vec::new(),
+                });
+            }
+        }
+        for group in &mut self.groups {
+            group.waiting.clear();
+            group.ready.clear();
+        }
+        (self.making, self.ready, self.ready_bytes) = (0, 0, 0);
+    }
+
+    fn claim(&mut self, now: i64, actions: &mut Vec<Action>) {
+        let batch = self.config.claim_batch;
+        for (number, group) in self.groups.iter_mut().enumerate() {
+            if !group.exhausted && !group.claiming && group.waiting.len() < batch / 2 {
+                group.claiming = true;
+                actions.push(Action::Claim { group: number, after: group.cursor, limit: batch });
+            }
+        }
+        if !self.due_asked && self.next_due.is_some_and(|due| due <= now) && !self.has_plenty() {
+            self.due_asked = true;
+            // Those in our hands are still deferred in the ledger and come first: so many more.
+            actions.push(Action::ClaimDue { now, limit: batch + self.held.len() });
+        }
+    }
+
+    /// Enough is claimed: what is due can wait until some of it is made.
+    fn has_plenty(&self) -> bool {
+        self.groups.iter().map(|group| group.waiting.len()).sum::<usize>() >= 4 * self.config.claim_batch
+    }
+
+    fn make(&mut self, actions: &mut Vec<Action>) {
+        let mut seqs = Vec::new();
+        while self.making + self.ready < self.config.ahead && self.ready_bytes < self.config.ahead_bytes {
+            let Some(number) = self.pick(|core, number| {
+                let group = &core.groups[number];
+                // A limited group makes no more letters than may be out soon.
+                !group.waiting.is_empty() && core.room(number).is_none_or(|room| group.ready.len() <= room)
+            }) else {
+                break;
+            };
+            let Some(seq) = self.groups[number].waiting.pop_front() else { break };
+            if let Some(held) = self.held.get_mut(&seq) {
+                held.stage = Stage::Making;
+                self.making += 1;
+                seqs.push(seq);
+            }
+        }
+        if !seqs.is_empty() {
+            actions.push(Action::Make(seqs));
+        }
+    }
+
+    fn mark(&mut self, actions: &mut Vec<Action>) {
+        let mut seqs = Vec::new();
+        while !self.paused && self.credits > 0 && self.doubt < self.config.doubt {
+            if self.limit_is_reached() {
+                break;
+            }
+            let Some(number) = self.pick(|core, number| {
+                !core.groups[number].ready.is_empty() && core.room(number).is_none_or(|room| room > 0)
+            }) else {
+                break;
+            };
+            let Some(seq) = self.groups[number].ready.pop_front() else { break };
+            let Some(held) = self.held.get_mut(&seq) else { continue };
+            held.stage = Stage::Marking;
+            held.doubt = true;
+            self.ready -= 1;
+            self.ready_bytes -= held.size;
+            self.doubt += 1;
+            self.credits -= 1;
+            self.groups[number].out += 1;
+            seqs.push(seq);
+        }
+        if !seqs.is_empty() {
+            actions.push(Action::Mark(seqs));
+        }
+    }
+
+    /// How many more letters of a limited group may be out; `None`: any number.
+    fn room(&self, group: usize) -> Option<usize> {
+        let most = self.config.group_out.get(group.checked_sub(1)?)?;
+        Some(most.saturating_sub(self.groups[group].out))
+    }
+
+    /// The next group, in turn, of which this is true.
+    fn pick(&mut self, fits: impl Fn(&Core, usize) -> bool) -> Option<usize> {
+        let count = self.groups.len();
+        let found = (0..count).map(|n| (self.next_group + n) % count).find(|&number| fits(self, number))?;
+        self.next_group = (found + 1) % count;
+        Some(found)
+    }
+
+    /// Whether `--limit` allows no further letter to be marked.
+    fn limit_is_reached(&self) -> bool {
+        self.config.limit.is_some_and(|limit| {
+            let marking = self.held.values().filter(|held| held.stage == Stage::Marking).count() as u64;
+            self.handed_over + marking >= limit
+        })
+    }
+
+    fn finish(&mut self, now: i64, actions: &mut Vec<Action>) {
+        if self.stopping.is_none() {
+            let limited = self.limit_is_reached();
+            let busy = self.held.values().any(|held| {
+                !limited || matches!(held.stage, Stage::Marking | Stage::Out | Stage::Settling(_))
+            });
+            let claiming =
+                self.due_asked || self.groups.iter().any(|group| group.claiming || !group.exhausted);
+            if busy || (claiming && !limited) {
+                self.idle_since = None;
+                return;
+            }
+            let since = *self.idle_since.get_or_insert(now);
+            let stay = self.config.retry.stay.as_millis() as i64;
+            match self.next_due {
+                _ if limited => self.stop(End::Limit, now),
+                None => self.stop(End::Complete, now),
+                Some(due) if due - since > stay => self.stop(End::Deferred, now),
+                Some(_) => return,
+            }
+        }
+        if !self.draining {
+            self.draining = true;
+            actions.push(Action::Drain);
+        }
+        if let Some(end) = self.stopping
+            && self.closed
+            && self.held.is_empty()
+            && self.settle.is_empty()
+        {
+            actions.push(Action::Finish(end));
+        }
+    }
+}
