@@ -1,0 +1,181 @@
+//! What is wrong is said where it was written, with the remedy and the right exit code, and nothing
+//! is sent.
+
+use postroom::exit::Exit;
+
+use crate::certificates;
+use crate::scene::{SHORT, Scene, numbered};
+
+/// The job, changed in one place.
+fn changed(from: &str, to: &str) -> String {
+    assert!(SHORT.contains(from), "the job does not say `{from}`");
+    SHORT.replacen(from, to, 1)
+}
+
+#[test]
+fn mistakes_of_the_job_send_nothing() {
+    let job = |from: &str, to: &str| changed(from, to);
+    for (what, text, exit, words) in [
+        ("unknown key", job("subject:", "subjekt:"), Exit::Job, &["job.yaml:7:1", "subjekt", "subject"][..]),
+        ("wrong type", job("name: short", "name: [short]"), Exit::Job, &["job.yaml:3:7", "name"]),
+        ("a float as edition", job("\"1\"", "1.10"), Exit::Job, &["job.yaml:4:10", "edition", "quot"]),
+        (
+            "missing template",
+            job("{text: {inline: \"Dear {{ name }},\\nall is well.\\n\"}}", "{text: letter.txt}"),
+            Exit::Job,
+            &["job.yaml:8:", "letter.txt"],
+        ),
+        (
+            "undefined column",
+            job("Hello {{ name }}", "Hello {{ nmae }}"),
+            Exit::Job,
+            &["job.yaml:7:", "nmae", "name"],
+        ),
+        (
+            "where on an untyped column",
+            job("{file: list.csv}", "{file: list.csv, where: name}"),
+            Exit::Job,
+            &["job.yaml:6:", "name"],
+        ),
+        ("no such list", job("list.csv", "liste.csv"), Exit::NoInput, &["liste.csv"]),
+        ("not YAML", job("name: short", "name: \"short"), Exit::Job, &["job.yaml:"]),
+        ("a number that is none", job("stay: 60s", "stay: 60"), Exit::Job, &["job.yaml:9:", "60"]),
+    ] {
+        let scene = Scene::new().relay([] as [&str; 0]).job(&text).recipients(&numbered(3));
+        scene.run("check job.yaml").exit(exit).says(words);
+        scene.send().exit(exit).says(words);
+        assert_eq!(scene.its_relay().letters().len(), 0, "{what}");
+    }
+}
+
+#[test]
+fn all_mistakes_are_shown_at_once() {
+    let text = SHORT
+        .replace("subject:", "subjekt:")
+        .replace("edition:", "edtion:")
+        .replace("port: @PORT@", "prot: 25");
+    let scene = Scene::new().relay([] as [&str; 0]).job(&text).recipients(&numbered(1));
+    scene.send().exit(Exit::Job).says(&["subjekt", "edtion", "prot"]);
+}
+
+#[test]
+fn bad_rows_fail_alone_and_by_number() {
+    let csv = "email,name\nada@example.org,Ada\nnobody,Bob\ncy@example.org,\"Cy\nBcc: eve@example.org\"\n\
+               dan@example.org,Dan\0\n,Eve\nfay@example.org,Fay\n";
+    let job = changed("{file: list.csv}", "{file: list.csv, to: \"{{ name }} <{{ email }}>\", max_bad: 90%}");
+    let scene = Scene::new().relay([] as [&str; 0]).job(&job).recipients(csv);
+    scene
+        .send()
+        .exit(Exit::SomeFailed)
+        .says(&["row 2", "row 3", "row 4", "row 5"])
+        .never_says(&["eve@example.org"]);
+    let received: Vec<_> = scene.its_relay().received().into_iter().collect();
+    let expected = ["ada@example.org", "fay@example.org"].map(|address| (address.to_owned(), 1));
+    assert_eq!(received, expected);
+}
+
+#[test]
+fn one_bad_row_is_enough_where_the_job_is_strict() {
+    let scene = Scene::new()
+        .relay([] as [&str; 0])
+        .job(SHORT)
+        .recipients("email,name\nada@example.org,Ada\nnobody,Bob\n");
+    scene.run("run --yes --strict job.yaml").exit(Exit::Data).says(&["row 2"]);
+    assert_eq!(scene.its_relay().letters().len(), 0);
+}
+
+#[test]
+fn an_unreadable_list_is_named() {
+    let scene = Scene::new()
+        .relay([] as [&str; 0])
+        .job(SHORT)
+        .bytes("list.csv", b"email,name\nada@example.org,\xff\xfe\xb0\n");
+    let run = scene.send().says(&["list.csv"]);
+    assert!(matches!(run.code, Some(65 | 78)), "{:?}: {}", run.code, run.stderr);
+    assert_eq!(scene.its_relay().letters().len(), 0);
+}
+
+#[test]
+fn a_relay_that_is_not_there_is_not_reachable() {
+    // A port that was free a moment ago: nobody listens on it.
+    let free =
+        std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
+    let job = SHORT.replace("@PORT@", &free.port().to_string());
+    let scene = Scene::new().job(&job).recipients(&numbered(3));
+    scene.send().exit(Exit::Unavailable).says(&["127.0.0.1"]);
+}
+
+#[test]
+fn a_wrong_password_is_tried_once() {
+    let scene = Scene::new()
+        .relay(["--auth", "me:right"])
+        .job(&changed("tls: none", "tls: none, auth: {user: me, password: {env: PASSWORD}}"))
+        .recipients(&numbered(50))
+        .env("PASSWORD", "hunter2");
+    scene.run("run --yes --trace job.yaml").exit(Exit::Login).says(&["me", "535"]).never_says(&["hunter2"]);
+    let logins = scene.its_relay().events("login");
+    assert_eq!(logins.len(), 1, "{logins:?}");
+    assert_eq!(logins[0]["ok"], false);
+    assert_eq!(scene.its_relay().letters().len(), 0);
+}
+
+#[test]
+fn a_password_that_cannot_be_had_is_a_mistake_of_the_job_or_its_surroundings() {
+    let scene = Scene::new()
+        .relay(["--auth", "me:right"])
+        .job(&changed("tls: none", "tls: none, auth: {user: me, password: {env: NOT_SET_ANYWHERE}}"))
+        .recipients(&numbered(2));
+    let run = scene.send().says(&["NOT_SET_ANYWHERE"]);
+    assert!(matches!(run.code, Some(77 | 78)), "{:?}: {}", run.code, run.stderr);
+    assert_eq!(scene.its_relay().events("login").len(), 0);
+}
+
+#[test]
+fn tls_is_verified() {
+    for (what, mode, name, trusted, exit, words) in [
+        ("trusted, STARTTLS", "starttls", "localhost", true, Exit::Done, &[][..]),
+        ("trusted, implicit", "implicit", "localhost", true, Exit::Done, &[]),
+        ("untrusted, STARTTLS", "starttls", "localhost", false, Exit::Unavailable, &["certificate"]),
+        ("untrusted, implicit", "implicit", "localhost", false, Exit::Unavailable, &["certificate"]),
+        ("wrong host name", "starttls", "mail.example.com", true, Exit::Unavailable, &["localhost"]),
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        certificates::make(folder.path(), name);
+        let option = if mode == "implicit" { "--tls" } else { "--starttls" };
+        let ca = if trusted {
+            format!(", ca_file: {}", folder.path().join("cert.pem").display())
+        } else {
+            String::new()
+        };
+        let job = SHORT.replacen("host: 127.0.0.1", "host: localhost", 1).replacen(
+            "tls: none",
+            &format!("tls: {mode}{ca}"),
+            1,
+        );
+        let scene = Scene::new()
+            .relay([option, folder.path().to_str().expect("a path in UTF-8")])
+            .job(&job)
+            .recipients(&numbered(3));
+        scene.send().exit(exit).says(words);
+        let expected = if exit == Exit::Done { 3 } else { 0 };
+        assert_eq!(scene.its_relay().letters().len(), expected, "{what}");
+    }
+}
+
+#[test]
+fn no_letter_goes_out_in_clear_where_tls_was_asked_for() {
+    let scene = Scene::new()
+        .relay([] as [&str; 0])
+        .job(&changed("tls: none", "tls: starttls"))
+        .recipients(&numbered(3));
+    scene.send().exit(Exit::Unavailable).says(&["STARTTLS"]);
+    assert_eq!(scene.its_relay().letters().len(), 0);
+}
+
+#[test]
+fn a_relay_that_refuses_the_sender_stops_the_run() {
+    let scene =
+        Scene::new().relay(["--fault", "mail reply 550 5.7.1 not you"]).job(SHORT).recipients(&numbered(20));
+    scene.send().exit(Exit::Unavailable).says(&["5.7.1 not you"]);
+    assert_eq!(scene.its_relay().letters().len(), 0);
+}

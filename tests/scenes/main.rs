@@ -1,0 +1,12 @@
+//! Scenes: the real binary, a project in a folder of its own, a relay on loopback as a process of
+//! its own, and what the relay and the exit code say afterwards. One file per subject.
+
+#![allow(unreachable_pub)] // a test binary has no outside
+
+mod certificates;
+mod scene;
+
+mod bad_input;
+mod editions;
+mod samples;
+mod sandbox;
