@@ -125,7 +125,10 @@ impl Dialer {
         let deadline = Instant::now() + self.connect;
         let link = self.race(&self.addresses()?, deadline)?;
         let mut link = BlockingLink::new(link, self.connect);
-        link.establish(deadline.saturating_duration_since(Instant::now()))?;
+        link.establish(deadline.saturating_duration_since(Instant::now())).map_err(|error| match error {
+            NetError::Timeout { to, doing, .. } => NetError::Timeout { to, doing, after: self.connect },
+            other => other,
+        })?;
         Ok(link)
     }
 
