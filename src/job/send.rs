@@ -187,6 +187,18 @@ pub enum MaxBad {
     Fraction(f64),
 }
 
+impl MaxBad {
+    /// Whether `bad` of `total` rows are more than are borne. Exactly the limit is borne.
+    pub fn exceeded(self, bad: u64, total: u64) -> bool {
+        match self {
+            MaxBad::Any => false,
+            MaxBad::Rows(most) => bad > most,
+            // 29 of 100 at 0.29 are borne, though 0.29 × 100 is a little less than 29 in floats.
+            MaxBad::Fraction(fraction) => bad as f64 > fraction * total as f64 + 1e-9 * total as f64,
+        }
+    }
+}
+
 /// `dedupe`: what two different rows with one key mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Dedupe {
