@@ -1,0 +1,245 @@
+//! The desk that decides. The wire reports what was said to whom; here, and nowhere else, it is
+//! decided what became of each recipient, and when the trouble is our own.
+
+use super::{Consignment, Event};
+use crate::letter::{Answer, Enhanced, Outcome, RcptOutcome};
+use crate::wire::smtp::{Class, Heard, Offers, Record, Way};
+
+/// The same refusal at the end of content, so many letters running, is about what we send, not about whom we send to.
+const RUNNING: u32 = 3;
+
+/// What the pool has to do about a letter whose transaction is over.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// The desk has said all there is to say.
+    Settled,
+    /// The letter is submitted again, at a lower level.
+    Again(Consignment),
+    /// Nothing was processed: the letter is submitted again over another connection, or returned.
+    Back(Consignment),
+    /// The sender's trouble: this letter returns, the run stops.
+    Trouble(Consignment, &'static str, Answer),
+}
+
+/// Decides, and remembers what three letters in a row were told.
+#[derive(Debug, Default)]
+pub(super) struct Desk {
+    /// The code of the last refusals at the end of content, and how many letters running were told it.
+    running: Option<(u16, u32)>,
+    /// Letters refused at the end of content whose refusal may turn out to be the sender's trouble.
+    held: Vec<(Consignment, Vec<RcptOutcome>)>,
+}
+
+impl Desk {
+    /// A letter's transaction is over.
+    pub(super) fn judge(&mut self, consignment: Consignment, record: Record, events: &mut Vec<Event>) -> Step {
+        let valid = record.valid();
+        let said_no = |heard: &Option<Heard>| heard.as_ref().filter(|heard| !heard.is_yes()).cloned();
+        let accepted = valid > 0 && record.end.as_ref().is_some_and(Heard::is_yes);
+        // Evidence first: what the server took at the end of content it has, whatever was said before.
+        if accepted {
+            self.running = None;
+            self.release(events);
+            return settle(consignment, &record, record.end.clone().map(outcome_of), events);
+        }
+        if record.way == Way::Stumbled {
+            return Step::Again(consignment);
+        }
+        if let Some(mail) = said_no(&record.mail) {
+            if mail.class() == Class::Permanent {
+                if let Some(answer) = too_large(&mail) {
+                    return settle_all(consignment, Outcome::Failed, &answer, events);
+                }
+                return Step::Trouble(consignment, "MAIL", answer_of(&mail));
+            }
+            return settle_all(consignment, Outcome::Deferred, &answer_of(&mail), events);
+        }
+        if let Some(closing) = &record.closing {
+            let later = (Outcome::Deferred, answer_of(closing));
+            return settle(consignment, &record, Some(later), events);
+        }
+        if record.nobody_is_left() {
+            return settle(consignment, &record, None, events);
+        }
+        if let Some(data) = &record.data {
+            if data.class() == Class::Permanent && valid > 0 {
+                return Step::Trouble(consignment, "DATA", answer_of(data));
+            }
+            // A yes out of turn delivers nothing, and a no for now is one.
+            return settle(consignment, &record, Some((Outcome::Deferred, answer_of(data))), events);
+        }
+        match (&record.end, record.way) {
+            (Some(end), _) if end.class() == Class::Permanent && valid > 0 => {
+                self.refused_at_end(consignment, &record, end.clone(), events)
+            }
+            (Some(end), _) => {
+                if end.class() != Class::Permanent {
+                    self.running = None;
+                }
+                settle(consignment, &record, Some((Outcome::Deferred, answer_of(end))), events)
+            }
+            (None, Way::Silent) => {
+                let silence = "the whole content was sent, then the connection was lost before the reply";
+                settle(consignment, &record, Some((Outcome::Unsure, said_by_us(silence))), events)
+            }
+            (None, _) => Step::Back(consignment),
+        }
+    }
+
+    /// Settles what was held back: another answer came, or nothing more will come.
+    pub(super) fn release(&mut self, events: &mut Vec<Event>) {
+        for (consignment, rcpts) in self.held.drain(..) {
+            events.push(Event::Settled { seq: consignment.seq, rcpts });
+        }
+    }
+
+    /// Letters whose refusal is held back.
+    pub(super) fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    fn refused_at_end(
+        &mut self,
+        consignment: Consignment,
+        record: &Record,
+        end: Heard,
+        events: &mut Vec<Event>,
+    ) -> Step {
+        let running = match self.running {
+            Some((code, running)) if code == end.code => running + 1,
+            _ => {
+                self.release(events);
+                1
+            }
+        };
+        self.running = Some((end.code, running));
+        if running >= RUNNING {
+            events.extend(self.held.drain(..).map(|(held, _)| Event::Returned { seq: held.seq }));
+            return Step::Trouble(consignment, "the end of content", answer_of(&end));
+        }
+        let rcpts = outcomes(&consignment, record, Some((Outcome::Refused, answer_of(&end))));
+        self.held.push((consignment, rcpts));
+        Step::Settled
+    }
+}
+
+/// What a server's offers forbid: the words for a letter that cannot be submitted there at all.
+pub(super) fn unfit(consignment: &Consignment, offers: &Offers) -> Option<Answer> {
+    let message = &consignment.message;
+    let envelope = &message.envelope;
+    let octets = message.content.len() as u64;
+    if let Some(limit) = offers.size.filter(|&limit| octets > limit) {
+        return Some(said_by_us(&format!("the letter has {octets} octets, the relay takes {limit} at most")));
+    }
+    let foreign = || {
+        envelope.recipients.iter().chain(&envelope.reverse_path).find(|address| address.needs_smtputf8())
+    };
+    if !offers.smtputf8 && (message.smtputf8 || foreign().is_some()) {
+        let why = foreign().map_or_else(|| "a header".to_owned(), |address| format!("the address {address}"));
+        return Some(said_by_us(&format!("{why} needs SMTPUTF8, which the relay does not offer")));
+    }
+    if message.eight_bit && !offers.eight_bit {
+        return Some(said_by_us("the content needs 8BITMIME, which the relay does not offer"));
+    }
+    None
+}
+
+/// Every recipient of a letter gets the same outcome.
+pub(super) fn settle_all(
+    consignment: Consignment,
+    outcome: Outcome,
+    answer: &Answer,
+    events: &mut Vec<Event>,
+) -> Step {
+    let rcpts = addresses(&consignment)
+        .map(|address| RcptOutcome { address, outcome, answer: answer.clone() })
+        .collect();
+    events.push(Event::Settled { seq: consignment.seq, rcpts });
+    Step::Settled
+}
+
+/// An answer in our own words: no server spoke.
+pub(super) fn said_by_us(text: &str) -> Answer {
+    Answer { code: 0, enhanced: None, text: text.to_owned() }
+}
+
+/// A server's words.
+pub(super) fn answer_of(heard: &Heard) -> Answer {
+    match Enhanced::parse(&heard.text) {
+        Some((enhanced, rest)) => {
+            Answer { code: heard.code, enhanced: Some(enhanced), text: rest.trim_start().to_owned() }
+        }
+        None => Answer { code: heard.code, enhanced: None, text: heard.text.clone() },
+    }
+}
+
+/// The final reply, for those whose RCPT was accepted.
+fn outcome_of(end: Heard) -> (Outcome, Answer) {
+    let outcome = match end.class() {
+        Class::Completed => Outcome::Accepted,
+        Class::Permanent => Outcome::Refused,
+        Class::Intermediate | Class::Transient => Outcome::Deferred,
+    };
+    (outcome, answer_of(&end))
+}
+
+fn settle(
+    consignment: Consignment,
+    record: &Record,
+    others: Option<(Outcome, Answer)>,
+    events: &mut Vec<Event>,
+) -> Step {
+    let rcpts = outcomes(&consignment, record, others);
+    events.push(Event::Settled { seq: consignment.seq, rcpts });
+    Step::Settled
+}
+
+/// Each RCPT's own no; `others` for those accepted there or not answered.
+fn outcomes(consignment: &Consignment, record: &Record, others: Option<(Outcome, Answer)>) -> Vec<RcptOutcome> {
+    let mut others = others;
+    let last = record.rcpts.len();
+    addresses(consignment)
+        .enumerate()
+        .map(|(n, address)| {
+            let own = record.rcpts.get(n).and_then(Option::as_ref).filter(|heard| !heard.is_yes());
+            let (outcome, answer) = match own {
+                Some(heard) => (refusal(heard, n), answer_of(heard)),
+                None if n >= record.asked => {
+                    let text = "more recipients than the relay takes in one transaction";
+                    (Outcome::Deferred, said_by_us(text))
+                }
+                // The last one takes the words instead of a copy: nearly all letters have one recipient.
+                None if n + 1 == last => others.take().unwrap_or_else(unanswered),
+                None => others.clone().unwrap_or_else(unanswered),
+            };
+            RcptOutcome { address, outcome, answer }
+        })
+        .collect()
+}
+
+fn unanswered() -> (Outcome, Answer) {
+    (Outcome::Deferred, said_by_us("the relay did not answer"))
+}
+
+/// What a no to the n-th RCPT means for this recipient.
+fn refusal(heard: &Heard, n: usize) -> Outcome {
+    // RFC 5321 §4.5.3.1.10: servers of old say 552 for "too many recipients"; the rest goes again.
+    let too_many = heard.code == 552
+        && n > 0
+        && Enhanced::parse(&heard.text).is_none_or(|(code, _)| (code.subject, code.detail) == (5, 3));
+    match heard.class() {
+        Class::Permanent if !too_many => Outcome::Refused,
+        _ => Outcome::Deferred,
+    }
+}
+
+/// A no to MAIL because of its SIZE is about this letter, not about the sender (RFC 1870 §6.1).
+fn too_large(mail: &Heard) -> Option<Answer> {
+    let answer = answer_of(mail);
+    let about_size = answer.enhanced.is_some_and(|code| matches!((code.subject, code.detail), (3, 4) | (2, 3)));
+    (mail.code == 552 && about_size).then_some(answer)
+}
+
+fn addresses(consignment: &Consignment) -> impl Iterator<Item = String> + '_ {
+    consignment.message.envelope.recipients.iter().map(|address| address.as_str().to_owned())
+}

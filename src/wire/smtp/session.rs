@@ -1,0 +1,917 @@
+//! One session: greeting, EHLO, STARTTLS, AUTH, transactions at one of four levels of pipelining, QUIT.
+//!
+//! Replies come in the order of commands, so one queue of awaited replies matches them. A parcel
+//! is on the wire from its first command until its last reply; several are at the levels
+//! `message` and `window`, and the oldest is always the one spoken about.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use super::outbox::{Content, Outbox};
+use super::record::{Record, Way};
+use super::{Class, Heard, Offers, Reply};
+use crate::mail::EmailAddress;
+
+/// Contents above this gain nothing from a window: the round trip is short beside their transfer, and a window of
+/// them would be many megabytes in doubt.
+const LARGE: usize = 256 * 1024;
+
+/// What is submitted: an envelope and a content.
+pub trait Parcel: Content {
+    /// The reverse-path; `None` is `<>`.
+    fn reverse_path(&self) -> Option<&EmailAddress>;
+    /// The forward-paths.
+    fn recipients(&self) -> &[EmailAddress];
+    /// Needs BODY=8BITMIME.
+    fn eight_bit(&self) -> bool;
+    /// Needs SMTPUTF8.
+    fn smtputf8(&self) -> bool;
+}
+
+/// How much of a dialogue one flight holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Level {
+    /// One command.
+    Off,
+    /// MAIL RCPT… DATA, then the content (RFC 2920).
+    Envelope,
+    /// The content, then MAIL RCPT… DATA of the next (RFC 2920 §3.1).
+    Message,
+    /// RSET MAIL RCPT… BDAT LAST and the content, several parcels unanswered (RFC 3030).
+    Window,
+}
+
+impl Level {
+    /// The next safer one.
+    pub fn lower(self) -> Level {
+        match self {
+            Level::Window => Level::Message,
+            Level::Message => Level::Envelope,
+            Level::Envelope | Level::Off => Level::Off,
+        }
+    }
+}
+
+/// How much may be unanswered at level `window`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// Parcels.
+    pub parcels: usize,
+    /// Octets of content; one parcel may be larger.
+    pub octets: usize,
+}
+
+/// How a session becomes confidential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Security {
+    /// Not at all, or from the first byte: none of this session's business.
+    Settled,
+    /// By STARTTLS, required.
+    StartTls,
+}
+
+/// A SASL exchange as the session sees it (RFC 4954 §4): bytes in, bytes out.
+pub trait Login: Send {
+    /// The mechanism's name.
+    fn mechanism(&self) -> &str;
+    /// The initial response, where the mechanism has one.
+    fn initial(&mut self) -> Option<Vec<u8>>;
+    /// The answer to a challenge. An error ends the exchange with `*`.
+    fn on_challenge(&mut self, challenge: &[u8]) -> Result<Vec<u8>, String>;
+    /// Called at 235: whether the server has proved what the mechanism demands of it.
+    fn finish(&mut self) -> Result<(), String>;
+}
+
+/// Why a login did not succeed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LoginError {
+    /// The server said no. Only after 504 and 534 another mechanism may be tried.
+    Refused(Heard),
+    /// The exchange failed on our side: a challenge that makes no sense, a server that cannot prove itself.
+    Exchange(String),
+}
+
+/// What a session has to say.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event<P> {
+    /// The server is ready for TLS: forget what was read, shake hands, then [`Session::secured`].
+    StartTls,
+    /// EHLO is answered and confidence is settled: [`Session::login`] or [`Session::open`] comes next.
+    Greeted,
+    /// Logged in; transactions may begin.
+    LoggedIn,
+    /// The login failed; the session can try another mechanism or quit.
+    LoginFailed(LoginError),
+    /// `tls: starttls`, and it is not offered.
+    NoStartTls,
+    /// The greeting, EHLO and HELO, or STARTTLS was refused.
+    Refused(Heard),
+    /// A parcel's transaction is over.
+    Done(P, Record),
+    /// A parcel was not begun, or not a byte of it that matters was processed: it returns at no cost.
+    Untouched(P),
+    /// The server lost the thread at this level.
+    Stumbled(Level),
+    /// The server closes the session (421).
+    Closing(Heard),
+    /// What came is not SMTP, or not in its order. The session is over.
+    Broken(String),
+    /// QUIT is answered.
+    Quit,
+}
+
+/// A reply that has not come yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Awaited {
+    /// The greeting.
+    Greeting,
+    /// To EHLO.
+    Ehlo,
+    /// To HELO.
+    Helo,
+    /// To STARTTLS.
+    StartTls,
+    /// To AUTH or a response.
+    Auth,
+    /// To RSET.
+    Rset,
+    /// To MAIL.
+    Mail,
+    /// To the n-th RCPT.
+    Rcpt(usize),
+    /// To DATA.
+    Data,
+    /// To the final dot.
+    End,
+    /// To the dot that ends a content nobody was to receive.
+    EmptyEnd,
+    /// To BDAT LAST.
+    Bdat,
+    /// To QUIT.
+    Quit,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Before the first transaction.
+    Opening,
+    /// Transactions.
+    Ready,
+    /// QUIT is sent.
+    Quitting,
+    /// Nothing more is said or heard.
+    Over,
+}
+
+/// Where the writing side stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Line {
+    /// The next parcel may begin, if its level and those unanswered allow.
+    Free,
+    /// A reply decides what is written next.
+    Held,
+}
+
+/// A parcel on the wire.
+#[derive(Debug)]
+struct Flight<P> {
+    parcel: P,
+    level: Level,
+    record: Record,
+    valid: usize,
+    /// Behind the command that first named it.
+    begins: u64,
+    /// Behind its last octet of content, once that is queued.
+    ends: Option<u64>,
+    /// Begun while the end of the content before it was unanswered.
+    behind_content: bool,
+    /// Its last reply came before its content was written.
+    answered: bool,
+}
+
+/// The client's side of one connection.
+pub struct Session<P> {
+    stage: Stage,
+    line: Line,
+    name: String,
+    security: Security,
+    offers: Offers,
+    login: Option<Box<dyn Login>>,
+    ceiling: Level,
+    /// Nothing above `envelope` before a parcel was accepted.
+    proven: bool,
+    window: Window,
+    waiting: VecDeque<P>,
+    flights: VecDeque<Flight<P>>,
+    /// The number of the first flight; numbers name contents in the outbox.
+    first: u64,
+    awaited: VecDeque<(Awaited, u64)>,
+    out: Outbox,
+    /// The next group must begin with RSET.
+    unclean: bool,
+    /// By the replies so far, the server may still hold an open transaction.
+    open_transaction: bool,
+    /// Octets of content waiting and on the wire.
+    octets: usize,
+    begun: u32,
+    accepted: u32,
+    events: VecDeque<Event<P>>,
+}
+
+impl<P: Parcel> Session<P> {
+    /// A session whose connection is just made: the greeting is awaited. `name` goes into EHLO.
+    pub fn new(name: &str, security: Security, ceiling: Level, proven: bool, window: Window) -> Session<P> {
+        Session {
+            stage: Stage::Opening,
+            line: Line::Held,
+            name: name.to_owned(),
+            security,
+            offers: Offers::default(),
+            login: None,
+            ceiling,
+            proven,
+            window,
+            waiting: VecDeque::new(),
+            flights: VecDeque::new(),
+            first: 0,
+            awaited: VecDeque::from([(Awaited::Greeting, 0)]),
+            out: Outbox::default(),
+            unclean: false,
+            open_transaction: false,
+            octets: 0,
+            begun: 0,
+            accepted: 0,
+            events: VecDeque::new(),
+        }
+    }
+
+    /// What the server offered last.
+    pub fn offers(&self) -> &Offers {
+        &self.offers
+    }
+
+    /// What there is to say, in order.
+    pub fn next_event(&mut self) -> Option<Event<P>> {
+        self.events.pop_front()
+    }
+
+    /// The oldest reply that has not come yet.
+    pub fn awaits(&self) -> Option<Awaited> {
+        self.awaited.front().map(|&(awaited, _)| awaited)
+    }
+
+    /// Parcels accepted by the server in this session.
+    pub fn accepted(&self) -> u32 {
+        self.accepted
+    }
+
+    /// Transactions begun in this session.
+    pub fn begun(&self) -> u32 {
+        self.begun
+    }
+
+    /// Parcels taken and not given back.
+    pub fn held(&self) -> usize {
+        self.waiting.len() + self.flights.len()
+    }
+
+    /// Nothing is held, awaited or to be written.
+    pub fn is_idle(&self) -> bool {
+        self.stage == Stage::Ready && self.held() == 0 && self.awaited.is_empty() && self.out.is_empty()
+    }
+
+    /// Transactions may begin.
+    pub fn is_ready(&self) -> bool {
+        self.stage == Stage::Ready
+    }
+
+    /// No level above this one from now on.
+    pub fn set_ceiling(&mut self, ceiling: Level) {
+        self.ceiling = ceiling;
+    }
+
+    /// How much may be unanswered from now on.
+    pub fn set_window(&mut self, window: Window) {
+        self.window = window;
+    }
+
+    /// The level at which a parcel of this size would be submitted now.
+    pub fn level(&self, octets: usize) -> Level {
+        let able = match (self.offers.pipelining, self.offers.chunking) {
+            (false, _) => Level::Off,
+            (true, false) => Level::Message,
+            (true, true) => Level::Window,
+        };
+        let level = self.ceiling.min(able);
+        match level {
+            Level::Message | Level::Window if !self.proven => Level::Envelope,
+            Level::Window if octets > LARGE => Level::Message,
+            level => level,
+        }
+    }
+
+    /// How many more parcels would be taken now.
+    pub fn room(&self) -> usize {
+        if self.stage != Stage::Ready {
+            return 0;
+        }
+        let most = match self.level(0) {
+            Level::Off | Level::Envelope => 1,
+            // One whose content is unanswered, one whose envelope follows it.
+            Level::Message => 2,
+            Level::Window if self.octets >= self.window.octets => return usize::from(self.held() == 0),
+            Level::Window => self.window.parcels.max(1),
+        };
+        let server = self.offers.mail_max.map_or(usize::MAX, |max| max.saturating_sub(self.begun) as usize);
+        most.saturating_sub(self.held()).min(server.saturating_sub(self.waiting.len()))
+    }
+
+    /// Takes a parcel; it is begun as soon as the dialogue allows.
+    pub fn submit(&mut self, parcel: P) {
+        self.octets += parcel.octets();
+        self.waiting.push_back(parcel);
+        self.advance();
+    }
+
+    /// The TLS handshake is done. What was offered before it is forgotten (RFC 3207 §4.2).
+    pub fn secured(&mut self) {
+        self.security = Security::Settled;
+        self.say_hello();
+    }
+
+    /// Begins a login.
+    pub fn login(&mut self, mut login: Box<dyn Login>) {
+        let initial = login.initial();
+        let mechanism = login.mechanism().to_owned();
+        self.command(Awaited::Auth, |out| {
+            out.extend_from_slice(b"AUTH ");
+            out.extend_from_slice(mechanism.as_bytes());
+            if let Some(initial) = &initial {
+                out.push(b' ');
+                // An empty initial response is written as `=` (RFC 4954 §4).
+                let text = base64(initial);
+                out.extend_from_slice(if text.is_empty() { b"=" } else { text.as_bytes() });
+            }
+        });
+        self.login = Some(login);
+    }
+
+    /// Transactions may begin without a login.
+    pub fn open(&mut self) {
+        self.stage = Stage::Ready;
+        self.line = Line::Free;
+        self.advance();
+    }
+
+    /// Ends the session politely. Only when nothing is held; otherwise it would be a loss.
+    pub fn quit(&mut self) {
+        if self.held() == 0 && matches!(self.stage, Stage::Opening | Stage::Ready) && self.awaited.is_empty() {
+            self.command(Awaited::Quit, |out| out.extend_from_slice(b"QUIT"));
+            self.stage = Stage::Quitting;
+        }
+    }
+
+    /// Whether something waits to be written.
+    pub fn wants_write(&self) -> bool {
+        !self.out.is_empty()
+    }
+
+    /// Octets that wait to be written.
+    pub fn unwritten(&self) -> u64 {
+        self.out.queued() - self.out.written()
+    }
+
+    /// Fills `slices` with what is to be written next; gives how many were filled.
+    pub fn gather<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let Session { out, flights, first, .. } = self;
+        out.gather(slices, |letter| flights.get((letter - first) as usize).map(|flight| &flight.parcel))
+    }
+
+    /// So many octets of what was gathered are written.
+    pub fn wrote(&mut self, octets: usize) {
+        let Session { out, flights, first, .. } = self;
+        out.wrote(octets, |letter| flights.get((letter - *first) as usize).map(|flight| &flight.parcel));
+        if self.flights.front().is_some_and(|flight| flight.answered) {
+            self.finish_if_written();
+            self.advance();
+        }
+    }
+
+    /// The server said something.
+    pub fn on_reply(&mut self, reply: &Reply<'_>) {
+        if self.stage == Stage::Over {
+            return;
+        }
+        let Some(&(awaited, at)) = self.awaited.front() else {
+            return match reply.code() {
+                421 => self.close(reply.heard(), false),
+                _ => self.break_off(format!("`{}` answers no command", reply.heard())),
+            };
+        };
+        let sent = at <= self.out.written();
+        if reply.code() == 421 && awaited != Awaited::Quit {
+            return self.close(reply.heard(), sent);
+        }
+        if !sent {
+            return self.break_off(format!("`{}` answers a command that was not yet sent", reply.heard()));
+        }
+        self.awaited.pop_front();
+        match awaited {
+            Awaited::Greeting => match reply.class() {
+                Class::Completed => self.say_hello(),
+                _ => self.refused(reply),
+            },
+            Awaited::Ehlo => self.on_ehlo(reply),
+            Awaited::Helo => match reply.class() {
+                Class::Completed => self.greeted(Offers::default()),
+                _ => self.refused(reply),
+            },
+            Awaited::StartTls => match reply.class() {
+                Class::Completed => self.events.push_back(Event::StartTls),
+                _ => self.refused(reply),
+            },
+            Awaited::Auth => self.on_auth(reply),
+            Awaited::Quit => {
+                self.stage = Stage::Over;
+                self.events.push_back(Event::Quit);
+            }
+            Awaited::Rset
+            | Awaited::Mail
+            | Awaited::Rcpt(_)
+            | Awaited::Data
+            | Awaited::End
+            | Awaited::EmptyEnd
+            | Awaited::Bdat => {
+                if reply.class() == Class::Intermediate && awaited != Awaited::Data {
+                    return self.break_off(format!("`{}` asks for a content out of turn", reply.heard()));
+                }
+                self.on_transaction(awaited, reply);
+                self.advance();
+            }
+        }
+    }
+
+    /// The connection is gone, without a word or by our own will. Every parcel is given back.
+    pub fn lost(&mut self) {
+        self.stage = Stage::Over;
+        self.awaited.clear();
+        let written = self.out.written();
+        for mut flight in std::mem::take(&mut self.flights) {
+            let whole = flight.ends.is_some_and(|ends| ends <= written);
+            flight.record.way = match (flight.answered, whole) {
+                (true, _) => flight.record.way,
+                (false, true) => Way::Silent,
+                (false, false) => Way::CutShort,
+            };
+            let event = if written < flight.begins && !flight.answered {
+                Event::Untouched(flight.parcel)
+            } else {
+                Event::Done(flight.parcel, flight.record)
+            };
+            self.events.push_back(event);
+        }
+        self.give_back_waiting();
+    }
+
+    fn say_hello(&mut self) {
+        let name = std::mem::take(&mut self.name);
+        self.command(Awaited::Ehlo, |out| {
+            out.extend_from_slice(b"EHLO ");
+            out.extend_from_slice(name.as_bytes());
+        });
+        self.name = name;
+    }
+
+    fn on_ehlo(&mut self, reply: &Reply<'_>) {
+        match reply.class() {
+            Class::Completed => self.greeted(Offers::read(reply)),
+            // A server without extensions says that it does not know the command (RFC 5321 §3.2).
+            Class::Permanent if self.security == Security::Settled => {
+                let name = std::mem::take(&mut self.name);
+                self.command(Awaited::Helo, |out| {
+                    out.extend_from_slice(b"HELO ");
+                    out.extend_from_slice(name.as_bytes());
+                });
+                self.name = name;
+            }
+            _ => self.refused(reply),
+        }
+    }
+
+    fn greeted(&mut self, offers: Offers) {
+        self.offers = offers;
+        match self.security {
+            Security::Settled => self.events.push_back(Event::Greeted),
+            Security::StartTls if self.offers.starttls => {
+                self.command(Awaited::StartTls, |out| out.extend_from_slice(b"STARTTLS"));
+            }
+            Security::StartTls => self.events.push_back(Event::NoStartTls),
+        }
+    }
+
+    fn refused(&mut self, reply: &Reply<'_>) {
+        self.events.push_back(Event::Refused(reply.heard()));
+    }
+
+    fn on_auth(&mut self, reply: &Reply<'_>) {
+        let Some(mut login) = self.login.take() else {
+            return self.break_off("a reply to a login that was given up".to_owned());
+        };
+        match reply.class() {
+            Class::Completed => match login.finish() {
+                Ok(()) => {
+                    self.events.push_back(Event::LoggedIn);
+                    self.open();
+                }
+                Err(reason) => self.events.push_back(Event::LoginFailed(LoginError::Exchange(reason))),
+            },
+            Class::Intermediate => {
+                let challenge = reply.lines().next().unwrap_or_default();
+                match unbase64(challenge).and_then(|challenge| login.on_challenge(&challenge)) {
+                    Ok(response) => {
+                        let response = base64(&response);
+                        self.command(Awaited::Auth, |out| out.extend_from_slice(response.as_bytes()));
+                        self.login = Some(login);
+                    }
+                    Err(reason) => {
+                        // The server answers `*` with 501; what counts is our reason, and the session is left.
+                        self.command(Awaited::Auth, |out| out.push(b'*'));
+                        self.login = Some(Box::new(GivenUp(reason)));
+                    }
+                }
+            }
+            Class::Transient | Class::Permanent => {
+                let error = match login.finish() {
+                    Err(reason) if login.mechanism().is_empty() => LoginError::Exchange(reason),
+                    _ => LoginError::Refused(reply.heard()),
+                };
+                self.events.push_back(Event::LoginFailed(error));
+            }
+        }
+    }
+
+    /// A reply to a command of the oldest parcel.
+    fn on_transaction(&mut self, awaited: Awaited, reply: &Reply<'_>) {
+        let Some(flight) = self.flights.front_mut() else { return };
+        let yes = reply.class() == Class::Completed;
+        // Nobody asks for the words of a yes but at the end of content.
+        let heard = || if yes { Heard { code: reply.code(), text: String::new() } } else { reply.heard() };
+        let off = flight.level == Level::Off;
+        match awaited {
+            Awaited::Rset => {
+                if yes {
+                    self.open_transaction = false;
+                } else if self.open_transaction || off {
+                    // Without RSET an old recipient could get the new letter.
+                    return self.break_off(format!("RSET was answered `{}`", reply.heard()));
+                }
+                if off {
+                    self.say_mail();
+                }
+            }
+            Awaited::Mail => {
+                flight.record.mail = Some(heard());
+                self.open_transaction = yes;
+                match (off, yes) {
+                    (true, true) => self.say_rcpt(0),
+                    (true, false) => self.finish(Way::Answered),
+                    (false, _) => {}
+                }
+            }
+            Awaited::Rcpt(n) => {
+                flight.record.rcpts[n] = Some(heard());
+                flight.valid += usize::from(yes);
+                if off {
+                    match (n + 1 < flight.record.asked, flight.valid > 0) {
+                        (true, _) => self.say_rcpt(n + 1),
+                        (false, true) => self.say_data(),
+                        (false, false) => self.finish(Way::Answered),
+                    }
+                }
+            }
+            Awaited::Data => {
+                if reply.class() == Class::Intermediate {
+                    return self.say_content();
+                }
+                flight.record.data = Some(reply.heard());
+                let way = self.way_before_content();
+                self.finish(way);
+            }
+            Awaited::EmptyEnd => {
+                let way = self.way_before_content();
+                self.finish(way);
+            }
+            Awaited::End => {
+                flight.record.end = Some(reply.heard());
+                // An answer in the middle of a content is a no that was in a hurry; a yes to half a letter is none.
+                if yes && flight.ends.is_some_and(|ends| ends > self.out.written()) {
+                    return self.break_off("a content was accepted before it was sent".to_owned());
+                }
+                let lost_order = reply.code() == 503 && flight.level == Level::Message;
+                self.finish(if lost_order { Way::Stumbled } else { Way::Answered });
+            }
+            Awaited::Bdat => {
+                flight.record.end = Some(reply.heard());
+                if yes && flight.ends.is_some_and(|ends| ends > self.out.written()) {
+                    return self.break_off("a content was accepted before it was sent".to_owned());
+                }
+                // Without a recipient a no is a consequence, whatever its code. With one, these codes speak of BDAT.
+                let stumbled = flight.valid > 0 && matches!(reply.code(), 500 | 502 | 503 | 521);
+                let way = if stumbled { Way::Stumbled } else { self.way_before_content() };
+                self.finish(way);
+            }
+            Awaited::Greeting
+            | Awaited::Ehlo
+            | Awaited::Helo
+            | Awaited::StartTls
+            | Awaited::Auth
+            | Awaited::Quit => {}
+        }
+    }
+
+    /// Whether the replies to MAIL, RCPT and DATA show that the server lost the order of our commands: 503 where the
+    /// commands were in order is about pipelining, not about a recipient or a sender.
+    fn way_before_content(&self) -> Way {
+        let Some(flight) = self.flights.front() else { return Way::Answered };
+        let is_503 = |heard: &Option<Heard>| heard.as_ref().is_some_and(|heard| heard.code == 503);
+        let record = &flight.record;
+        let mail_accepted = record.mail.as_ref().is_some_and(Heard::is_yes);
+        let stumbled = match flight.level {
+            Level::Off => false,
+            _ if mail_accepted => {
+                record.rcpts.iter().any(is_503) || (flight.valid > 0 && is_503(&record.data))
+            }
+            Level::Message | Level::Window => is_503(&record.mail) && (flight.behind_content || self.accepted > 0),
+            Level::Envelope => false,
+        };
+        // What was accepted at the end of content is accepted, however confused the way there was.
+        let accepted = record.end.as_ref().is_some_and(Heard::is_yes) && flight.valid > 0;
+        if stumbled && !accepted { Way::Stumbled } else { Way::Answered }
+    }
+
+    /// The oldest parcel has all its replies.
+    fn finish(&mut self, way: Way) {
+        let Some(flight) = self.flights.front_mut() else { return };
+        flight.record.way = way;
+        flight.answered = true;
+        let accepted = flight.valid > 0 && flight.record.end.as_ref().is_some_and(Heard::is_yes);
+        if flight.level != Level::Window && flight.ends.is_none() {
+            self.unclean = true;
+        }
+        // The end of content ends a transaction, whatever the reply (RFC 5321 §4.1.1.4); a failed BDAT may not.
+        self.open_transaction = !accepted && (flight.level == Level::Window || flight.ends.is_none());
+        if accepted {
+            self.accepted += 1;
+            self.proven = true;
+        }
+        if way == Way::Stumbled {
+            let level = flight.level;
+            // What the session itself does next must not wait for the pool to hear of it.
+            self.ceiling = self.ceiling.min(level.lower());
+            self.unclean = true;
+            self.events.push_back(Event::Stumbled(level));
+        }
+        if matches!(flight.level, Level::Off | Level::Envelope) || flight.ends.is_none() {
+            self.line = Line::Free;
+        }
+        self.finish_if_written();
+    }
+
+    /// Gives back the oldest parcel, if its content needs no more writing.
+    fn finish_if_written(&mut self) {
+        let written = self.out.written();
+        let done = self
+            .flights
+            .front()
+            .is_some_and(|flight| flight.answered && flight.ends.is_none_or(|ends| ends <= written));
+        if let (true, Some(flight)) = (done, self.flights.pop_front().filter(|_| done)) {
+            self.first += 1;
+            self.octets -= flight.parcel.octets().min(self.octets);
+            self.events.push_back(Event::Done(flight.parcel, flight.record));
+        }
+    }
+
+    /// Begins what may begin.
+    fn advance(&mut self) {
+        while self.stage == Stage::Ready && self.line == Line::Free {
+            let Some(next) = self.waiting.front() else { return };
+            let level = self.level(next.octets());
+            if let Some(last) = self.flights.back()
+                && (last.level < Level::Message || level < Level::Message)
+            {
+                return;
+            }
+            let Some(parcel) = self.waiting.pop_front() else { return };
+            let record = Record::of(parcel.recipients().len(), self.offers.rcpt_max);
+            let behind_content = self.flights.back().is_some_and(|last| last.level == Level::Message);
+            self.flights.push_back(Flight {
+                parcel,
+                level,
+                record,
+                valid: 0,
+                begins: self.out.queued() + 1,
+                ends: None,
+                behind_content,
+                answered: false,
+            });
+            self.begun += 1;
+            self.begin(level);
+        }
+    }
+
+    /// Says the first flight of the parcel that was begun last.
+    fn begin(&mut self, level: Level) {
+        let asked = self.flights.back().map_or(0, |flight| flight.record.asked);
+        let reset = std::mem::take(&mut self.unclean) || level == Level::Window;
+        if reset {
+            self.command(Awaited::Rset, |out| out.extend_from_slice(b"RSET"));
+        }
+        match level {
+            Level::Off => {
+                self.line = Line::Held;
+                if !reset {
+                    self.say_mail();
+                }
+            }
+            Level::Envelope | Level::Message => {
+                self.line = Line::Held;
+                self.say_mail();
+                (0..asked).for_each(|n| self.say_rcpt(n));
+                self.say_data();
+            }
+            Level::Window => {
+                self.say_mail();
+                (0..asked).for_each(|n| self.say_rcpt(n));
+                let Some(flight) = self.flights.back_mut() else { return };
+                let octets = flight.parcel.octets();
+                self.out.stage(|out| {
+                    out.extend_from_slice(b"BDAT ");
+                    push_number(out, octets as u64);
+                    out.extend_from_slice(b" LAST\r\n");
+                });
+                // The server may answer as soon as it has read the command.
+                self.awaited.push_back((Awaited::Bdat, self.out.queued()));
+                let number = self.first + self.flights.len() as u64 - 1;
+                if let Some(flight) = self.flights.back_mut() {
+                    self.out.content(number, &flight.parcel);
+                    flight.ends = Some(self.out.queued());
+                }
+                self.unclean = true;
+            }
+        }
+    }
+
+    fn say_mail(&mut self) {
+        let Some(flight) = self.flights.back() else { return };
+        let (parcel, offers) = (&flight.parcel, &self.offers);
+        let smtputf8 = offers.smtputf8 && parcel.smtputf8();
+        self.out.stage(|out| {
+            out.extend_from_slice(b"MAIL FROM:<");
+            if let Some(path) = parcel.reverse_path() {
+                push_address(out, path, smtputf8);
+            }
+            out.push(b'>');
+            if offers.declares_size {
+                out.extend_from_slice(b" SIZE=");
+                push_number(out, parcel.octets() as u64);
+            }
+            if offers.eight_bit && parcel.eight_bit() {
+                out.extend_from_slice(b" BODY=8BITMIME");
+            }
+            if smtputf8 {
+                out.extend_from_slice(b" SMTPUTF8");
+            }
+            out.extend_from_slice(b"\r\n");
+        });
+        self.awaited.push_back((Awaited::Mail, self.out.queued()));
+    }
+
+    fn say_rcpt(&mut self, n: usize) {
+        let Some(flight) = self.flights.back() else { return };
+        let smtputf8 = self.offers.smtputf8 && flight.parcel.smtputf8();
+        self.out.stage(|out| {
+            out.extend_from_slice(b"RCPT TO:<");
+            push_address(out, &flight.parcel.recipients()[n], smtputf8);
+            out.extend_from_slice(b">\r\n");
+        });
+        self.awaited.push_back((Awaited::Rcpt(n), self.out.queued()));
+    }
+
+    fn say_data(&mut self) {
+        self.command(Awaited::Data, |out| out.extend_from_slice(b"DATA"));
+    }
+
+    /// The server waits for a content: the letter's, or none where nobody is to receive it.
+    fn say_content(&mut self) {
+        let number = self.first + self.flights.len() as u64 - 1;
+        let Some(flight) = self.flights.back_mut() else { return };
+        if flight.valid == 0 {
+            // Ended without a byte: some servers would send an empty letter to whom an earlier transaction named.
+            self.out.stage(|out| out.extend_from_slice(b".\r\n"));
+            self.awaited.push_back((Awaited::EmptyEnd, self.out.queued()));
+            return;
+        }
+        // The server may refuse in the middle of the content; it answers something from here on.
+        let begins = self.out.queued();
+        self.out.content(number, &flight.parcel);
+        let stretches = flight.parcel.stretches();
+        let complete = stretches == 0 || flight.parcel.stretch(stretches - 1).ends_with(b"\r\n");
+        self.out.stage(|out| out.extend_from_slice(if complete { b".\r\n" } else { b"\r\n.\r\n" }));
+        flight.ends = Some(self.out.queued());
+        self.awaited.push_back((Awaited::End, begins));
+        self.line = if flight.level >= Level::Message { Line::Free } else { Line::Held };
+    }
+
+    /// The server closes the session. The oldest parcel is the one it spoke of, if that was sent at all.
+    fn close(&mut self, heard: Heard, sent: bool) {
+        let opening = self.stage == Stage::Opening;
+        self.stage = Stage::Over;
+        self.awaited.clear();
+        let written = self.out.written();
+        let mut spoken_of = sent;
+        for mut flight in std::mem::take(&mut self.flights) {
+            if flight.answered {
+                self.events.push_back(Event::Done(flight.parcel, flight.record));
+            } else if std::mem::take(&mut spoken_of) && flight.begins <= written {
+                flight.record.closing = Some(heard.clone());
+                self.events.push_back(Event::Done(flight.parcel, flight.record));
+            } else {
+                self.events.push_back(Event::Untouched(flight.parcel));
+            }
+        }
+        self.give_back_waiting();
+        self.events.push_back(if opening { Event::Refused(heard) } else { Event::Closing(heard) });
+    }
+
+    fn break_off(&mut self, reason: String) {
+        self.lost();
+        self.events.push_back(Event::Broken(reason));
+    }
+
+    fn give_back_waiting(&mut self) {
+        self.octets = 0;
+        self.events.extend(std::mem::take(&mut self.waiting).into_iter().map(Event::Untouched));
+    }
+
+    fn command(&mut self, awaited: Awaited, write: impl FnOnce(&mut Vec<u8>)) {
+        self.out.stage(|out| {
+            write(out);
+            out.extend_from_slice(b"\r\n");
+        });
+        self.awaited.push_back((awaited, self.out.queued()));
+    }
+}
+
+/// Stands in for an exchange that failed on our side until the server has answered `*`.
+struct GivenUp(String);
+
+impl Login for GivenUp {
+    fn mechanism(&self) -> &str {
+        ""
+    }
+    fn initial(&mut self) -> Option<Vec<u8>> {
+        None
+    }
+    fn on_challenge(&mut self, _: &[u8]) -> Result<Vec<u8>, String> {
+        Err(self.0.clone())
+    }
+    fn finish(&mut self) -> Result<(), String> {
+        Err(self.0.clone())
+    }
+}
+
+/// With SMTPUTF8 as written, otherwise the domain in A-labels.
+fn push_address(out: &mut Vec<u8>, address: &EmailAddress, smtputf8: bool) {
+    let text = address.as_str();
+    if smtputf8 || text.is_ascii() {
+        out.extend_from_slice(text.as_bytes());
+    } else {
+        out.extend_from_slice(address.wire().as_bytes());
+    }
+}
+
+fn push_number(out: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+fn base64(bytes: &[u8]) -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+fn unbase64(text: &[u8]) -> Result<Vec<u8>, String> {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD
+        .decode(text.trim_ascii())
+        .map_err(|_| "a challenge is not Base64".to_owned())
+}
