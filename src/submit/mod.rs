@@ -2,9 +2,30 @@
 //! a reply means is decided in [`outcome`] alone, what is said next in `wire::smtp`.
 //!
 //! The engine hands over [`Consignment`]s whose mark `sending` is already durable, never more
-//! than were [`Event::Wanted`], and gets an [`Event`] for each in return.
+//! than were [`Event::Wanted`], and gets exactly one [`Event::Settled`] or [`Event::Returned`] for
+//! each in return, whatever happens, before [`Event::Closed`].
 
+mod connection;
+mod growth;
+mod login;
+mod outcome;
+mod pace;
+mod pool;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::Sender;
+
+use crate::job::RelaySpec;
 use crate::letter::{Answer, Message, RcptOutcome};
+use crate::mail::EmailAddress;
+use crate::net::NetError;
+use crate::net::transcript::Transcript;
+use crate::wire::smtp::{Content, Parcel};
+
+pub use crate::wire::smtp::Offers;
 
 /// A letter handed over for submission. Its `sending` mark is durable.
 #[derive(Debug)]
@@ -47,16 +68,124 @@ pub enum Event {
     Closed,
 }
 
+/// The way to a relay: a thread with its pool of connections.
+///
+/// Dropped without [`Submitter::drain`], it aborts: letters wholly written are unsure, others return.
+pub struct Submitter {
+    commands: Sender<Command>,
+    waker: Arc<mio::Waker>,
+    sleeping: Arc<AtomicBool>,
+    offers: Offers,
+    relay: String,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Submitter {
+    /// Connects and tries one login; its connection is kept and used. Then the pool may open more, as work needs
+    /// them. Where the relay cannot be reached, its `fallback` is tried. Events come in batches.
+    pub fn start(
+        relay: &RelaySpec,
+        trace: Option<Transcript>,
+        events: Sender<Vec<Event>>,
+    ) -> Result<Submitter, SubmitError> {
+        pool::start(relay, trace, events)
+    }
+
+    /// What the relay offered on the first connection.
+    pub fn offers(&self) -> &Offers {
+        &self.offers
+    }
+
+    /// host:port of the relay that answered: the job's, or its fallback.
+    pub fn relay(&self) -> &str {
+        &self.relay
+    }
+
+    /// Hands letters over, at most as many as were wanted.
+    pub fn submit(&self, letters: Vec<Consignment>) {
+        self.tell(Command::Submit(letters));
+    }
+
+    /// Finishes what was handed over, for at most 30 s, says QUIT, and closes.
+    pub fn drain(&self) {
+        self.tell(Command::Drain);
+    }
+
+    /// Ends at once: letters wholly written are unsure, others return.
+    pub fn abort(&self) {
+        self.tell(Command::Abort);
+    }
+
+    fn tell(&self, command: Command) {
+        // The thread is gone only after Event::Closed; who submits behind that has no one to tell.
+        if self.commands.send(command).is_ok() && self.sleeping.swap(false, Ordering::SeqCst) {
+            // A failed wake-up means that the poll is gone, and with it the thread.
+            let _ = self.waker.wake();
+        }
+    }
+}
+
+impl Drop for Submitter {
+    fn drop(&mut self) {
+        self.abort();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What the engine tells the thread.
+enum Command {
+    Submit(Vec<Consignment>),
+    Drain,
+    Abort,
+}
+
+/// A letter in the pool, and how often a connection was lost while it was the one spoken of.
+struct Queued {
+    consignment: Consignment,
+    losses: u8,
+}
+
+impl Content for Queued {
+    fn octets(&self) -> usize {
+        self.consignment.message.content.len()
+    }
+    fn stretches(&self) -> usize {
+        self.consignment.message.content.stretches()
+    }
+    fn stretch(&self, n: usize) -> &[u8] {
+        self.consignment.message.content.stretch(n)
+    }
+}
+
+impl Parcel for Queued {
+    fn reverse_path(&self) -> Option<&EmailAddress> {
+        self.consignment.message.envelope.reverse_path.as_ref()
+    }
+    fn recipients(&self) -> &[EmailAddress] {
+        &self.consignment.message.envelope.recipients
+    }
+    fn eight_bit(&self) -> bool {
+        self.consignment.message.eight_bit
+    }
+    fn smtputf8(&self) -> bool {
+        let envelope = &self.consignment.message.envelope;
+        self.consignment.message.smtputf8
+            || envelope.recipients.iter().chain(&envelope.reverse_path).any(EmailAddress::needs_smtputf8)
+    }
+}
+
 /// Why a relay cannot be worked with.
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitError {
     /// Nobody answers there, or the connection cannot be made.
-    #[error("cannot reach relay {relay}: {source}")]
+    #[error("relay {relay} cannot be reached: {source}")]
     Connect {
         /// host:port
         relay: String,
         /// The cause.
-        source: std::io::Error,
+        source: NetError,
     },
     /// TLS failed: certificate, host name, version.
     #[error("relay {relay}: {reason}")]

@@ -32,7 +32,12 @@ pub(super) struct Desk {
 
 impl Desk {
     /// A letter's transaction is over.
-    pub(super) fn judge(&mut self, consignment: Consignment, record: Record, events: &mut Vec<Event>) -> Step {
+    pub(super) fn judge(
+        &mut self,
+        consignment: Consignment,
+        record: Record,
+        events: &mut Vec<Event>,
+    ) -> Step {
         let valid = record.valid();
         let said_no = |heard: &Option<Heard>| heard.as_ref().filter(|heard| !heard.is_yes()).cloned();
         let accepted = valid > 0 && record.end.as_ref().is_some_and(Heard::is_yes);
@@ -131,9 +136,8 @@ pub(super) fn unfit(consignment: &Consignment, offers: &Offers) -> Option<Answer
     if let Some(limit) = offers.size.filter(|&limit| octets > limit) {
         return Some(said_by_us(&format!("the letter has {octets} octets, the relay takes {limit} at most")));
     }
-    let foreign = || {
-        envelope.recipients.iter().chain(&envelope.reverse_path).find(|address| address.needs_smtputf8())
-    };
+    let foreign =
+        || envelope.recipients.iter().chain(&envelope.reverse_path).find(|address| address.needs_smtputf8());
     if !offers.smtputf8 && (message.smtputf8 || foreign().is_some()) {
         let why = foreign().map_or_else(|| "a header".to_owned(), |address| format!("the address {address}"));
         return Some(said_by_us(&format!("{why} needs SMTPUTF8, which the relay does not offer")));
@@ -195,7 +199,11 @@ fn settle(
 }
 
 /// Each RCPT's own no; `others` for those accepted there or not answered.
-fn outcomes(consignment: &Consignment, record: &Record, others: Option<(Outcome, Answer)>) -> Vec<RcptOutcome> {
+fn outcomes(
+    consignment: &Consignment,
+    record: &Record,
+    others: Option<(Outcome, Answer)>,
+) -> Vec<RcptOutcome> {
     let mut others = others;
     let last = record.rcpts.len();
     addresses(consignment)
@@ -236,7 +244,8 @@ fn refusal(heard: &Heard, n: usize) -> Outcome {
 /// A no to MAIL because of its SIZE is about this letter, not about the sender (RFC 1870 §6.1).
 fn too_large(mail: &Heard) -> Option<Answer> {
     let answer = answer_of(mail);
-    let about_size = answer.enhanced.is_some_and(|code| matches!((code.subject, code.detail), (3, 4) | (2, 3)));
+    let about_size =
+        answer.enhanced.is_some_and(|code| matches!((code.subject, code.detail), (3, 4) | (2, 3)));
     (mail.code == 552 && about_size).then_some(answer)
 }
 

@@ -10,7 +10,7 @@ mod reply;
 mod session;
 
 pub use offers::Offers;
-pub use outbox::Content;
+pub use outbox::{Content, Said};
 pub use record::{Record, Way};
 pub use reply::{Class, Heard, NotAReply, Replies, Reply};
 pub use session::{Awaited, Event, Level, Login, LoginError, Parcel, Security, Session, Window};

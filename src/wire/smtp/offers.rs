@@ -41,7 +41,8 @@ impl Offers {
             match words.next().unwrap_or_default() {
                 "SIZE" => {
                     offers.declares_size = true;
-                    offers.size = words.next().and_then(|limit| limit.parse().ok()).filter(|&limit| limit > 0);
+                    offers.size =
+                        words.next().and_then(|limit| limit.parse().ok()).filter(|&limit| limit > 0);
                 }
                 "8BITMIME" => offers.eight_bit = true,
                 "SMTPUTF8" => offers.smtputf8 = true,

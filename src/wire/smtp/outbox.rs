@@ -29,6 +29,19 @@ pub(super) struct Outbox {
     pieces: VecDeque<Piece>,
     queued: u64,
     written: u64,
+    /// What is said, for whoever listens.
+    said: Option<Vec<Said>>,
+}
+
+/// What a listener is told: commands as they are, secrets only that they were said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    /// Commands with their line ends.
+    Lines(Vec<u8>),
+    /// A line with a secret: what comes before it.
+    Secret(String),
+    /// So many octets of content.
+    Content(u64),
 }
 
 #[derive(Debug)]
@@ -55,26 +68,49 @@ impl Outbox {
         self.queued == self.written
     }
 
+    /// Keeps from now on what is said.
+    pub(super) fn listen(&mut self) {
+        self.said.get_or_insert_default();
+    }
+
+    /// What was said since this was asked last.
+    pub(super) fn said(&mut self) -> Vec<Said> {
+        self.said.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
     /// Appends what `write` pushes.
     pub(super) fn stage(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         let before = self.staged.len();
         write(&mut self.staged);
+        if let Some(said) = &mut self.said {
+            said.push(Said::Lines(self.staged[before.min(self.staged.len())..].to_vec()));
+        }
         self.staged_more(self.staged.len().saturating_sub(before));
+    }
+
+    /// Appends a line that no listener may hear; `shown` is what comes before the secret.
+    pub(super) fn stage_secret(&mut self, shown: &str, line: &[u8]) {
+        if let Some(said) = &mut self.said {
+            said.push(Said::Secret(shown.to_owned()));
+        }
+        self.staged.extend_from_slice(line);
+        self.staged_more(line.len());
     }
 
     /// Appends the content of a letter.
     pub(super) fn content(&mut self, letter: u64, content: &impl Content) {
-        if content.octets() <= COPIED {
-            return self
-                .stage(|staged| (0..content.stretches()).for_each(|n| staged.extend_from_slice(content.stretch(n))));
+        if let Some(said) = &mut self.said {
+            said.push(Said::Content(content.octets() as u64));
         }
+        let copied = if content.octets() <= COPIED { COPIED } else { COPIED / 8 };
         for n in 0..content.stretches() {
             let stretch = content.stretch(n);
             if stretch.is_empty() {
                 continue;
             }
-            if stretch.len() <= COPIED / 8 {
-                self.stage(|staged| staged.extend_from_slice(stretch));
+            if stretch.len() <= copied {
+                self.staged.extend_from_slice(stretch);
+                self.staged_more(stretch.len());
             } else {
                 self.queued += stretch.len() as u64;
                 self.pieces.push_back(Piece::Stretch { letter, stretch: n, from: 0 });
@@ -106,7 +142,11 @@ impl Outbox {
     }
 
     /// So many octets of what was gathered are written.
-    pub(super) fn wrote<'a, C: Content + 'a>(&mut self, octets: usize, letter: impl Fn(u64) -> Option<&'a C>) {
+    pub(super) fn wrote<'a, C: Content + 'a>(
+        &mut self,
+        octets: usize,
+        letter: impl Fn(u64) -> Option<&'a C>,
+    ) {
         self.written += octets as u64;
         let mut left = octets;
         while left > 0 {
@@ -178,7 +218,13 @@ mod tests {
     fn what_goes_in_comes_out_in_order_however_little_is_taken() {
         let letters = [
             Stretches(vec![b"small".to_vec(), b" one".to_vec()]),
-            Stretches(vec![b"head".to_vec(), vec![b'x'; 40_000], vec![], vec![b'y'; 9_000], b"tail".to_vec()]),
+            Stretches(vec![
+                b"head".to_vec(),
+                vec![b'x'; 40_000],
+                vec![],
+                vec![b'y'; 9_000],
+                b"tail".to_vec(),
+            ]),
             Stretches(vec![]),
         ];
         let mut expected = Vec::new();

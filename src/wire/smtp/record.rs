@@ -1,10 +1,12 @@
 //! What was said about one parcel, stage by stage, and how its transaction came to its end.
 
-use super::Heard;
+use super::{Heard, Level};
 
 /// The replies to the commands of one transaction.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Record {
+    /// At which level it was said.
+    pub level: Level,
     /// To MAIL.
     pub mail: Option<Heard>,
     /// To each RCPT, in the parcel's order; `None` where it was not asked or not answered.
@@ -37,9 +39,9 @@ pub enum Way {
 }
 
 impl Record {
-    pub(super) fn of(recipients: usize, most: Option<usize>) -> Record {
+    pub(super) fn of(recipients: usize, most: Option<usize>, level: Level) -> Record {
         let asked = most.map_or(recipients, |most| recipients.min(most));
-        Record { rcpts: vec![None; recipients], asked, ..Record::default() }
+        Record { level, rcpts: vec![None; recipients], asked, ..Record::default() }
     }
 
     /// Recipients the server has accepted at RCPT.

@@ -48,6 +48,11 @@ impl<'a> Reply<'a> {
         }
     }
 
+    /// As it came, with code and line ends.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.lines
+    }
+
     /// The text of each line, without code and line end.
     pub fn lines(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         self.lines.split_inclusive(|&byte| byte == b'\n').map(|line| {
@@ -171,20 +176,15 @@ impl Replies {
         self.end = (self.end + read).min(self.buffer.len());
     }
 
-    /// Whether nothing is left that was read and not taken.
-    pub fn is_empty(&self) -> bool {
-        self.start == self.end
-    }
-
-    /// Forgets what was read: what came before a TLS handshake was said by anybody.
-    pub fn clear(&mut self) {
-        (self.start, self.line, self.seen, self.lines, self.end) = (0, 0, 0, 0, 0);
+    /// What was read and not taken.
+    pub fn unread(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
     }
 
     /// The next whole reply, if it has arrived.
     pub fn take(&mut self) -> Result<Option<Reply<'_>>, NotAReply> {
         loop {
-            let Some(length) = self.buffer[self.seen..self.end].iter().position(|&byte| byte == b'\n') else {
+            let Some(length) = memchr::memchr(b'\n', &self.buffer[self.seen..self.end]) else {
                 self.seen = self.end;
                 return if self.end - self.line > MAX_LINE { Err(NotAReply::LongLine) } else { Ok(None) };
             };
@@ -273,7 +273,7 @@ mod tests {
             }
             let got: Vec<_> = heard.iter().map(|heard| (heard.code, heard.text.as_str())).collect();
             assert_eq!(got, expected, "cut every {cut}");
-            assert!(replies.is_empty());
+            assert!(replies.unread().is_empty());
         }
     }
 

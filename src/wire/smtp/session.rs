@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
-use super::outbox::{Content, Outbox};
+use super::outbox::{Content, Outbox, Said};
 use super::record::{Record, Way};
 use super::{Class, Heard, Offers, Reply};
 use crate::mail::EmailAddress;
@@ -29,9 +29,10 @@ pub trait Parcel: Content {
 }
 
 /// How much of a dialogue one flight holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Level {
     /// One command.
+    #[default]
     Off,
     /// MAIL RCPT… DATA, then the content (RFC 2920).
     Envelope,
@@ -94,8 +95,6 @@ pub enum LoginError {
 /// What a session has to say.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<P> {
-    /// The server is ready for TLS: forget what was read, shake hands, then [`Session::secured`].
-    StartTls,
     /// EHLO is answered and confidence is settled: [`Session::login`] or [`Session::open`] comes next.
     Greeted,
     /// Logged in; transactions may begin.
@@ -114,7 +113,7 @@ pub enum Event<P> {
     Stumbled(Level),
     /// The server closes the session (421).
     Closing(Heard),
-    /// What came is not SMTP, or not in its order. The session is over.
+    /// What came is not SMTP, or not in its order. The session is over; [`Session::lost`] gives the parcels back.
     Broken(String),
     /// QUIT is answered.
     Quit,
@@ -195,6 +194,7 @@ pub struct Session<P> {
     line: Line,
     name: String,
     security: Security,
+    wants_tls: bool,
     offers: Offers,
     login: Option<Box<dyn Login>>,
     ceiling: Level,
@@ -214,6 +214,8 @@ pub struct Session<P> {
     /// Octets of content waiting and on the wire.
     octets: usize,
     begun: u32,
+    /// Transactions that this session may begin: ours, not the server's word.
+    limit: Option<u32>,
     accepted: u32,
     events: VecDeque<Event<P>>,
 }
@@ -226,6 +228,7 @@ impl<P: Parcel> Session<P> {
             line: Line::Held,
             name: name.to_owned(),
             security,
+            wants_tls: false,
             offers: Offers::default(),
             login: None,
             ceiling,
@@ -240,6 +243,7 @@ impl<P: Parcel> Session<P> {
             open_transaction: false,
             octets: 0,
             begun: 0,
+            limit: None,
             accepted: 0,
             events: VecDeque::new(),
         }
@@ -250,7 +254,17 @@ impl<P: Parcel> Session<P> {
         &self.offers
     }
 
-    /// What there is to say, in order.
+    /// Keeps from now on what is said, secrets masked: [`Session::said`].
+    pub fn listen(&mut self) {
+        self.out.listen();
+    }
+
+    /// What was said since this was asked last.
+    pub fn said(&mut self) -> Vec<Said> {
+        self.out.said()
+    }
+
+    /// What there is to tell, in order.
     pub fn next_event(&mut self) -> Option<Event<P>> {
         self.events.pop_front()
     }
@@ -319,11 +333,25 @@ impl<P: Parcel> Session<P> {
             Level::Off | Level::Envelope => 1,
             // One whose content is unanswered, one whose envelope follows it.
             Level::Message => 2,
-            Level::Window if self.octets >= self.window.octets => return usize::from(self.held() == 0),
+            Level::Window if self.octets >= self.window.octets => 1,
             Level::Window => self.window.parcels.max(1),
         };
-        let server = self.offers.mail_max.map_or(usize::MAX, |max| max.saturating_sub(self.begun) as usize);
-        most.saturating_sub(self.held()).min(server.saturating_sub(self.waiting.len()))
+        most.saturating_sub(self.held()).min(self.left().saturating_sub(self.waiting.len()))
+    }
+
+    /// No more transactions than this.
+    pub fn set_limit(&mut self, limit: Option<u32>) {
+        self.limit = limit;
+    }
+
+    /// All transactions that this session may hold were held, and answered.
+    pub fn is_exhausted(&self) -> bool {
+        self.stage == Stage::Ready && self.held() == 0 && self.left() == 0
+    }
+
+    /// Nothing more is said or heard.
+    pub fn is_over(&self) -> bool {
+        self.stage == Stage::Over
     }
 
     /// Takes a parcel; it is begun as soon as the dialogue allows.
@@ -333,26 +361,29 @@ impl<P: Parcel> Session<P> {
         self.advance();
     }
 
+    /// The server is ready for TLS: nothing it said from here on counts before [`Session::secured`].
+    pub fn wants_tls(&self) -> bool {
+        self.wants_tls
+    }
+
     /// The TLS handshake is done. What was offered before it is forgotten (RFC 3207 §4.2).
     pub fn secured(&mut self) {
         self.security = Security::Settled;
+        self.wants_tls = false;
         self.say_hello();
     }
 
     /// Begins a login.
     pub fn login(&mut self, mut login: Box<dyn Login>) {
-        let initial = login.initial();
-        let mechanism = login.mechanism().to_owned();
-        self.command(Awaited::Auth, |out| {
-            out.extend_from_slice(b"AUTH ");
-            out.extend_from_slice(mechanism.as_bytes());
-            if let Some(initial) = &initial {
-                out.push(b' ');
+        let command = format!("AUTH {}", login.mechanism());
+        match login.initial() {
+            None => self.command(Awaited::Auth, |out| out.extend_from_slice(command.as_bytes())),
+            Some(initial) => {
                 // An empty initial response is written as `=` (RFC 4954 §4).
-                let text = base64(initial);
-                out.extend_from_slice(if text.is_empty() { b"=" } else { text.as_bytes() });
+                let text = if initial.is_empty() { "=".to_owned() } else { base64(&initial) };
+                self.secret(&command, &format!("{command} {text}\r\n"));
             }
-        });
+        }
         self.login = Some(login);
     }
 
@@ -365,7 +396,8 @@ impl<P: Parcel> Session<P> {
 
     /// Ends the session politely. Only when nothing is held; otherwise it would be a loss.
     pub fn quit(&mut self) {
-        if self.held() == 0 && matches!(self.stage, Stage::Opening | Stage::Ready) && self.awaited.is_empty() {
+        if self.held() == 0 && matches!(self.stage, Stage::Opening | Stage::Ready) && self.awaited.is_empty()
+        {
             self.command(Awaited::Quit, |out| out.extend_from_slice(b"QUIT"));
             self.stage = Stage::Quitting;
         }
@@ -427,7 +459,7 @@ impl<P: Parcel> Session<P> {
                 _ => self.refused(reply),
             },
             Awaited::StartTls => match reply.class() {
-                Class::Completed => self.events.push_back(Event::StartTls),
+                Class::Completed => self.wants_tls = true,
                 _ => self.refused(reply),
             },
             Awaited::Auth => self.on_auth(reply),
@@ -471,6 +503,12 @@ impl<P: Parcel> Session<P> {
             self.events.push_back(event);
         }
         self.give_back_waiting();
+    }
+
+    /// Transactions that may still begin.
+    fn left(&self) -> usize {
+        let most = self.limit.into_iter().chain(self.offers.mail_max).min();
+        most.map_or(usize::MAX, |most| most.saturating_sub(self.begun) as usize)
     }
 
     fn say_hello(&mut self) {
@@ -529,8 +567,7 @@ impl<P: Parcel> Session<P> {
                 let challenge = reply.lines().next().unwrap_or_default();
                 match unbase64(challenge).and_then(|challenge| login.on_challenge(&challenge)) {
                     Ok(response) => {
-                        let response = base64(&response);
-                        self.command(Awaited::Auth, |out| out.extend_from_slice(response.as_bytes()));
+                        self.secret("", &format!("{}\r\n", base64(&response)));
                         self.login = Some(login);
                     }
                     Err(reason) => {
@@ -641,7 +678,9 @@ impl<P: Parcel> Session<P> {
             _ if mail_accepted => {
                 record.rcpts.iter().any(is_503) || (flight.valid > 0 && is_503(&record.data))
             }
-            Level::Message | Level::Window => is_503(&record.mail) && (flight.behind_content || self.accepted > 0),
+            Level::Message | Level::Window => {
+                is_503(&record.mail) && (flight.behind_content || self.accepted > 0)
+            }
             Level::Envelope => false,
         };
         // What was accepted at the end of content is accepted, however confused the way there was.
@@ -702,7 +741,7 @@ impl<P: Parcel> Session<P> {
                 return;
             }
             let Some(parcel) = self.waiting.pop_front() else { return };
-            let record = Record::of(parcel.recipients().len(), self.offers.rcpt_max);
+            let record = Record::of(parcel.recipients().len(), self.offers.rcpt_max, level);
             let behind_content = self.flights.back().is_some_and(|last| last.level == Level::Message);
             self.flights.push_back(Flight {
                 parcel,
@@ -805,6 +844,10 @@ impl<P: Parcel> Session<P> {
     fn say_content(&mut self) {
         let number = self.first + self.flights.len() as u64 - 1;
         let Some(flight) = self.flights.back_mut() else { return };
+        if !flight.record.mail.as_ref().is_some_and(Heard::is_yes) && flight.valid > 0 {
+            // Whose transaction is this? An empty content would be delivered too, so nothing more is said.
+            return self.break_off("MAIL was refused, yet its recipients were accepted".to_owned());
+        }
         if flight.valid == 0 {
             // Ended without a byte: some servers would send an empty letter to whom an earlier transaction named.
             self.out.stage(|out| out.extend_from_slice(b".\r\n"));
@@ -844,13 +887,18 @@ impl<P: Parcel> Session<P> {
     }
 
     fn break_off(&mut self, reason: String) {
-        self.lost();
+        self.stage = Stage::Over;
         self.events.push_back(Event::Broken(reason));
     }
 
     fn give_back_waiting(&mut self) {
         self.octets = 0;
         self.events.extend(std::mem::take(&mut self.waiting).into_iter().map(Event::Untouched));
+    }
+
+    fn secret(&mut self, shown: &str, line: &str) {
+        self.out.stage_secret(shown, line.as_bytes());
+        self.awaited.push_back((Awaited::Auth, self.out.queued()));
     }
 
     fn command(&mut self, awaited: Awaited, write: impl FnOnce(&mut Vec<u8>)) {

@@ -1,0 +1,1054 @@
+//! The thread `submit`: a pool of connections, the letters that wait for one, and the loop that
+//! serves them all by readiness.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender};
+use mio::event::Source;
+use mio::{Interest, Poll, Token, Waker};
+
+use super::connection::{Connection, Loss};
+use super::growth::Growth;
+use super::outcome::{self, Desk, Step};
+use super::pace::Pace;
+use super::{Command, Consignment, Event, Queued, SubmitError, Submitter, login};
+use crate::job::{Pipelining, RelaySpec, TlsMode};
+use crate::letter::{Answer, Outcome};
+use crate::net::transcript::Transcript;
+use crate::net::{Dialer, NetError};
+use crate::secret::Secret;
+use crate::wire::smtp::{
+    Awaited, Event as Wire, Heard, Level, LoginError, Offers, Record, Security, Session,
+};
+
+/// How long replies are awaited once nothing new is begun.
+const LAST_REPLIES: Duration = Duration::from_secs(30);
+/// So many connections in a row that came to nothing, with none that works, and the relay cannot be worked with.
+const MAX_FAILURES: u32 = 6;
+/// The first wait before another connection is tried after one that came to nothing; doubled each time.
+const FIRST_BACKOFF: Duration = Duration::from_millis(250);
+const MAX_BACKOFF: Duration = Duration::from_secs(15);
+/// A letter at which so many connections were lost waits like one that was deferred.
+const MAX_LOSSES: u8 = 3;
+/// After a relay said "too many connections", one more is tried each time so long has passed.
+const REGROWTH: Duration = Duration::from_secs(30);
+/// Under a rate, so much of it is asked for ahead.
+const AHEAD: Duration = Duration::from_millis(500);
+
+const WAKER: Token = Token(usize::MAX);
+
+/// Starts the thread and waits until its first connection is ready.
+pub(super) fn start(
+    spec: &RelaySpec,
+    trace: Option<Transcript>,
+    events: Sender<Vec<Event>>,
+) -> Result<Submitter, SubmitError> {
+    let mut relays = VecDeque::new();
+    let mut next = Some(spec);
+    while let Some(spec) = next {
+        relays.push_back(Relay::new(spec)?);
+        next = spec.fallback.as_deref();
+    }
+    let Some(relay) = relays.pop_front() else {
+        return Err(SubmitError::Protocol { relay: String::new(), reason: "no relay".to_owned() });
+    };
+    let unready = |source: io::Error| SubmitError::Connect {
+        relay: relay.name.clone(),
+        source: NetError::Setting(format!("polling is not to be had: {source}")),
+    };
+    let poll = Poll::new().map_err(unready)?;
+    let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(unready)?);
+    let sleeping = Arc::new(AtomicBool::new(false));
+    let (commands, inbox) = crossbeam_channel::unbounded();
+    let (ready, first) = crossbeam_channel::bounded(1);
+    let name = relay.name.clone();
+    let pool = Pool {
+        poll,
+        inbox,
+        sleeping: Arc::clone(&sleeping),
+        events,
+        batch: Vec::new(),
+        trace,
+        ceiling: ceiling(relay.spec.pipelining),
+        proven: relay.spec.pipelining != Pipelining::Auto,
+        windowed: relay.spec.pipelining == Pipelining::Window,
+        growth: Growth::new(
+            relay.spec.doubt.map_or(usize::MAX, |doubt| doubt / relay.spec.connections.max(1)),
+        ),
+        pace: relay.spec.rate.map(|rate| Pace::new(rate, relay.spec.burst)),
+        lanes: Lanes::new(&relay.spec),
+        cap: relay.spec.connections.max(1),
+        regrow_at: None,
+        relay,
+        fallbacks: relays,
+        connections: Vec::new(),
+        opened: 0,
+        reported: 0,
+        turn: 0,
+        desk: Desk::default(),
+        failures: 0,
+        not_before: None,
+        jitter: Jitter::new(),
+        handed: 0,
+        granted: 0,
+        backlog: false,
+        answered: 0,
+        phase: Phase::Trial(ready),
+    };
+    let thread = std::thread::Builder::new().name("submit".to_owned()).spawn(move || pool.run()).map_err(
+        |source| SubmitError::Connect {
+            relay: name.clone(),
+            source: NetError::Setting(format!("no thread is to be had: {source}")),
+        },
+    )?;
+    match first.recv() {
+        Ok(Ok((offers, relay))) => {
+            Ok(Submitter { commands, waker, sleeping, offers, relay, thread: Some(thread) })
+        }
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(SubmitError::Protocol { relay: name, reason: "the thread ended early".to_owned() }),
+    }
+}
+
+/// The level that the job allows.
+fn ceiling(pipelining: Pipelining) -> Level {
+    match pipelining {
+        Pipelining::Off => Level::Off,
+        Pipelining::Envelope => Level::Envelope,
+        Pipelining::Message => Level::Message,
+        Pipelining::Window | Pipelining::Auto => Level::Window,
+    }
+}
+
+/// A relay and the way to it.
+struct Relay {
+    spec: RelaySpec,
+    dialer: Dialer,
+    secret: Option<Secret>,
+    /// host:port
+    name: String,
+    addresses: Vec<SocketAddr>,
+    /// The address that the next connection is made to; the one that worked stays.
+    next: usize,
+}
+
+impl Relay {
+    fn new(spec: &RelaySpec) -> Result<Relay, SubmitError> {
+        let name = format!("{}:{}", spec.host, spec.port);
+        let trouble = |error: NetError| refused_by_net(&name, error);
+        let dialer = Dialer::new(&spec.host, spec.port, &spec.tls, &spec.timeouts)
+            .and_then(|dialer| dialer.proxy(spec.proxy.as_deref()))
+            .map_err(trouble)?
+            .local_address(spec.local_address);
+        let secret = spec.auth.as_ref().map(login::fetch).transpose()?;
+        Ok(Relay { spec: spec.clone(), dialer, secret, name, addresses: Vec::new(), next: 0 })
+    }
+}
+
+/// What the net said, as an error of this room.
+fn refused_by_net(relay: &str, error: NetError) -> SubmitError {
+    match error {
+        NetError::Tls { trouble, .. } => {
+            SubmitError::Tls { relay: relay.to_owned(), reason: trouble.to_string() }
+        }
+        NetError::Injected { .. } => {
+            SubmitError::Protocol { relay: relay.to_owned(), reason: error.to_string() }
+        }
+        source => SubmitError::Connect { relay: relay.to_owned(), source },
+    }
+}
+
+/// Letters that wait for a connection: one lane for each group of domains with a rate of its own, so that a slow group
+/// holds nobody up.
+struct Lanes {
+    lanes: Vec<Lane>,
+    waiting: usize,
+    turn: usize,
+}
+
+struct Lane {
+    domains: Vec<String>,
+    pace: Option<Pace>,
+    letters: VecDeque<Queued>,
+}
+
+impl Lanes {
+    fn new(spec: &RelaySpec) -> Lanes {
+        let everyone = Lane { domains: Vec::new(), pace: None, letters: VecDeque::new() };
+        let limited = spec.limits.iter().map(|limit| Lane {
+            domains: limit.domains.clone(),
+            pace: limit.rate.map(|rate| Pace::new(rate, 1)),
+            letters: VecDeque::new(),
+        });
+        Lanes { lanes: std::iter::once(everyone).chain(limited).collect(), waiting: 0, turn: 0 }
+    }
+
+    fn of(&mut self, queued: &Queued) -> &mut Lane {
+        let mut place = 0;
+        if self.lanes.len() > 1
+            && let Some(first) = queued.consignment.message.envelope.recipients.first()
+        {
+            let domain = first.ascii_domain().to_ascii_lowercase();
+            let named = |pattern: &String| match pattern.strip_prefix("*.") {
+                Some(parent) => domain.strip_suffix(parent).is_some_and(|rest| rest.ends_with('.')),
+                None => *pattern == domain,
+            };
+            place = self.lanes.iter().position(|lane| lane.domains.iter().any(named)).unwrap_or(0);
+        }
+        &mut self.lanes[place]
+    }
+
+    fn push(&mut self, queued: Queued) {
+        self.waiting += 1;
+        self.of(&queued).letters.push_back(queued);
+    }
+
+    /// Back to the head of its lane.
+    fn push_back(&mut self, queued: Queued) {
+        self.waiting += 1;
+        self.of(&queued).letters.push_front(queued);
+    }
+
+    /// The next letter that may start now; lanes take turns.
+    fn take(&mut self, now: Instant) -> Option<Queued> {
+        if self.waiting == 0 {
+            return None;
+        }
+        let count = self.lanes.len();
+        for step in 0..count {
+            let place = (self.turn + step) % count;
+            let lane = &mut self.lanes[place];
+            if lane.letters.is_empty() || lane.pace.as_ref().is_some_and(|pace| pace.wait(now).is_some()) {
+                continue;
+            }
+            if let Some(pace) = &mut lane.pace {
+                pace.start(now);
+            }
+            self.turn = place + 1;
+            self.waiting -= 1;
+            return lane.letters.pop_front();
+        }
+        None
+    }
+
+    /// When a lane that waits for its pace may go on.
+    fn next(&self, now: Instant) -> Option<Instant> {
+        self.lanes
+            .iter()
+            .filter(|lane| !lane.letters.is_empty())
+            .map(|lane| lane.pace.as_ref().and_then(|pace| pace.wait(now)).unwrap_or(now))
+            .min()
+    }
+
+    fn drain(&mut self) -> impl Iterator<Item = Queued> + '_ {
+        self.waiting = 0;
+        self.lanes.iter_mut().flat_map(|lane| lane.letters.drain(..))
+    }
+}
+
+enum Phase {
+    /// The first connection is tried; who started us waits for the answer.
+    Trial(Sender<Result<(Offers, String), SubmitError>>),
+    Running,
+    /// What was handed over is finished, until then.
+    Draining(Instant),
+    /// Nothing is begun; replies are awaited until then.
+    Stopping(Instant),
+    /// Nothing is left to do.
+    Over,
+}
+
+struct Pool {
+    poll: Poll,
+    inbox: Receiver<Command>,
+    sleeping: Arc<AtomicBool>,
+    events: Sender<Vec<Event>>,
+    /// What the engine is told at the end of this turn.
+    batch: Vec<Event>,
+    trace: Option<Transcript>,
+    relay: Relay,
+    fallbacks: VecDeque<Relay>,
+    connections: Vec<Option<Connection>>,
+    /// Connections opened so far.
+    opened: u32,
+    /// The count of connections last told.
+    reported: usize,
+    /// The connection that is given letters first this turn.
+    turn: usize,
+    lanes: Lanes,
+    desk: Desk,
+    growth: Growth,
+    pace: Option<Pace>,
+    ceiling: Level,
+    /// A letter was accepted in this run, so that sessions need not climb by themselves.
+    proven: bool,
+    /// A windowed letter was accepted in this run: until then, one at a time.
+    windowed: bool,
+    /// Most connections now.
+    cap: usize,
+    regrow_at: Option<Instant>,
+    failures: u32,
+    not_before: Option<Instant>,
+    jitter: Jitter,
+    /// Letters handed over and not yet given back.
+    handed: usize,
+    /// Credits given and not yet used.
+    granted: usize,
+    /// Letters waited for room after the last turn.
+    backlog: bool,
+    /// Letters answered in this turn.
+    answered: usize,
+    phase: Phase,
+}
+
+impl Pool {
+    fn run(mut self) {
+        let mut ready = mio::Events::with_capacity(256);
+        loop {
+            let now = Instant::now();
+            self.take_commands(now);
+            self.open_connections(now);
+            self.dispatch(now);
+            self.send(now);
+            self.grant(now);
+            self.finish_phase(now);
+            self.tell();
+            if matches!(self.phase, Phase::Over) {
+                return;
+            }
+            self.wait(&mut ready, now);
+            let now = Instant::now();
+            for event in &ready {
+                if let Some(Some(connection)) = self.connections.get_mut(event.token().0) {
+                    connection.ready(
+                        event.is_readable() || event.is_error(),
+                        event.is_writable(),
+                        event.is_read_closed() || event.is_error(),
+                    );
+                }
+            }
+            self.receive(now);
+            self.check_deadlines(now);
+        }
+    }
+
+    fn take_commands(&mut self, now: Instant) {
+        while let Ok(command) = self.inbox.try_recv() {
+            match command {
+                Command::Submit(letters) => {
+                    self.handed += letters.len();
+                    self.granted = self.granted.saturating_sub(letters.len());
+                    let open = matches!(self.phase, Phase::Trial(_) | Phase::Running | Phase::Draining(_));
+                    for consignment in letters {
+                        match open {
+                            true => self.lanes.push(Queued { consignment, losses: 0 }),
+                            false => self.return_letter(consignment),
+                        }
+                    }
+                }
+                Command::Drain => {
+                    if matches!(self.phase, Phase::Trial(_) | Phase::Running) {
+                        self.phase = Phase::Draining(now + LAST_REPLIES);
+                    }
+                }
+                Command::Abort => self.abort(now),
+            }
+        }
+    }
+
+    /// Opens as many connections as the waiting letters need.
+    fn open_connections(&mut self, now: Instant) {
+        if self.regrow_at.is_some_and(|at| at <= now) {
+            self.cap = (self.cap + 1).min(self.relay.spec.connections.max(1));
+            self.regrow_at = (self.cap < self.relay.spec.connections).then_some(now + REGROWTH);
+        }
+        let wanted = match self.phase {
+            Phase::Trial(_) => usize::from(self.live() == 0),
+            Phase::Running | Phase::Draining(_) if self.lanes.waiting > 0 => {
+                let (mut room, mut opening) = (0, 0);
+                for connection in self.connections.iter().flatten() {
+                    room += connection.session.room();
+                    opening += usize::from(!connection.session.is_ready() && !connection.session.is_over());
+                }
+                // One that is being opened will take a few.
+                let served = room + opening * self.depth();
+                let startable = self.startable(now, Duration::from_millis(50)).min(self.lanes.waiting);
+                let needed = startable.saturating_sub(served).div_ceil(self.depth().max(1));
+                needed.min(self.cap.saturating_sub(self.live()))
+            }
+            _ => 0,
+        };
+        if wanted == 0 || self.not_before.is_some_and(|at| at > now) {
+            return;
+        }
+        for _ in 0..wanted {
+            if let Err(error) = self.open(now) {
+                return self.came_to_nothing(error, now);
+            }
+        }
+    }
+
+    fn open(&mut self, now: Instant) -> Result<(), SubmitError> {
+        let relay = &mut self.relay;
+        let trouble = |error| refused_by_net(&relay.name, error);
+        if relay.addresses.is_empty() {
+            relay.addresses = relay.dialer.addresses().map_err(trouble)?;
+            relay.next = 0;
+        }
+        let place = relay.next % relay.addresses.len().max(1);
+        let Some(&address) = relay.addresses.get(place) else { return Ok(()) };
+        let mut link = relay.dialer.begin(address).map_err(trouble)?;
+        let slot = match self.connections.iter().position(Option::is_none) {
+            Some(free) => free,
+            None => {
+                self.connections.push(None);
+                self.connections.len() - 1
+            }
+        };
+        link.register(self.poll.registry(), Token(slot), Interest::READABLE | Interest::WRITABLE)
+            .map_err(|source| trouble(NetError::Lost { to: relay.name.clone(), source }))?;
+        let security =
+            if relay.spec.tls.mode == TlsMode::StartTls { Security::StartTls } else { Security::Settled };
+        let mut session = Session::new(
+            &client_name(relay, &link),
+            security,
+            self.ceiling,
+            self.proven,
+            self.growth.window(),
+        );
+        session.set_limit(relay.spec.messages_per_connection);
+        self.opened += 1;
+        let transcript = self.trace.as_ref().map(|trace| trace.connection(self.opened));
+        self.connections[slot] = Some(Connection::new(link, session, place, now, transcript));
+        self.set_windows();
+        Ok(())
+    }
+
+    /// Gives waiting letters to connections with room.
+    fn dispatch(&mut self, now: Instant) {
+        if !matches!(self.phase, Phase::Running | Phase::Draining(_)) {
+            return;
+        }
+        let count = self.connections.len();
+        self.turn = (self.turn + 1) % count.max(1);
+        for step in 0..count {
+            let slot = (self.turn + step) % count;
+            let Some(connection) = &mut self.connections[slot] else { continue };
+            while connection.session.room() > 0 {
+                if self.pace.as_ref().is_some_and(|pace| pace.wait(now).is_some()) {
+                    self.backlog = false;
+                    return;
+                }
+                let Some(queued) = self.lanes.take(now) else {
+                    self.backlog = false;
+                    return;
+                };
+                if let Some(answer) = outcome::unfit(&queued.consignment, connection.session.offers()) {
+                    self.handed -= 1;
+                    let _ =
+                        outcome::settle_all(queued.consignment, Outcome::Failed, &answer, &mut self.batch);
+                    continue;
+                }
+                if let Some(pace) = &mut self.pace {
+                    pace.start(now);
+                }
+                connection.session.submit(queued);
+            }
+        }
+        self.backlog = self.lanes.waiting > 0;
+    }
+
+    fn send(&mut self, now: Instant) {
+        for slot in 0..self.connections.len() {
+            let Some(connection) = &mut self.connections[slot] else { continue };
+            if connection.session.is_exhausted() {
+                connection.session.quit();
+            }
+            let sent = connection.send(now);
+            match sent {
+                Err(loss) => self.lose(slot, Some(loss), now),
+                // Writing may have finished a letter that was answered early.
+                Ok(()) => self.attend(slot, now),
+            }
+        }
+    }
+
+    fn receive(&mut self, now: Instant) {
+        self.answered = 0;
+        let in_flight: usize =
+            self.connections.iter().flatten().map(|connection| connection.session.held()).sum();
+        for slot in 0..self.connections.len() {
+            let Some(connection) = &mut self.connections[slot] else { continue };
+            let received = connection.receive(now);
+            self.attend(slot, now);
+            if let Err(loss) = received {
+                self.lose(slot, Some(loss), now);
+            }
+        }
+        if self.answered > 0 && self.growth.answered(self.answered, self.backlog, in_flight, now) {
+            self.set_windows();
+        }
+    }
+
+    /// Hears what the session of a connection has to tell.
+    fn attend(&mut self, slot: usize, now: Instant) {
+        let mut untouched = Vec::new();
+        let mut gone = None;
+        while let Some(event) =
+            self.connections[slot].as_mut().and_then(|connection| connection.session.next_event())
+        {
+            match event {
+                Wire::Greeted => self.greeted(slot, now),
+                Wire::LoggedIn => self.became_ready(slot),
+                Wire::LoginFailed(error) => self.login_failed(slot, error, now),
+                Wire::NoStartTls => {
+                    gone = Some(None);
+                    self.fail(SubmitError::NoStartTls { relay: self.relay.name.clone() }, now);
+                }
+                Wire::Refused(heard) => {
+                    gone = Some(None);
+                    self.refused(heard, now);
+                }
+                Wire::Done(queued, record) => self.judge(queued, record, false, now),
+                Wire::Untouched(queued) => untouched.push(queued),
+                Wire::Stumbled(level) => self.stumbled(slot, level),
+                Wire::Closing(heard) => {
+                    if let Some(connection) = &self.connections[slot] {
+                        connection.note(&format!("the relay closes the session: {heard}"));
+                    }
+                    gone = Some(None);
+                }
+                Wire::Broken(reason) => gone = Some(Some(Loss::Protocol(reason))),
+                Wire::Quit => gone = Some(None),
+            }
+        }
+        for queued in untouched.into_iter().rev() {
+            self.put_back(queued);
+        }
+        if let Some(loss) = gone {
+            self.lose(slot, loss, now);
+        }
+    }
+
+    /// A letter's transaction is over. `culprit`: a connection was lost while this letter was the one spoken of.
+    fn judge(&mut self, queued: Queued, record: Record, culprit: bool, now: Instant) {
+        self.answered += 1;
+        let accepted = record.valid() > 0 && record.end.as_ref().is_some_and(Heard::is_yes);
+        if accepted && !self.windowed && record.level == Level::Window {
+            self.windowed = true;
+            self.set_windows();
+        }
+        self.proven |= accepted;
+        let losses = queued.losses + u8::from(culprit);
+        let told = self.batch.len();
+        let step = self.desk.judge(queued.consignment, record, &mut self.batch);
+        let settled = self.batch[told..]
+            .iter()
+            .filter(|event| matches!(event, Event::Settled { .. } | Event::Returned { .. }))
+            .count();
+        self.handed -= settled;
+        match step {
+            Step::Settled => {}
+            Step::Again(consignment) => self.put_back(Queued { consignment, losses }),
+            Step::Back(consignment) if losses >= MAX_LOSSES => {
+                let text = "the connection was lost each time this letter was submitted";
+                let answer = outcome::said_by_us(text);
+                self.handed -= 1;
+                let _ = outcome::settle_all(consignment, Outcome::Deferred, &answer, &mut self.batch);
+            }
+            Step::Back(consignment) => self.put_back(Queued { consignment, losses }),
+            Step::Trouble(consignment, command, answer) => {
+                self.return_letter(consignment);
+                self.trouble(command, answer, now);
+            }
+        }
+    }
+
+    /// A connection is over. What it held is given back.
+    fn lose(&mut self, slot: usize, loss: Option<Loss>, now: Instant) {
+        let Some(connection) = &mut self.connections[slot] else { return };
+        connection.session.lost();
+        let accepted = connection.session.accepted() > 0;
+        let worked = accepted || connection.session.begun() > 0;
+        let quitting = connection.session.awaits() == Some(Awaited::Quit);
+        let young = connection.is_young();
+        let place = connection.address;
+        if let Some(loss) = &loss {
+            connection.note(&format!("the connection is over: {}", words(loss)));
+        }
+        self.attend_rest(slot, now);
+        let Some(mut connection) = self.connections[slot].take() else { return };
+        connection.link.close();
+        // A socket that is closed leaves the poll by itself.
+        let _ = connection.link.deregister(self.poll.registry());
+        if young && place == self.relay.next {
+            self.relay.next += 1;
+        }
+        if accepted {
+            self.failures = 0;
+            return;
+        }
+        let Some(loss) = loss.filter(|_| !quitting) else { return };
+        let relay = self.relay.name.clone();
+        let error = match loss {
+            Loss::Net(error) => refused_by_net(&relay, error),
+            Loss::Protocol(reason) => SubmitError::Protocol { relay, reason },
+            Loss::Silence(reason) => SubmitError::Protocol { relay, reason },
+            Loss::Closed if worked => return self.back_off(now),
+            Loss::Closed => SubmitError::Protocol { relay, reason: "it closed the connection".to_owned() },
+        };
+        self.came_to_nothing(error, now);
+    }
+
+    /// Hears what a lost session gives back.
+    fn attend_rest(&mut self, slot: usize, now: Instant) {
+        let mut untouched = Vec::new();
+        let mut first = true;
+        while let Some(event) =
+            self.connections[slot].as_mut().and_then(|connection| connection.session.next_event())
+        {
+            match event {
+                Wire::Done(queued, record) => {
+                    // Only the oldest may be the cause.
+                    let culprit = std::mem::take(&mut first);
+                    self.judge(queued, record, culprit, now);
+                }
+                Wire::Untouched(queued) => untouched.push(queued),
+                _ => {}
+            }
+        }
+        for queued in untouched.into_iter().rev() {
+            self.put_back(queued);
+        }
+    }
+
+    fn greeted(&mut self, slot: usize, now: Instant) {
+        let Some(connection) = &mut self.connections[slot] else { return };
+        let Some((auth, secret)) = self.relay.spec.auth.as_ref().zip(self.relay.secret.as_ref()) else {
+            connection.session.open();
+            return self.became_ready(slot);
+        };
+        match login::choose(auth, connection.session.offers(), &connection.tried) {
+            Some(mechanism) => {
+                connection.tried.push(mechanism);
+                connection.session.login(login::exchange(mechanism, auth, secret));
+            }
+            None => {
+                let offered = connection.session.offers().auth.join(" ");
+                let text = match offered.as_str() {
+                    "" => "the relay offers no login".to_owned(),
+                    offered => format!("no login in common; the relay offers {offered}"),
+                };
+                let answer = outcome::said_by_us(&text);
+                let error =
+                    SubmitError::Login { relay: self.relay.name.clone(), user: auth.user.clone(), answer };
+                connection.session.quit();
+                self.fail(error, now);
+            }
+        }
+    }
+
+    fn login_failed(&mut self, slot: usize, error: LoginError, now: Instant) {
+        let user = self.relay.spec.auth.as_ref().map(|auth| auth.user.clone()).unwrap_or_default();
+        let relay = self.relay.name.clone();
+        let Some(connection) = &mut self.connections[slot] else { return };
+        let (answer, again) = match error {
+            LoginError::Refused(heard) if matches!(heard.code, 504 | 534) => {
+                let auth = self.relay.spec.auth.as_ref();
+                let other = auth
+                    .and_then(|auth| login::choose(auth, connection.session.offers(), &connection.tried))
+                    .is_some();
+                if other {
+                    return self.greeted(slot, now);
+                }
+                (outcome::answer_of(&heard), false)
+            }
+            LoginError::Refused(heard) => (outcome::answer_of(&heard), heard.code < 500),
+            LoginError::Exchange(reason) => (outcome::said_by_us(&reason), false),
+        };
+        connection.session.quit();
+        let error = SubmitError::Login { relay, user, answer };
+        match again && !matches!(self.phase, Phase::Trial(_)) {
+            true => self.came_to_nothing(error, now),
+            // A wrong password that is tried again locks accounts.
+            false => self.fail(error, now),
+        }
+    }
+
+    fn became_ready(&mut self, slot: usize) {
+        self.failures = 0;
+        self.not_before = None;
+        let Some(connection) = &self.connections[slot] else { return };
+        self.relay.next = connection.address;
+        if let Phase::Trial(_) = &self.phase
+            && let Phase::Trial(first) = std::mem::replace(&mut self.phase, Phase::Running)
+        {
+            let offers = connection.session.offers().clone();
+            // Nobody waits any more: then nobody will hand anything over, and the engine's end aborts us.
+            let _ = first.send(Ok((offers, self.relay.name.clone())));
+        }
+        self.set_windows();
+    }
+
+    /// The greeting, EHLO or STARTTLS was refused.
+    fn refused(&mut self, heard: Heard, now: Instant) {
+        let others =
+            self.connections.iter().flatten().filter(|connection| connection.session.is_ready()).count();
+        let error =
+            SubmitError::Refused { relay: self.relay.name.clone(), answer: outcome::answer_of(&heard) };
+        if others > 0 {
+            // Too many connections: so many as work are allowed; more are tried later.
+            self.cap = others;
+            self.regrow_at = Some(now + REGROWTH);
+            return;
+        }
+        match heard.code < 500 {
+            true => self.came_to_nothing(error, now),
+            false => self.fail(error, now),
+        }
+    }
+
+    /// A connection came to nothing. After some in a row with none that works, the relay is given up.
+    fn came_to_nothing(&mut self, error: SubmitError, now: Instant) {
+        self.failures += 1;
+        let works = self.connections.iter().flatten().any(|connection| connection.session.is_ready());
+        let hopeless = matches!(
+            &error,
+            SubmitError::Tls { .. } | SubmitError::Credential { .. } | SubmitError::NoStartTls { .. }
+        ) || matches!(&error, SubmitError::Connect { source, .. } if !source.may_pass());
+        let trial = matches!(self.phase, Phase::Trial(_));
+        let tries = match trial {
+            true => self.relay.addresses.len() as u32,
+            false => MAX_FAILURES,
+        };
+        if !works && (hopeless || self.failures >= tries.max(1)) {
+            return self.fail(error, now);
+        }
+        if !trial {
+            self.back_off(now);
+        }
+    }
+
+    fn back_off(&mut self, now: Instant) {
+        if self.failures == 0 {
+            self.failures = 1;
+        }
+        let wait = FIRST_BACKOFF.saturating_mul(1 << (self.failures - 1).min(16)).min(MAX_BACKOFF);
+        self.not_before = Some(now + self.jitter.around(wait));
+        // Names may have moved.
+        self.relay.addresses.clear();
+    }
+
+    /// The relay cannot be worked with. Its fallback takes over, if it cannot be reached and there is one.
+    fn fail(&mut self, error: SubmitError, now: Instant) {
+        let reachable = !matches!(error, SubmitError::Connect { .. } | SubmitError::Refused { .. });
+        if matches!(self.phase, Phase::Stopping(_) | Phase::Over) {
+            return;
+        }
+        if !reachable && let Some(next) = self.fallbacks.pop_front() {
+            self.cap = next.spec.connections.max(1);
+            self.ceiling = ceiling(next.spec.pipelining);
+            self.proven = next.spec.pipelining != Pipelining::Auto;
+            self.windowed = next.spec.pipelining == Pipelining::Window;
+            self.pace = next.spec.rate.map(|rate| Pace::new(rate, next.spec.burst));
+            self.relay = next;
+            self.failures = 0;
+            self.not_before = None;
+            return;
+        }
+        if let Phase::Trial(_) = &self.phase
+            && let Phase::Trial(first) = std::mem::replace(&mut self.phase, Phase::Over)
+        {
+            let _ = first.send(Err(error));
+            return self.abort(now);
+        }
+        self.batch.push(Event::Failed(error));
+        self.stop(now);
+    }
+
+    /// The relay's trouble is with the sender: told once, and nothing more is begun.
+    fn trouble(&mut self, command: &'static str, answer: Answer, now: Instant) {
+        if !matches!(self.phase, Phase::Stopping(_) | Phase::Over) {
+            self.batch.push(Event::SenderTrouble { command: command.to_owned(), answer });
+            self.stop(now);
+        }
+    }
+
+    /// Nothing more is begun; replies to what is on the wire are awaited.
+    fn stop(&mut self, now: Instant) {
+        self.phase = Phase::Stopping(now + LAST_REPLIES);
+        self.return_waiting();
+    }
+
+    fn abort(&mut self, now: Instant) {
+        if !matches!(self.phase, Phase::Over) {
+            self.phase = Phase::Stopping(now);
+        }
+        for slot in 0..self.connections.len() {
+            self.lose(slot, None, now);
+        }
+        self.return_waiting();
+        self.release();
+        self.phase = Phase::Over;
+        self.batch.push(Event::Closed);
+    }
+
+    /// The server lost the thread: the whole pool steps down for the rest of the run.
+    fn stumbled(&mut self, slot: usize, level: Level) {
+        self.ceiling = self.ceiling.min(level.lower());
+        for connection in self.connections.iter_mut().flatten() {
+            connection.session.set_ceiling(self.ceiling);
+        }
+        if let Some(connection) = &self.connections[slot] {
+            connection.note(&format!(
+                "the relay lost the order of pipelined commands: at most {:?} from now on",
+                self.ceiling
+            ));
+        }
+    }
+
+    /// Goes again: it waits at the head, or returns where nothing more is begun.
+    fn put_back(&mut self, queued: Queued) {
+        match self.phase {
+            Phase::Stopping(_) | Phase::Over => self.return_letter(queued.consignment),
+            _ => self.lanes.push_back(queued),
+        }
+    }
+
+    fn return_letter(&mut self, consignment: Consignment) {
+        self.handed -= 1;
+        self.batch.push(Event::Returned { seq: consignment.seq });
+    }
+
+    fn return_waiting(&mut self) {
+        let seqs: Vec<u64> = self.lanes.drain().map(|queued| queued.consignment.seq).collect();
+        self.handed -= seqs.len();
+        self.batch.extend(seqs.into_iter().map(|seq| Event::Returned { seq }));
+    }
+
+    fn release(&mut self) {
+        self.handed -= self.desk.held();
+        self.desk.release(&mut self.batch);
+    }
+
+    /// Says how many more letters could be used.
+    fn grant(&mut self, now: Instant) {
+        if !matches!(self.phase, Phase::Running) {
+            return;
+        }
+        // What is held back for the next letter's answer must not wait for a letter that nobody has.
+        if self.desk.held() > 0 && self.handed == self.desk.held() {
+            self.release();
+        }
+        let mut target = self.cap * self.lookahead();
+        if self.pace.is_some() {
+            let in_sessions: usize =
+                self.connections.iter().flatten().map(|connection| connection.session.held()).sum();
+            target = target.min(in_sessions + self.startable(now, AHEAD).max(1));
+        }
+        let wanted = target.saturating_sub(self.handed + self.granted);
+        // Few at a time would wake the engine for each letter.
+        if wanted > 0 && (!self.batch.is_empty() || wanted * 4 >= target) {
+            self.granted += wanted;
+            self.batch.push(Event::Wanted(wanted));
+        }
+    }
+
+    fn finish_phase(&mut self, now: Instant) {
+        let until = match self.phase {
+            Phase::Draining(until) | Phase::Stopping(until) => until,
+            _ => return,
+        };
+        if now >= until {
+            return self.abort(now);
+        }
+        if matches!(self.phase, Phase::Draining(_)) && self.handed > self.desk.held() {
+            return;
+        }
+        for connection in self.connections.iter_mut().flatten() {
+            if connection.session.held() == 0 {
+                connection.session.quit();
+            }
+        }
+        self.send(now);
+        // One that is not ready has nobody to say goodbye to.
+        for slot in 0..self.connections.len() {
+            let hopeless = self.connections[slot].as_ref().is_some_and(|connection| {
+                connection.session.held() == 0
+                    && !connection.session.is_ready()
+                    && connection.session.awaits() != Some(Awaited::Quit)
+            });
+            if hopeless {
+                self.lose(slot, None, now);
+            }
+        }
+        if self.live() == 0 {
+            self.abort(now);
+        }
+    }
+
+    fn tell(&mut self) {
+        let live = self.live();
+        if live != self.reported && !matches!(self.phase, Phase::Trial(_)) {
+            self.reported = live;
+            let place = self.batch.len() - usize::from(matches!(self.batch.last(), Some(Event::Closed)));
+            self.batch.insert(place, Event::Connections(live));
+        }
+        if self.batch.is_empty() || matches!(self.phase, Phase::Trial(_)) {
+            return;
+        }
+        let more = Vec::with_capacity(self.batch.len().min(1024));
+        if self.events.send(std::mem::replace(&mut self.batch, more)).is_err() {
+            // Nobody records outcomes any more; whatever is sent from here on would be sent twice.
+            self.abort(Instant::now());
+        }
+    }
+
+    fn wait(&mut self, ready: &mut mio::Events, now: Instant) {
+        let eager = self.connections.iter().flatten().any(Connection::is_eager);
+        let timeout = if eager { Some(Duration::ZERO) } else { self.next_deadline(now) };
+        self.sleeping.store(true, Ordering::SeqCst);
+        let timeout = if self.inbox.is_empty() { timeout } else { Some(Duration::ZERO) };
+        if let Err(error) = self.poll.poll(ready, timeout)
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            let source = NetError::Setting(format!("polling failed: {error}"));
+            self.fail(SubmitError::Connect { relay: self.relay.name.clone(), source }, now);
+        }
+        self.sleeping.store(false, Ordering::SeqCst);
+    }
+
+    /// How long nothing has to be done unless something happens.
+    fn next_deadline(&self, now: Instant) -> Option<Duration> {
+        let timeouts = &self.relay.spec.timeouts;
+        let connections =
+            self.connections.iter().flatten().filter_map(|connection| connection.deadline(timeouts));
+        let phase = match self.phase {
+            Phase::Draining(until) | Phase::Stopping(until) => Some(until),
+            _ => None,
+        };
+        let mut next = connections.chain(phase).min();
+        if matches!(self.phase, Phase::Trial(_) | Phase::Running | Phase::Draining(_)) {
+            let waits = self.lanes.waiting > 0 || matches!(self.phase, Phase::Trial(_));
+            let reopen = self.not_before.filter(|&at| waits && at > now);
+            let has_room = self.connections.iter().flatten().any(|connection| connection.session.room() > 0);
+            let pace = (self.lanes.waiting > 0 && has_room)
+                .then(|| {
+                    let account = self.pace.as_ref().and_then(|pace| pace.wait(now));
+                    account.into_iter().chain(self.lanes.next(now)).max()
+                })
+                .flatten();
+            let regrow = self.regrow_at.filter(|_| waits);
+            // Under a rate, more letters are asked for as their time comes.
+            let ask = (self.pace.is_some() && matches!(self.phase, Phase::Running)).then(|| now + AHEAD / 2);
+            next = next.into_iter().chain(reopen).chain(pace).chain(regrow).chain(ask).min();
+        }
+        next.map(|at| at.saturating_duration_since(now))
+    }
+
+    fn check_deadlines(&mut self, now: Instant) {
+        for slot in 0..self.connections.len() {
+            let timeouts = &self.relay.spec.timeouts;
+            let Some(connection) = &self.connections[slot] else { continue };
+            if connection.deadline(timeouts).is_some_and(|at| at <= now) {
+                let silence = connection.silence(timeouts);
+                self.lose(slot, Some(silence), now);
+            }
+        }
+    }
+
+    fn set_windows(&mut self) {
+        let mut window = self.growth.window();
+        if !self.windowed {
+            window.parcels = 1;
+        }
+        for connection in self.connections.iter_mut().flatten() {
+            connection.session.set_window(window);
+        }
+    }
+
+    /// Connections that are open or being opened.
+    fn live(&self) -> usize {
+        self.connections.iter().flatten().count()
+    }
+
+    /// Letters that a connection can have on the wire.
+    fn depth(&self) -> usize {
+        let level = self
+            .connections
+            .iter()
+            .flatten()
+            .filter(|connection| connection.session.is_ready())
+            .map(|connection| connection.session.level(0))
+            .max()
+            .unwrap_or(Level::Envelope);
+        match level {
+            Level::Off | Level::Envelope => 1,
+            Level::Message => 2,
+            Level::Window if self.windowed => self.growth.window().parcels,
+            Level::Window => 1,
+        }
+    }
+
+    /// Letters held for each connection, so that it does not stand idle while more are fetched.
+    fn lookahead(&self) -> usize {
+        match self.depth() {
+            1 => 2,
+            depth => 2 * depth,
+        }
+    }
+
+    /// Letters that the rate lets start within `span`.
+    fn startable(&self, now: Instant, span: Duration) -> usize {
+        self.pace.as_ref().map_or(usize::MAX, |pace| pace.within(now, span))
+    }
+}
+
+/// The name that EHLO gives: the job's, this host's where it has a full one, or our address (RFC 5321 §4.1.3).
+fn client_name(relay: &Relay, link: &crate::net::Link) -> String {
+    if let Some(name) = &relay.spec.helo {
+        return name.clone();
+    }
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    let plain = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'));
+    if plain && host.contains('.') && !host.starts_with('.') && !host.ends_with('.') {
+        return host.to_owned();
+    }
+    match link.local().map(|address| address.ip()) {
+        Ok(std::net::IpAddr::V4(address)) => format!("[{address}]"),
+        Ok(std::net::IpAddr::V6(address)) => format!("[IPv6:{address}]"),
+        Err(_) => "localhost".to_owned(),
+    }
+}
+
+fn words(loss: &Loss) -> String {
+    match loss {
+        Loss::Closed => "the relay closed it".to_owned(),
+        Loss::Net(error) => error.to_string(),
+        Loss::Protocol(reason) | Loss::Silence(reason) => reason.clone(),
+    }
+}
+
+/// Chance for waits, so that many senders do not knock at the same moment. Not for secrets.
+struct Jitter(u64);
+
+impl Jitter {
+    fn new() -> Jitter {
+        use std::hash::{BuildHasher, Hasher};
+        Jitter(std::hash::RandomState::new().build_hasher().finish() | 1)
+    }
+
+    /// Between three quarters and five quarters of a duration.
+    fn around(&mut self, wait: Duration) -> Duration {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        wait.mul_f64(0.75 + (self.0 % 1024) as f64 / 2048.0)
+    }
+}
