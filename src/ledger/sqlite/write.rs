@@ -174,19 +174,20 @@ struct Statements<'c> {
 impl<'c> Statements<'c> {
     fn new(conn: &'c Connection, path: &'c Path) -> Result<Statements<'c>, LedgerError> {
         let prepare = |sql| conn.prepare_cached(sql).map_err(|error| LedgerError::sqlite(path, error));
+        // `instr` and not IN: for IN SQLite would build a small tree at each execution.
         Ok(Statements {
             path,
             conn,
             mark: prepare(
                 "UPDATE deliveries SET state = 's', attempts = attempts + 1, date = ?2, message_id = ?3,
                         first_attempt = coalesce(first_attempt, ?4), digest = ?5
-                 WHERE id = ?1 AND state IN ('p', 'd', 'c')",
+                 WHERE id = ?1 AND instr('pdc', state)",
             )?,
             file: prepare("INSERT OR REPLACE INTO files VALUES (?1, ?2, ?3, ?4)")?,
             settle: prepare(
                 "UPDATE deliveries SET state = ?2, next_attempt = ?3, reason = ?4,
                         attempts = attempts - (state = 's' AND ?2 = 'p')
-                 WHERE id = ?1 AND state NOT IN ('a', 'r')",
+                 WHERE id = ?1 AND NOT instr('ar', state)",
             )?,
             rcpt: prepare("INSERT OR IGNORE INTO rcpts VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?,
         })
