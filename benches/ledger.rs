@@ -106,10 +106,12 @@ fn groups(rows: u64, size: usize) -> impl Iterator<Item = Group> {
 
 #[divan::bench(args = [100_000], sample_count = 5, sample_size = 1)]
 fn enlisting(bencher: divan::Bencher<'_, '_>, rows: u64) {
-    bencher.counter(ItemsCount::new(rows)).with_inputs(begun).bench_values(|(folder, mut ledger, edition)| {
-        enlist(&mut ledger, edition, rows);
-        (folder, ledger)
-    });
+    bencher.counter(ItemsCount::new(rows)).with_inputs(begun).bench_values(
+        |(folder, mut ledger, edition)| {
+            enlist(&mut ledger, edition, rows);
+            (folder, ledger)
+        },
+    );
 }
 
 #[divan::bench(args = [100_000], sample_count = 5, sample_size = 1)]

@@ -64,6 +64,19 @@ pub fn duration(text: &str) -> Option<Duration> {
     }
 }
 
+/// A number with its thousands apart, as a person reads it: `1,234,567`.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// A number of bytes, shown as a person reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
@@ -126,6 +139,13 @@ mod tests {
         assert_eq!(Rate::parse("0/s"), None);
         assert_eq!(Rate::parse("14"), None);
         assert_eq!(Rate::parse("20000/day").map(|r| r.to_string()).as_deref(), Some("20000/day"));
+    }
+
+    #[test]
+    fn thousands_stand_apart() {
+        for (number, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(grouped(number), text);
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! [`Ledger`] writes and [`Reader`] reads; both are traits, so that a ledger that many machines
 //! share can stand in for the embedded [`Sqlite`] one.
 
+mod changes;
 mod delivery;
 mod edition;
 mod enlist;
@@ -19,8 +20,9 @@ mod sqlite;
 #[cfg(test)]
 mod suite;
 
+pub use changes::{Change, ChangeKind, Line, changes};
 pub use delivery::{Claimed, Counts, Domains, Group, Mark, Settlement, State};
-pub use edition::{Component, Edition, EditionId, NewEdition, SourceRecord};
+pub use edition::{Component, Course, Edition, EditionId, NewEdition, Request, SourceRecord, Stop, course};
 pub use enlist::{Enlist, EnlistState, Enlisting, Reject};
 pub use error::LedgerError;
 pub use lock::RunLock;
@@ -73,6 +75,9 @@ pub trait Ledger: Send {
 
     /// Records that nothing is left to send.
     fn finish(&mut self, edition: EditionId, now: i64) -> Result<(), LedgerError>;
+
+    /// Records that an unfinished edition is left for a new one; going on with it takes that back.
+    fn leave(&mut self, edition: EditionId, now: Option<i64>) -> Result<(), LedgerError>;
 
     /// Folds the log into the database file, when a run ends.
     fn tidy(&mut self) -> Result<(), LedgerError>;

@@ -150,6 +150,13 @@ impl Ledger for Sqlite {
         write::finish(self, edition, now)
     }
 
+    fn leave(&mut self, edition: EditionId, now: Option<i64>) -> Result<(), LedgerError> {
+        self.conn
+            .execute("UPDATE editions SET left_at = ?1 WHERE id = ?2", params![now, edition.0])
+            .map(drop)
+            .map_err(|error| self.said(error))
+    }
+
     fn tidy(&mut self) -> Result<(), LedgerError> {
         // Busy is no failure: somebody reads, and the log is folded in another time.
         self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).or_else(|error| {

@@ -91,7 +91,7 @@ impl SqliteReader {
         let mut editions = self.all(
             &format!(
                 "SELECT id, job, edition, purpose, fingerprint, timezone, begun, enlisted_at, finished_at,
-                        source_hash, source_rows, filtered, duplicates
+                        source_hash, source_rows, filtered, duplicates, left_at
                  FROM editions WHERE {condition} ORDER BY id"
             ),
             params,
@@ -274,6 +274,7 @@ fn edition(row: &Row<'_>) -> rusqlite::Result<Edition> {
         begun: row.get(6)?,
         enlisted_at: row.get(7)?,
         finished_at: row.get(8)?,
+        left_at: row.get(13)?,
         source,
         layouts: Vec::new(),
     })

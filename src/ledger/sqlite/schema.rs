@@ -76,6 +76,7 @@ CREATE TABLE editions (
     begun INTEGER NOT NULL,
     enlisted_at INTEGER,
     finished_at INTEGER,
+    left_at INTEGER,
     source_hash BLOB,
     source_rows INTEGER,
     filtered INTEGER,
