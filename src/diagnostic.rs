@@ -60,6 +60,12 @@ impl Diagnostic {
         self
     }
 
+    /// The same, at a place if there is one.
+    pub fn at_maybe(mut self, place: Option<Place>) -> Diagnostic {
+        self.place = place;
+        self
+    }
+
     /// The same, with words under the mark.
     pub fn label(mut self, label: impl Into<String>) -> Diagnostic {
         self.label = label.into();

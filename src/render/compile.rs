@@ -1,0 +1,898 @@
+//! Compiles a job's templates and finds their mistakes, all at once and each in its place.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ops::Range;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+use minijinja::Environment;
+use minijinja::value::ValueKind;
+
+use crate::diagnostic::{Diagnostic, Place};
+use crate::enclosures::part;
+use crate::job::{ColumnKind, MailboxTemplate, MailboxTemplates, SendJob, SourceSpec, TemplateSource, Text};
+use crate::letter::Columns;
+
+use super::engine::{self, Engine, VALUE_END, VALUE_START};
+use super::line::{Condition, Form, Line, Part, Pattern};
+use super::scan::{Plain, Scan, plain};
+use super::value::Names;
+use super::{Attachment, MailboxLines, Many, Templates, filters, is_bulk, moment};
+
+/// A template file longer than this is taken for something else.
+const LONGEST_TEMPLATE: u64 = 16 << 20;
+
+/// Names that are there besides columns and vars.
+const GLOBALS: [&str; 6] = ["now", "row", "range", "dict", "namespace", "cycler"];
+
+/// Fields that are ours to write, or the envelope's, or the relay's.
+const RESERVED: [&str; 26] = [
+    "from",
+    "to",
+    "cc",
+    "bcc",
+    "subject",
+    "date",
+    "message-id",
+    "reply-to",
+    "mime-version",
+    "content-type",
+    "content-transfer-encoding",
+    "content-disposition",
+    "content-id",
+    "received",
+    "return-path",
+    "dkim-signature",
+    "list-unsubscribe",
+    "list-unsubscribe-post",
+    "list-id",
+    "feedback-id",
+    "auto-submitted",
+    "resent-from",
+    "resent-to",
+    "resent-cc",
+    "resent-bcc",
+    "arc-seal",
+];
+
+pub(super) fn compile(
+    job: &SendJob,
+    columns: Option<&Columns>,
+    now: i64,
+) -> Result<Templates, Vec<Diagnostic>> {
+    let mut compiler = Compiler {
+        job,
+        engine: Engine::new(),
+        names: Names::new(&job.vars, columns),
+        asked: BTreeSet::new(),
+        whole_row: false,
+        mistakes: Vec::new(),
+        warnings: Vec::new(),
+        hasher: blake3::Hasher::new(),
+    };
+    let templates = compiler.templates(now);
+    match templates {
+        Some(templates) if compiler.mistakes.is_empty() => Ok(templates),
+        _ => Err(compiler.mistakes),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Html,
+    Text,
+}
+
+/// What a template may look at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sees {
+    Row,
+    VarsOnly,
+}
+
+struct Compiler<'a> {
+    job: &'a SendJob,
+    engine: Engine,
+    names: Names,
+    /// Every name that some template asks for.
+    asked: BTreeSet<String>,
+    /// Some template looks at `row`.
+    whole_row: bool,
+    mistakes: Vec<Diagnostic>,
+    warnings: Vec<Diagnostic>,
+    hasher: blake3::Hasher,
+}
+
+/// A template file that was read.
+struct Loaded {
+    name: String,
+    path: PathBuf,
+    source: Arc<str>,
+    scan: Scan,
+}
+
+impl Compiler<'_> {
+    fn templates(&mut self, now: i64) -> Option<Templates> {
+        let job = self.job;
+        self.hash(&serde_json::Value::Object(job.vars.clone()).to_string());
+        self.hash(&format!("{:?} {:?} {:?}", job.class, job.from, job.reply_to));
+        let zone = self.zone();
+        let edition = self.line("edition", &job.edition, Sees::VarsOnly);
+        let return_path = self.optional("return_path", job.return_path.as_ref());
+        let list = &job.recipients;
+        let filter = list.filter.as_ref().map(|text| self.condition("where", text));
+        let key = self.optional("key", list.key.as_ref());
+        let to = self.to();
+        let (cc, bcc) = (self.many("cc", &list.cc), self.many("bcc", &list.bcc));
+        // What is hashed from here on is what the reader sees; who gets it is not.
+        self.hash("letter");
+        let subject = self.seen_line("subject", &job.subject);
+        let text = job.body.text.as_ref().map(|source| self.body(source, Role::Text));
+        let html = job.body.html.as_ref().map(|source| self.body(source, Role::Html));
+        let headers = self.headers();
+        let unsubscribe = job.unsubscribe.as_ref();
+        let url = unsubscribe.and_then(|u| u.url.as_ref());
+        let unsubscribe_url = url.map(|text| self.seen_line("unsubscribe.url", text));
+        let mailto = unsubscribe.and_then(|u| u.mailto.as_ref());
+        let unsubscribe_mailto = mailto.map(|text| self.seen_line("unsubscribe.mailto", text));
+        let list_id = job.list_id.as_ref().map(|text| self.seen_line("list_id", text));
+        let feedback_id = job.feedback_id.as_ref().map(|text| self.seen_line("feedback_id", text));
+        let attachments = self.attachments();
+        let images = self.images();
+        if self.names.knows_columns() && !self.whole_row {
+            let asked = std::mem::take(&mut self.asked);
+            self.names.use_only(|name| asked.contains(name));
+        }
+        let zone = zone?;
+        let (inline, images): (Vec<_>, Vec<_>) = images?.into_iter().partition(|(_, pattern)| {
+            matches!(&pattern.line.form, Form::Parts(parts) if parts.iter().all(|part| matches!(part, Part::Text(_))))
+        });
+        let inline = inline.into_iter().filter_map(|(cid, pattern)| match pattern.line.form {
+            Form::Parts(parts) => {
+                let path: String = parts
+                    .iter()
+                    .map(|part| if let Part::Text(text) = part { text.as_str() } else { "" })
+                    .collect();
+                Some((cid, job.root.join(path)))
+            }
+            Form::Template(_) => None,
+        });
+        Some(Templates {
+            now: moment(now, &zone),
+            zone,
+            from: job.from.clone(),
+            reply_to: job.reply_to.clone(),
+            return_path: return_path?,
+            filter: transpose(filter)?,
+            key: key?,
+            to: to?,
+            cc: cc?,
+            bcc: bcc?,
+            subject: subject?,
+            text: transpose(text)?,
+            html: transpose(html)?,
+            headers: headers?,
+            unsubscribe_url: transpose(unsubscribe_url)?,
+            unsubscribe_mailto: transpose(unsubscribe_mailto)?,
+            one_click: unsubscribe.is_some_and(|u| u.one_click),
+            list_id: transpose(list_id)?,
+            feedback_id: transpose(feedback_id)?,
+            auto_submitted: is_bulk(job.class),
+            attachments: attachments?,
+            inline: inline.collect(),
+            images,
+            edition: edition?,
+            fingerprint: *self.hasher.finalize().as_bytes(),
+            warnings: std::mem::take(&mut self.warnings),
+            engine: std::mem::replace(&mut self.engine, Engine::new()),
+            names: Arc::new(std::mem::replace(&mut self.names, Names::new(&serde_json::Map::new(), None))),
+        })
+    }
+
+    fn zone(&mut self) -> Option<TimeZone> {
+        let Some(name) = &self.job.timezone else { return Some(TimeZone::system()) };
+        match TimeZone::get(name) {
+            Ok(zone) => Some(zone),
+            Err(_) => {
+                self.mistakes.push(
+                    Diagnostic::error(format!("`{name}` is no time zone"))
+                        .help("zones are named like Europe/Berlin or Asia/Shanghai"),
+                );
+                None
+            }
+        }
+    }
+
+    // ---- the templates of the job file ----
+
+    fn optional(&mut self, key: &str, text: Option<&Text>) -> Option<Option<Line>> {
+        match text {
+            None => Some(None),
+            Some(text) => self.line(key, text, Sees::Row).map(Some),
+        }
+    }
+
+    /// A line that the reader sees, and the fingerprint knows.
+    fn seen_line(&mut self, key: &str, text: &Text) -> Option<Line> {
+        self.hash(key);
+        self.hash(&text.value);
+        self.line(key, text, Sees::Row)
+    }
+
+    fn line(&mut self, key: &str, text: &Text, sees: Sees) -> Option<Line> {
+        let at = line_of(text);
+        let key = key.to_owned();
+        let scan = match Scan::template(&text.value) {
+            Ok(scan) => scan,
+            Err(error) => {
+                self.mistakes.push(syntax(&key, text, &error, 0));
+                return None;
+            }
+        };
+        if !self.check_job_text(&key, text, &scan, sees) {
+            return None;
+        }
+        if let Some(parts) = self.parts(&text.value, sees) {
+            return Some(Line { key, at, form: Form::Parts(parts) });
+        }
+        let name = format!("<{key}>");
+        if let Err(error) = self.engine.text.add_template_owned(name.clone(), text.value.clone()) {
+            self.mistakes.push(syntax(&key, text, &error, 0));
+            return None;
+        }
+        Some(Line { key, at, form: Form::Template(name) })
+    }
+
+    /// The parts of a line that needs no engine.
+    fn parts(&self, source: &str, sees: Sees) -> Option<Vec<Part>> {
+        let knows = self.names.knows_columns();
+        let parts = plain(source)?.into_iter().map(|part| match part {
+            Plain::Text(text) => Some(Part::Text(text)),
+            Plain::Name(name) if knows && let Some(value) = self.names.var(&name) => {
+                let prints = matches!(value.kind(), ValueKind::String | ValueKind::Number | ValueKind::Bool);
+                prints.then(|| Part::Text(value.to_string()))
+            }
+            // Without a row, or with columns that may hide a var, the engine looks it up.
+            Plain::Name(_) if sees == Sees::VarsOnly => None,
+            Plain::Name(name) if self.names.var(&name).is_some() || GLOBALS.contains(&name.as_str()) => None,
+            Plain::Name(name) => {
+                let place = self.names.columns().iter().position(|column| *column == name);
+                Some(Part::Column(name, place.unwrap_or(usize::MAX)))
+            }
+        });
+        parts.collect()
+    }
+
+    fn condition(&mut self, key: &str, text: &Text) -> Option<Condition> {
+        let scan = match Scan::condition(&text.value) {
+            Ok(scan) => scan,
+            Err(error) => {
+                self.mistakes.push(syntax(key, text, &error, 0));
+                return None;
+            }
+        };
+        if !self.check_job_text(key, text, &scan, Sees::Row) || !self.check_truths(key, text, &scan) {
+            return None;
+        }
+        let name = format!("<{key}>");
+        // The expression was read as one, so nothing in it ends the braces.
+        let source = format!("{{{{ ({}\n) }}}}", text.value);
+        if let Err(error) = self.engine.conditions.add_template_owned(name.clone(), source) {
+            self.mistakes.push(syntax(key, text, &error, 4));
+            return None;
+        }
+        let truths = scan.truths.into_iter().map(|(name, _)| name).collect();
+        Some(Condition { key: key.to_owned(), at: line_of(text), name, truths })
+    }
+
+    /// Text is true whatever it says: a column of text as a truth value is a mistake, seen here if
+    /// the list's cells are known to be text.
+    fn check_truths(&mut self, key: &str, text: &Text, scan: &Scan) -> bool {
+        let list = &self.job.recipients;
+        let format = match &list.source {
+            SourceSpec::File { format: Some(format), .. } | SourceSpec::Stdin { format: Some(format) } => {
+                format.to_lowercase()
+            }
+            SourceSpec::File { path, .. } => {
+                path.extension().unwrap_or_default().to_string_lossy().to_lowercase()
+            }
+            _ => String::new(),
+        };
+        if !matches!(format.as_str(), "csv" | "tsv") {
+            return true;
+        }
+        let before = self.mistakes.len();
+        for (name, span) in &scan.truths {
+            let column = self.names.columns().contains(name);
+            let kind = list.columns.get(name).map(|(kind, _)| *kind);
+            if column && matches!(kind, None | Some(ColumnKind::Text)) {
+                self.mistakes.push(
+                    within(
+                        Diagnostic::error(format!(
+                            "`{key}` takes `{name}` for true or false, but the column is text"
+                        )),
+                        text,
+                        span.clone(),
+                    )
+                    .label("text is true whatever it says, \"no\" too")
+                    .help(format!(
+                        "say what the column is, `columns: {{{name}: bool}}`, or compare it: `{name} == \"yes\"`"
+                    )),
+                );
+            }
+        }
+        self.mistakes.len() == before
+    }
+
+    fn pattern(&mut self, key: &str, text: &Text) -> Option<Pattern> {
+        let scan = match Scan::template(&text.value) {
+            Ok(scan) => scan,
+            Err(error) => {
+                self.mistakes.push(syntax(key, text, &error, 0));
+                return None;
+            }
+        };
+        if !self.check_job_text(key, text, &scan, Sees::Row) {
+            return None;
+        }
+        if scan.statements || text.value.contains([VALUE_START, VALUE_END]) {
+            let mistake = Diagnostic::error(format!(
+                "a pattern has names in it, `{{{{ }}}}`, and no blocks, `{{% %}}`"
+            ));
+            self.mistakes.push(place(mistake, text).help("`when:` says when an entry counts"));
+            return None;
+        }
+        let (at, key) = (line_of(text), key.to_owned());
+        if scan.emits.is_empty() {
+            let parts = vec![Part::Text(text.value.clone())];
+            let line = Line { key, at, form: Form::Parts(parts) };
+            return Some(Pattern { line, emits: Vec::new(), marked: false });
+        }
+        let name = format!("<{key}>");
+        if let Err(error) = self.engine.patterns.add_template_owned(name.clone(), text.value.clone()) {
+            self.mistakes.push(syntax(&key, text, &error, 0));
+            return None;
+        }
+        Some(Pattern { line: Line { key, at, form: Form::Template(name) }, emits: scan.emits, marked: true })
+    }
+
+    fn mailbox(&mut self, key: &str, template: &MailboxTemplate) -> Option<MailboxLines> {
+        let name = self.optional(&format!("{key} (the name)"), template.name.as_ref());
+        let address = self.line(key, &template.address, Sees::Row);
+        Some(MailboxLines { name: name?, address: address? })
+    }
+
+    fn to(&mut self) -> Option<MailboxLines> {
+        if let Some(template) = &self.job.recipients.to {
+            return self.mailbox("to", template);
+        }
+        const USUAL: [&str; 2] = ["email", "邮箱"];
+        let column = if self.names.knows_columns() {
+            USUAL.into_iter().find(|name| self.names.columns().iter().any(|column| column == name))
+        } else {
+            Some(USUAL[0])
+        };
+        let Some(column) = column else {
+            let columns = listed(self.names.columns().iter().map(String::as_str));
+            self.mistakes.push(
+                Diagnostic::error("the list has no column `email` or `邮箱`, and the job no `to`").help(
+                    format!(
+                        "say where the address is, `to: \"{{{{ column }}}}\"`; the columns are {columns}"
+                    ),
+                ),
+            );
+            return None;
+        };
+        let address = self.line("to", &Text::new(format!("{{{{ {column} }}}}")), Sees::Row)?;
+        Some(MailboxLines { name: None, address })
+    }
+
+    fn many(&mut self, key: &str, templates: &MailboxTemplates) -> Option<Many> {
+        match templates {
+            MailboxTemplates::Each(each) => {
+                let all: Vec<_> = each
+                    .iter()
+                    .enumerate()
+                    .map(|(n, template)| self.mailbox(&format!("{key}[{n}]"), template))
+                    .collect();
+                all.into_iter().collect::<Option<Vec<_>>>().map(Many::Each)
+            }
+            MailboxTemplates::Split { each, split } => {
+                self.line(key, each, Sees::Row).map(|line| Many::Split(line, split.clone()))
+            }
+        }
+    }
+
+    fn headers(&mut self) -> Option<Vec<(String, Line)>> {
+        let mut lines = Some(Vec::new());
+        for (name, text) in &self.job.headers {
+            let token = !name.is_empty() && name.bytes().all(|b| matches!(b, b'!'..=b'~') && b != b':');
+            let reserved = RESERVED.contains(&name.to_ascii_lowercase().as_str());
+            if !token || reserved {
+                let title = if reserved {
+                    format!("the field `{name}` is not for `headers`")
+                } else {
+                    format!("`{name}` is no name of a field")
+                };
+                self.mistakes.push(place(Diagnostic::error(title), text));
+            }
+            let line = self.seen_line(&format!("headers.{name}"), text);
+            match (&mut lines, line) {
+                (Some(lines), Some(line)) => lines.push((name.clone(), line)),
+                _ => lines = None,
+            }
+        }
+        lines
+    }
+
+    fn attachments(&mut self) -> Option<Vec<Attachment>> {
+        let job = self.job;
+        let mut all = Some(Vec::new());
+        for (n, spec) in job.attachments.iter().enumerate() {
+            let key = format!("attachments[{n}]");
+            self.hash(&key);
+            for text in
+                [Some(&spec.files), spec.rename.as_ref(), spec.content_type.as_ref(), spec.when.as_ref()]
+            {
+                self.hash(text.map_or("", |text| &text.value));
+            }
+            let files = self.pattern(&format!("{key}.files"), &spec.files);
+            let rename = self.optional(&format!("{key}.as"), spec.rename.as_ref());
+            let when = spec.when.as_ref().map(|text| self.condition(&format!("{key}.when"), text));
+            if let Some(kind) = &spec.content_type
+                && !part::is_content_type(&kind.value)
+            {
+                let mistake = Diagnostic::error(format!("`{}` is no content type", kind.value));
+                self.mistakes.push(place(mistake, kind).help("a content type is like application/pdf"));
+            }
+            match (&mut all, files, rename, transpose(when)) {
+                (Some(all), Some(files), Some(rename), Some(when)) => {
+                    all.push(Attachment { files, rename, when });
+                }
+                _ => all = None,
+            }
+        }
+        all
+    }
+
+    fn images(&mut self) -> Option<Vec<(String, Pattern)>> {
+        let job = self.job;
+        let mut all = Some(Vec::new());
+        for spec in &job.images {
+            self.hash(&spec.cid);
+            self.hash(&spec.file.value);
+            let pattern = self.pattern(&format!("images.{}", spec.cid), &spec.file);
+            match (&mut all, pattern) {
+                (Some(all), Some(pattern)) => all.push((spec.cid.clone(), pattern)),
+                _ => all = None,
+            }
+        }
+        all
+    }
+
+    // ---- bodies ----
+
+    /// Compiles a body with all it includes; gives the name of its template.
+    fn body(&mut self, source: &TemplateSource, role: Role) -> Option<String> {
+        let key = if role == Role::Html { "body.html" } else { "body.text" };
+        self.hash(key);
+        let (main, text, folder) = match source {
+            TemplateSource::Inline(text) => {
+                let name = format!("<{key}>");
+                match Scan::template(&text.value) {
+                    Ok(scan) => {
+                        let path = text.place.as_ref().map_or_else(PathBuf::new, |place| place.file.clone());
+                        (Loaded { name, path, source: text.value.as_str().into(), scan }, text, None)
+                    }
+                    Err(error) => {
+                        self.mistakes.push(syntax(key, text, &error, 0));
+                        return None;
+                    }
+                }
+            }
+            TemplateSource::File(text) => {
+                let found = self.find(&text.value, None, true);
+                let Some(path) = found else {
+                    self.mistakes.push(self.missing(&text.value, text));
+                    return None;
+                };
+                let folder = path.parent().map(Path::to_owned);
+                (self.load(&text.value, path, text)?, text, folder)
+            }
+        };
+        let inline = matches!(source, TemplateSource::Inline(_));
+        let name = main.name.clone();
+        let family = self.family(main, text, folder.as_deref())?;
+        let before = self.mistakes.len();
+        let assigned: HashSet<String> = if family.len() > 1 {
+            family.iter().flat_map(|loaded| loaded.scan.assigned.iter().cloned()).collect()
+        } else {
+            HashSet::new()
+        };
+        for loaded in &family {
+            let in_job = inline && loaded.name == name;
+            if in_job {
+                self.check_job_text(key, text, &loaded.scan, Sees::Row);
+            } else {
+                self.check_file(loaded, &assigned);
+            }
+        }
+        if self.mistakes.len() > before {
+            return None;
+        }
+        for loaded in family {
+            self.hash(&loaded.name);
+            self.hash(&loaded.source);
+            let env = self.env(role);
+            if let Err(error) = env.add_template_owned(loaded.name.clone(), loaded.source.to_string()) {
+                self.mistakes.push(syntax_in_file(&loaded.name, &loaded.path, &loaded.source, &error));
+                return None;
+            }
+        }
+        // A template that is named by a value is looked for when it is needed, and only among the
+        // templates: a row must not be able to have the job file printed.
+        let templates = self.job.root.join("templates");
+        self.env(role)
+            .set_loader(move |name| Ok(confined(&templates, name).and_then(|path| read(&path).ok())));
+        Some(name)
+    }
+
+    fn env(&mut self, role: Role) -> &mut Environment<'static> {
+        match role {
+            Role::Html => &mut self.engine.html,
+            Role::Text => &mut self.engine.text,
+        }
+    }
+
+    /// A template and all that it names, each once.
+    fn family(&mut self, main: Loaded, text: &Text, folder: Option<&Path>) -> Option<Vec<Loaded>> {
+        let mut family: BTreeMap<String, Loaded> = BTreeMap::new();
+        let mut next = vec![main];
+        let mut whole = true;
+        while let Some(loaded) = next.pop() {
+            for (names, span, may_be_missing) in &loaded.scan.includes {
+                let mut found = false;
+                for name in names {
+                    if family.contains_key(name)
+                        || *name == loaded.name
+                        || next.iter().any(|l| l.name == *name)
+                    {
+                        found = true;
+                        continue;
+                    }
+                    let Some(path) = self.find(name, folder, false) else { continue };
+                    found = true;
+                    match self.load(name, path, text) {
+                        Some(other) => next.push(other),
+                        None => whole = false,
+                    }
+                }
+                if !found && !may_be_missing {
+                    whole = false;
+                    let title = format!("the template `{}` is not there", names.join("`, `"));
+                    let mistake = Diagnostic::error(title)
+                        .label("named here")
+                        .help("templates are looked for in templates/, then from the root");
+                    let spot = self.spot_in(&loaded, text, span.clone());
+                    self.mistakes.push(mistake.at_maybe(spot));
+                }
+            }
+            family.insert(loaded.name.clone(), loaded);
+        }
+        whole.then(|| family.into_values().collect())
+    }
+
+    fn spot_in(&self, loaded: &Loaded, text: &Text, span: Range<usize>) -> Option<Place> {
+        if loaded.name.starts_with('<') {
+            return text.place.clone();
+        }
+        Some(Place { file: self.shown(&loaded.path), source: loaded.source.clone(), span })
+    }
+
+    /// Where a template is: in `templates/`, from the root, beside the template that names it. Only
+    /// the job file may lead out of these.
+    fn find(&self, name: &str, beside: Option<&Path>, of_job: bool) -> Option<PathBuf> {
+        let root = &self.job.root;
+        let templates = root.join("templates");
+        if of_job {
+            return [templates.join(name), root.join(name)].into_iter().find(|path| path.is_file());
+        }
+        [Some(templates.as_path()), Some(root.as_path()), beside]
+            .into_iter()
+            .flatten()
+            .find_map(|folder| confined(folder, name))
+    }
+
+    fn load(&mut self, name: &str, path: PathBuf, text: &Text) -> Option<Loaded> {
+        let source: Arc<str> = match read(&path) {
+            Ok(source) => source.into(),
+            Err(reason) => {
+                let title = format!("the template `{name}` cannot be read: {reason}");
+                self.mistakes.push(place(Diagnostic::error(title), text));
+                return None;
+            }
+        };
+        match Scan::template(&source) {
+            Ok(scan) => Some(Loaded { name: name.to_owned(), path, source, scan }),
+            Err(error) => {
+                let shown = self.shown(&path);
+                self.mistakes.push(syntax_in_file(name, &shown, &source, &error));
+                None
+            }
+        }
+    }
+
+    fn missing(&self, name: &str, text: &Text) -> Diagnostic {
+        let folder = self.job.root.join("templates");
+        let there: Vec<String> = std::fs::read_dir(&folder)
+            .map(|entries| {
+                entries
+                    .flatten()
+                    .map(|entry| entry.file_name().to_string_lossy().into_owned())
+                    .take(1000)
+                    .collect()
+            })
+            .unwrap_or_default();
+        let mistake = Diagnostic::error(format!("the template `{name}` is not there"))
+            .label("neither in templates/ nor from the root");
+        let mistake = match nearest(name, there.iter().map(String::as_str)) {
+            Some(near) => mistake.help(format!("did you mean `{near}`?")),
+            None => mistake,
+        };
+        place(mistake, text)
+    }
+
+    /// A path as it is shown: from the root where it is below it.
+    fn shown(&self, path: &Path) -> PathBuf {
+        path.strip_prefix(&self.job.root).unwrap_or(path).to_owned()
+    }
+
+    // ---- names, filters, tests ----
+
+    fn check_file(&mut self, loaded: &Loaded, assigned: &HashSet<String>) {
+        let shown = self.shown(&loaded.path);
+        let source = loaded.source.clone();
+        let spot = |span: Range<usize>| Some(Place { file: shown.clone(), source: source.clone(), span });
+        let subject = format!("template `{}`", loaded.name);
+        self.check(&subject, &loaded.scan, Sees::Row, assigned, &spot);
+    }
+
+    fn check_job_text(&mut self, key: &str, text: &Text, scan: &Scan, sees: Sees) -> bool {
+        let spot = |span: Range<usize>| narrowed(text, span);
+        self.check(&format!("`{key}`"), scan, sees, &HashSet::new(), &spot)
+    }
+
+    /// True if nothing is wrong.
+    fn check(
+        &mut self,
+        subject: &str,
+        scan: &Scan,
+        sees: Sees,
+        assigned: &HashSet<String>,
+        spot: &dyn Fn(Range<usize>) -> Option<Place>,
+    ) -> bool {
+        let before = self.mistakes.len();
+        let mut told = HashSet::new();
+        for (name, span) in &scan.names {
+            let special = GLOBALS.contains(&name.as_str());
+            self.whole_row |= name == "row" && !self.names.has(name);
+            self.asked.insert(name.clone());
+            let known = match sees {
+                Sees::Row => self.names.has(name) || !self.names.knows_columns(),
+                Sees::VarsOnly => self.names.var(name).is_some(),
+            };
+            if known || special && (sees == Sees::Row || name != "row") || assigned.contains(name) {
+                continue;
+            }
+            if !told.insert(name.clone()) {
+                continue;
+            }
+            let mistake = self.unknown_name(subject, name, sees);
+            self.mistakes.push(mistake.at_maybe(spot(span.clone())));
+        }
+        self.asked.extend(scan.asked.iter().cloned());
+        for (name, span) in &scan.filters {
+            if !engine::has_filter(&self.engine.text, name) && told.insert(format!("|{name}")) {
+                let near = nearest(name, filters::OURS.into_iter().chain(FILTERS));
+                let mistake =
+                    Diagnostic::error(format!("{subject} uses the filter `{name}`, which does not exist"));
+                let mistake = match near {
+                    Some(near) => mistake.help(format!("did you mean `{near}`?")),
+                    None => mistake,
+                };
+                let narrow = self.narrow(spot(span.clone()), name);
+                self.mistakes.push(mistake.at_maybe(narrow));
+            }
+        }
+        for (name, span) in &scan.tests {
+            if !engine::has_test(&self.engine.text, name) && told.insert(format!("is {name}")) {
+                let mistake =
+                    Diagnostic::error(format!("{subject} uses the test `is {name}`, which does not exist"));
+                let narrow = self.narrow(spot(span.clone()), name);
+                self.mistakes.push(mistake.at_maybe(narrow));
+            }
+        }
+        self.mistakes.len() == before
+    }
+
+    /// A place moved to a word in it.
+    fn narrow(&self, place: Option<Place>, word: &str) -> Option<Place> {
+        let mut place = place?;
+        if let Some(words) = place.source.get(place.span.clone())
+            && let Some(at) = words.rfind(word)
+        {
+            let start = place.span.start + at;
+            place.span = start..start + word.len();
+        }
+        Some(place)
+    }
+
+    fn unknown_name(&self, subject: &str, name: &str, sees: Sees) -> Diagnostic {
+        if sees == Sees::VarsOnly {
+            return Diagnostic::error(format!(
+                "{subject} asks for `{name}`, which is none of the job's `vars`"
+            ))
+            .help("it is rendered once for all recipients: there is no row to look at");
+        }
+        let list = match &self.job.recipients.source {
+            SourceSpec::File { path, .. } => {
+                format!("`{}`", path.file_name().unwrap_or_default().to_string_lossy())
+            }
+            _ => "the list".to_owned(),
+        };
+        let columns = listed(self.names.columns().iter().map(String::as_str));
+        let near = nearest(name, self.names.all().chain(GLOBALS));
+        let near = near.map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
+        Diagnostic::error(format!("{subject} asks for `{name}`, which {list} does not have"))
+            .help(format!("{near}its columns are {columns}"))
+    }
+
+    fn hash(&mut self, text: &str) {
+        self.hasher.update(&(text.len() as u64).to_be_bytes());
+        self.hasher.update(text.as_bytes());
+    }
+}
+
+/// Filters of the engine, for "did you mean".
+const FILTERS: [&str; 38] = [
+    "abs",
+    "batch",
+    "bool",
+    "capitalize",
+    "default",
+    "dictsort",
+    "first",
+    "float",
+    "format",
+    "groupby",
+    "indent",
+    "int",
+    "items",
+    "join",
+    "last",
+    "length",
+    "lines",
+    "list",
+    "lower",
+    "map",
+    "max",
+    "min",
+    "pprint",
+    "reject",
+    "replace",
+    "reverse",
+    "round",
+    "safe",
+    "select",
+    "slice",
+    "sort",
+    "split",
+    "string",
+    "sum",
+    "title",
+    "trim",
+    "unique",
+    "upper",
+];
+
+fn transpose<T>(value: Option<Option<T>>) -> Option<Option<T>> {
+    match value {
+        None => Some(None),
+        Some(None) => None,
+        Some(some) => Some(some),
+    }
+}
+
+/// A file below a folder, or nothing: no name and no link leads out of it.
+fn confined(folder: &Path, name: &str) -> Option<PathBuf> {
+    let path = Path::new(name);
+    let below = path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    if !below || name.contains(['\\', '\0']) {
+        return None;
+    }
+    let (folder, path) = (folder.canonicalize().ok()?, folder.join(path).canonicalize().ok()?);
+    (path.starts_with(&folder) && path.is_file()).then_some(path)
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    let size = path.metadata().map_err(|error| error.to_string())?.len();
+    if size > LONGEST_TEMPLATE {
+        return Err(format!("it has {size} octets, which is too long for a template"));
+    }
+    let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
+    let text = String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+}
+
+/// The line of the job file a text stands in; 0 where that is not known.
+fn line_of(text: &Text) -> usize {
+    text.place.as_ref().map_or(0, |place| {
+        let before = place.source.get(..place.span.start).unwrap_or_default();
+        before.matches('\n').count() + 1
+    })
+}
+
+fn place(diagnostic: Diagnostic, text: &Text) -> Diagnostic {
+    diagnostic.at_maybe(text.place.clone())
+}
+
+/// The diagnostic at the words `span` of a text of the job file.
+fn within(diagnostic: Diagnostic, text: &Text, span: Range<usize>) -> Diagnostic {
+    diagnostic.at_maybe(narrowed(text, span))
+}
+
+/// The place of `span` of a text. YAML may have quoted or folded the text, so the words are looked
+/// for in what the file has there; if they are not found the whole text is the place.
+fn narrowed(text: &Text, span: Range<usize>) -> Option<Place> {
+    let mut place = text.place.clone()?;
+    let words = text.value.get(span.clone()).unwrap_or_default();
+    let written = place.source.get(place.span.clone()).unwrap_or_default();
+    if words.is_empty() {
+        return Some(place);
+    }
+    // As often as the words come before in the text, they do in the file.
+    let nth = text.value.get(..span.start).unwrap_or_default().matches(words).count();
+    if let Some((at, _)) = written.match_indices(words).nth(nth) {
+        let start = place.span.start + at;
+        place.span = start..start + words.len();
+    }
+    Some(place)
+}
+
+fn syntax(key: &str, text: &Text, error: &minijinja::Error, shift: usize) -> Diagnostic {
+    let title = format!("`{key}` is not a template as it should be: {}", super::error::reason(error));
+    let span = error.range().map(|range| range.start.saturating_sub(shift)..range.end.saturating_sub(shift));
+    match span {
+        Some(span) => within(Diagnostic::error(title), text, span),
+        None => place(Diagnostic::error(title), text),
+    }
+}
+
+fn syntax_in_file(name: &str, path: &Path, source: &Arc<str>, error: &minijinja::Error) -> Diagnostic {
+    let title = format!("template `{name}`: {}", super::error::reason(error));
+    let start =
+        |line: usize| source.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum::<usize>();
+    let span = error.range().unwrap_or_else(|| {
+        let start = start(error.line().unwrap_or(1));
+        start..start + source.get(start..).and_then(|rest| rest.lines().next()).map_or(0, str::len)
+    });
+    Diagnostic::error(title).at(Place { file: path.to_owned(), source: source.clone(), span })
+}
+
+/// Names in a row, not more than a reader takes in.
+fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    const MOST: usize = 20;
+    let names: Vec<&str> = names.collect();
+    let shown = names.iter().take(MOST).copied().collect::<Vec<_>>().join(", ");
+    if names.len() > MOST { format!("{shown} and {} more", names.len() - MOST) } else { shown }
+}
+
+/// The name that was probably meant.
+fn nearest<'a>(name: &str, among: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    among
+        .map(|other| (strsim::jaro_winkler(&name.to_lowercase(), &other.to_lowercase()), other))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|(one, _), (other, _)| one.total_cmp(other))
+        .map(|(_, other)| other)
+}

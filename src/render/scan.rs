@@ -1,0 +1,436 @@
+//! What a template asks for, read from its syntax tree before anything is rendered: names, other
+//! templates, filters, and what a condition takes for a truth value.
+//!
+//! The tree is the engine's own and has no promise of staying as it is; its version is fixed in
+//! `Cargo.toml` for the sake of this file alone.
+
+use std::collections::{BTreeSet, HashSet};
+use std::ops::Range;
+
+use minijinja::Error;
+use minijinja::machinery::ast::{BinOpKind, CallArg, Expr, Macro, Stmt, UnaryOpKind};
+use minijinja::machinery::{Span, parse, parse_expr};
+
+/// A word of a template and the bytes it stands at.
+pub(super) type Spot = (String, Range<usize>);
+
+/// What was found in one template or expression.
+#[derive(Debug, Default)]
+pub(super) struct Scan {
+    /// Names that nothing in the template gives a value, each time they are used.
+    pub(super) names: Vec<Spot>,
+    /// Names that the template itself gives a value, somewhere.
+    pub(super) assigned: BTreeSet<String>,
+    /// Templates included, extended or imported by a constant name; several where the first that
+    /// exists is taken. `true`: one that is missing is no mistake.
+    pub(super) includes: Vec<(Vec<String>, Range<usize>, bool)>,
+    /// Filters.
+    pub(super) filters: Vec<Spot>,
+    /// Tests, as in `is even`.
+    pub(super) tests: Vec<Spot>,
+    /// For each `{{ }}` in order, the names in it.
+    pub(super) emits: Vec<BTreeSet<String>>,
+    /// There are `{% %}` blocks.
+    pub(super) statements: bool,
+    /// Names that may be missing: behind them stands `default` or `is defined`.
+    pub(super) asked: Vec<String>,
+    /// Bare names that stand where a truth value is needed.
+    pub(super) truths: Vec<Spot>,
+}
+
+impl Scan {
+    /// Reads a template.
+    pub(super) fn template(source: &str) -> Result<Scan, Error> {
+        let tree = parse(source, "", Default::default())?;
+        let mut walker = Walker::new();
+        walker.stmt(&tree);
+        Ok(walker.scan)
+    }
+
+    /// Reads a condition.
+    pub(super) fn condition(source: &str) -> Result<Scan, Error> {
+        let tree = parse_expr(source)?;
+        let mut walker = Walker::new();
+        walker.expr(&tree);
+        walker.truth(&tree);
+        Ok(walker.scan)
+    }
+}
+
+/// The parts of a template that is nothing but text and `{{ name }}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Plain {
+    Text(String),
+    Name(String),
+}
+
+/// Takes a template apart, if it is as simple as most subjects and addresses are.
+pub(super) fn plain(source: &str) -> Option<Vec<Plain>> {
+    // The engine cuts a line end off the end; where there is one, leave it to the engine.
+    if source.ends_with('\n') {
+        return None;
+    }
+    let tree = parse(source, "", Default::default()).ok()?;
+    let Stmt::Template(template) = &tree else { return None };
+    let parts = template.children.iter().map(|child| match child {
+        Stmt::EmitRaw(raw) => Some(Plain::Text(raw.raw.to_owned())),
+        Stmt::EmitExpr(emit) => match &emit.expr {
+            Expr::Var(var) => Some(Plain::Name(var.id.to_owned())),
+            _ => None,
+        },
+        _ => None,
+    });
+    parts.collect()
+}
+
+fn range(span: Span) -> Range<usize> {
+    span.start_offset as usize..span.end_offset as usize
+}
+
+struct Walker {
+    scan: Scan,
+    scopes: Vec<HashSet<String>>,
+    emit: Option<BTreeSet<String>>,
+}
+
+/// What the engine itself puts into a template's reach.
+const GIVEN: [&str; 9] = ["loop", "self", "super", "caller", "varargs", "kwargs", "true", "false", "none"];
+
+impl Walker {
+    fn new() -> Walker {
+        Walker { scan: Scan::default(), scopes: vec![HashSet::new()], emit: None }
+    }
+
+    fn assign(&mut self, name: &str) {
+        self.scan.assigned.insert(name.to_owned());
+        if let Some(scope) = self.scopes.last_mut() {
+            scope.insert(name.to_owned());
+        }
+    }
+
+    fn scoped(&mut self, walk: impl FnOnce(&mut Self)) {
+        self.scopes.push(HashSet::new());
+        walk(self);
+        self.scopes.pop();
+    }
+
+    fn target(&mut self, target: &Expr) {
+        match target {
+            Expr::Var(var) => self.assign(var.id),
+            Expr::List(list) => list.items.iter().for_each(|item| self.target(item)),
+            Expr::Tuple(tuple) => tuple.items.iter().for_each(|item| self.target(item)),
+            other => self.expr(other),
+        }
+    }
+
+    fn stmts(&mut self, stmts: &[Stmt]) {
+        stmts.iter().for_each(|stmt| self.stmt(stmt));
+    }
+
+    fn stmt(&mut self, stmt: &Stmt) {
+        if !matches!(stmt, Stmt::Template(_) | Stmt::EmitExpr(_) | Stmt::EmitRaw(_)) {
+            self.scan.statements = true;
+        }
+        match stmt {
+            Stmt::Template(template) => self.stmts(&template.children),
+            Stmt::EmitRaw(_) => {}
+            Stmt::EmitExpr(emit) => {
+                self.emit = Some(BTreeSet::new());
+                self.expr(&emit.expr);
+                let names = self.emit.take().unwrap_or_default();
+                self.scan.emits.push(names);
+            }
+            Stmt::ForLoop(each) => {
+                self.expr(&each.iter);
+                self.scoped(|walker| {
+                    walker.target(&each.target);
+                    each.filter_expr.iter().for_each(|filter| walker.expr(filter));
+                    walker.stmts(&each.body);
+                });
+                self.scoped(|walker| walker.stmts(&each.else_body));
+            }
+            Stmt::IfCond(cond) => {
+                self.expr(&cond.expr);
+                self.stmts(&cond.true_body);
+                self.stmts(&cond.false_body);
+            }
+            Stmt::WithBlock(with) => self.scoped(|walker| {
+                for (target, value) in &with.assignments {
+                    walker.expr(value);
+                    walker.target(target);
+                }
+                walker.stmts(&with.body);
+            }),
+            Stmt::Set(set) => {
+                self.expr(&set.expr);
+                self.target(&set.target);
+            }
+            Stmt::SetBlock(set) => {
+                self.scoped(|walker| walker.stmts(&set.body));
+                set.filter.iter().for_each(|filter| self.expr(filter));
+                self.target(&set.target);
+            }
+            Stmt::AutoEscape(escape) => {
+                self.expr(&escape.enabled);
+                self.stmts(&escape.body);
+            }
+            Stmt::FilterBlock(filter) => {
+                self.scoped(|walker| walker.stmts(&filter.body));
+                self.expr(&filter.filter);
+            }
+            Stmt::Block(block) => self.scoped(|walker| walker.stmts(&block.body)),
+            Stmt::Extends(extends) => self.other(&extends.name, range(extends.span()), false),
+            Stmt::Include(include) => {
+                self.other(&include.name, range(include.span()), include.ignore_missing);
+            }
+            Stmt::Import(import) => {
+                self.other(&import.expr, range(import.span()), false);
+                self.target(&import.name);
+            }
+            Stmt::FromImport(import) => {
+                self.other(&import.expr, range(import.span()), false);
+                for (name, alias) in &import.names {
+                    self.target(alias.as_ref().unwrap_or(name));
+                }
+            }
+            Stmt::Macro(spanned) => {
+                self.assign(spanned.name);
+                self.scoped(|walker| walker.macro_body(spanned));
+            }
+            Stmt::CallBlock(call) => {
+                self.expr(&call.call.expr);
+                call.call.args.iter().for_each(|arg| self.arg(arg));
+                self.scoped(|walker| walker.macro_body(&call.macro_decl));
+            }
+            Stmt::Do(call) => {
+                self.expr(&call.call.expr);
+                call.call.args.iter().for_each(|arg| self.arg(arg));
+            }
+            Stmt::Continue(_) | Stmt::Break(_) => {}
+        }
+    }
+
+    fn macro_body(&mut self, body: &Macro) {
+        body.defaults.iter().for_each(|default| self.expr(default));
+        body.args.iter().for_each(|arg| self.target(arg));
+        self.stmts(&body.body);
+    }
+
+    /// A template that is named by another. Only constants are followed here.
+    fn other(&mut self, name: &Expr, span: Range<usize>, may_be_missing: bool) {
+        let mut found = Vec::new();
+        match name.as_const() {
+            Some(value) => match value.as_str() {
+                Some(text) => found.push(text.to_owned()),
+                None => found.extend(
+                    value
+                        .try_iter()
+                        .into_iter()
+                        .flatten()
+                        .filter_map(|item| item.as_str().map(str::to_owned)),
+                ),
+            },
+            None => self.expr(name),
+        }
+        if !found.is_empty() {
+            self.scan.includes.push((found, span, may_be_missing));
+        }
+    }
+
+    fn name(&mut self, id: &str, span: Range<usize>) {
+        if self.scopes.iter().any(|scope| scope.contains(id)) || GIVEN.contains(&id) {
+            return;
+        }
+        if let Some(names) = &mut self.emit {
+            names.insert(id.to_owned());
+        }
+        self.scan.names.push((id.to_owned(), span));
+    }
+
+    fn arg(&mut self, arg: &CallArg) {
+        match arg {
+            CallArg::Pos(expr)
+            | CallArg::Kwarg(_, expr)
+            | CallArg::PosSplat(expr)
+            | CallArg::KwargSplat(expr) => self.expr(expr),
+        }
+    }
+
+    fn expr(&mut self, expr: &Expr) {
+        match expr {
+            Expr::Var(var) => self.name(var.id, range(var.span())),
+            Expr::Const(_) => {}
+            Expr::Slice(slice) => {
+                self.expr(&slice.expr);
+                [&slice.start, &slice.stop, &slice.step].into_iter().flatten().for_each(|e| self.expr(e));
+            }
+            Expr::UnaryOp(op) => self.expr(&op.expr),
+            Expr::BinOp(op) => {
+                self.expr(&op.left);
+                self.expr(&op.right);
+            }
+            Expr::Compare(compare) => {
+                self.expr(&compare.expr);
+                compare.ops.iter().for_each(|op| self.expr(&op.expr));
+            }
+            Expr::IfExpr(cond) => {
+                self.expr(&cond.test_expr);
+                self.expr(&cond.true_expr);
+                cond.false_expr.iter().for_each(|e| self.expr(e));
+            }
+            Expr::Filter(filter) => {
+                self.scan.filters.push((filter.name.to_owned(), range(filter.span())));
+                if let Some(value) = &filter.expr {
+                    if matches!(filter.name, "default" | "d") {
+                        self.may_be_missing(value)
+                    } else {
+                        self.expr(value)
+                    }
+                }
+                filter.args.iter().for_each(|arg| self.arg(arg));
+            }
+            Expr::Test(test) => {
+                self.scan.tests.push((test.name.to_owned(), range(test.span())));
+                if matches!(test.name, "defined" | "undefined") {
+                    self.may_be_missing(&test.expr);
+                } else {
+                    self.expr(&test.expr);
+                }
+                test.args.iter().for_each(|arg| self.arg(arg));
+            }
+            Expr::GetAttr(get) => self.expr(&get.expr),
+            Expr::GetItem(get) => {
+                self.expr(&get.expr);
+                self.expr(&get.subscript_expr);
+            }
+            Expr::Call(call) => {
+                self.expr(&call.expr);
+                call.args.iter().for_each(|arg| self.arg(arg));
+            }
+            Expr::List(list) => list.items.iter().for_each(|e| self.expr(e)),
+            Expr::Tuple(tuple) => tuple.items.iter().for_each(|e| self.expr(e)),
+            Expr::Map(map) => {
+                map.keys.iter().for_each(|e| self.expr(e));
+                map.values.iter().for_each(|e| self.expr(e));
+            }
+        }
+    }
+
+    /// An expression that is asked about, and may be undefined: a bare name in it is no mistake.
+    fn may_be_missing(&mut self, expr: &Expr) {
+        match expr {
+            Expr::Var(var) => {
+                if let Some(names) = &mut self.emit {
+                    names.insert(var.id.to_owned());
+                }
+                self.scan.asked.push(var.id.to_owned());
+            }
+            other => self.expr(other),
+        }
+    }
+
+    /// An expression whose truth is taken.
+    fn truth(&mut self, expr: &Expr) {
+        match expr {
+            Expr::Var(var) => self.scan.truths.push((var.id.to_owned(), range(var.span()))),
+            Expr::UnaryOp(op) if matches!(op.op, UnaryOpKind::Not) => self.truth(&op.expr),
+            Expr::BinOp(op) if matches!(op.op, BinOpKind::ScAnd | BinOpKind::ScOr) => {
+                self.truth(&op.left);
+                self.truth(&op.right);
+            }
+            Expr::IfExpr(cond) => {
+                self.truth(&cond.test_expr);
+                self.truth(&cond.true_expr);
+                cond.false_expr.iter().for_each(|e| self.truth(e));
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(source: &str) -> Vec<String> {
+        Scan::template(source).expect(source).names.into_iter().map(|(name, _)| name).collect()
+    }
+
+    #[test]
+    fn names_are_those_that_nothing_gives_a_value() {
+        for (source, expected) in [
+            ("{{ a }} {{ b.c }} {{ d['e'] }}", vec!["a", "b", "d"]),
+            ("{% for x in xs %}{{ x.y }}{{ loop.index }}{% endfor %}{{ x }}", vec!["xs", "x"]),
+            ("{% set a = b %}{{ a }}", vec!["b"]),
+            ("{% if a %}{% set c = 1 %}{% endif %}{{ c }}", vec!["a"]),
+            ("{% with a = b %}{{ a }}{% endwith %}{{ a }}", vec!["b", "a"]),
+            ("{% macro m(x, y=z) %}{{ x }}{{ y }}{% endmacro %}{{ m(1) }}", vec!["z"]),
+            ("{{ a | default(b) }}{% if c is defined %}{% endif %}", vec!["b"]),
+            ("{{ 姓名 }}", vec!["姓名"]),
+            ("{% for k, v in m|items %}{{ k }}{{ v }}{% endfor %}", vec!["m"]),
+        ] {
+            assert_eq!(names(source), expected, "{source}");
+        }
+    }
+
+    #[test]
+    fn spans_are_bytes_of_the_source() {
+        let source = "您好 {{ 姓名 }}, {{ plan|upper }}";
+        let scan = Scan::template(source).expect("parses");
+        let spots: Vec<&str> = scan.names.iter().map(|(_, span)| &source[span.clone()]).collect();
+        assert_eq!(spots, ["姓名", "plan"]);
+        assert_eq!(scan.filters[0].0, "upper");
+    }
+
+    #[test]
+    fn other_templates_are_found_by_constant_names() {
+        let scan = Scan::template(
+            "{% extends 'base.html' %}{% include ['a', 'b'] ignore missing %}{% include x %}{% import 'm' as m %}",
+        )
+        .expect("parses");
+        let found: Vec<_> =
+            scan.includes.iter().map(|(names, _, missing)| (names.join("|"), *missing)).collect();
+        assert_eq!(
+            found,
+            [("base.html".to_owned(), false), ("a|b".to_owned(), true), ("m".to_owned(), false)]
+        );
+        assert_eq!(scan.names[0].0, "x");
+    }
+
+    #[test]
+    fn truths_are_bare_names_in_a_condition() {
+        for (source, expected) in [
+            ("active", vec!["active"]),
+            ("active and plan != 'free'", vec!["active"]),
+            ("not (a or b) and c == 1", vec!["a", "b"]),
+            ("country == 'DE'", vec![]),
+            ("a if b else c", vec!["b", "a", "c"]),
+        ] {
+            let scan = Scan::condition(source).expect(source);
+            let found: Vec<_> = scan.truths.into_iter().map(|(name, _)| name).collect();
+            assert_eq!(found, expected, "{source}");
+        }
+        assert!(Scan::condition("a }} {{ b").is_err() && Scan::condition("").is_err());
+    }
+
+    #[test]
+    fn plain_templates_are_taken_apart() {
+        let text = |text: &str| Plain::Text(text.to_owned());
+        let name = |name: &str| Plain::Name(name.to_owned());
+        for (source, expected) in [
+            ("{{ email }}", Some(vec![name("email")])),
+            (
+                "News for {{ name }} in {{ city }}",
+                Some(vec![text("News for "), name("name"), text(" in "), name("city")]),
+            ),
+            ("fixed", Some(vec![text("fixed")])),
+            ("", Some(vec![])),
+            ("{{ a.b }}", None),
+            ("{{ a|upper }}", None),
+            ("{% if a %}x{% endif %}", None),
+            ("x\n", None),
+        ] {
+            assert_eq!(plain(source), expected, "{source}");
+        }
+    }
+}
