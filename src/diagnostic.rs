@@ -8,6 +8,8 @@ use std::sync::Arc;
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level as Heading, Renderer, Snippet};
 
+use crate::exit::Exit;
+
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -41,12 +43,15 @@ pub struct Diagnostic {
     pub label: String,
     /// What would be right.
     pub help: Option<String>,
+    /// How the process ends on account of it; of several mistakes the first decides.
+    pub exit: Exit,
 }
 
 impl Diagnostic {
     /// An error without a place.
     pub fn error(title: impl Into<String>) -> Diagnostic {
-        Diagnostic { level: Level::Error, title: title.into(), place: None, label: String::new(), help: None }
+        let (label, title) = (String::new(), title.into());
+        Diagnostic { level: Level::Error, title, place: None, label, help: None, exit: Exit::Job }
     }
 
     /// A warning without a place.
@@ -75,6 +80,12 @@ impl Diagnostic {
     /// The same, with what would be right.
     pub fn help(mut self, help: impl Into<String>) -> Diagnostic {
         self.help = Some(help.into());
+        self
+    }
+
+    /// The same, ending the process in another way than [`Exit::Job`].
+    pub fn ending(mut self, exit: Exit) -> Diagnostic {
+        self.exit = exit;
         self
     }
 }

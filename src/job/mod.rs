@@ -3,18 +3,28 @@
 //! its own; whether its templates compile and its files exist is `plan`'s affair.
 
 mod archive;
+mod credential;
+mod lower;
+pub mod preset;
+mod read;
 mod relay;
+mod section;
 mod send;
+#[cfg(test)]
+mod tests;
 mod text;
+mod tree;
 
 pub use archive::{ArchiveJob, Deletion, Layout, MailboxSpec};
+pub use credential::CredentialError;
+pub use read::{Environment, HOUSE_FILE, read, shared_ledger};
 pub use relay::{
-    Auth, Credential, DomainLimit, Mechanism, Pipelining, RelaySpec, Retry, Timeouts, TlsMode, TlsSpec,
+    Auth, Credential, Dkim, DomainLimit, Mechanism, Pipelining, RelaySpec, Retry, Timeouts, TlsMode, TlsSpec,
     Unsure,
 };
 pub use send::{
     AttachmentSpec, Body, Class, ColumnKind, Dedupe, ImageSpec, LedgerUrl, MailboxTemplate, MailboxTemplates,
-    MaxBad, RecipientsSpec, SendJob, SourceSpec, TemplateSource, Unsubscribe,
+    MaxBad, Notify, NotifyWhen, RecipientsSpec, SendJob, SourceSpec, TemplateSource, Unsubscribe,
 };
 pub use text::Text;
 

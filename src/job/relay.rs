@@ -50,6 +50,19 @@ pub struct RelaySpec {
     pub fallback: Option<Box<RelaySpec>>,
     /// `stop_when`: the fraction refused, after at least so many, at which a run stops.
     pub stop_when: Option<(f64, u64)>,
+    /// `dkim`
+    pub dkim: Option<Dkim>,
+}
+
+/// `dkim`: what letters are signed with (RFC 6376).
+#[derive(Debug, Clone)]
+pub struct Dkim {
+    /// `domain`: d=
+    pub domain: String,
+    /// `selector`: s=
+    pub selector: String,
+    /// `key`: a private key in PEM; with `{file:}` the whole file is the key.
+    pub key: Credential,
 }
 
 /// `tls`
@@ -83,6 +96,8 @@ pub struct Auth {
     pub user: String,
     /// Where the password or token comes from.
     pub credential: Credential,
+    /// It was given as `token:`, an OAuth 2.0 access token, not as `password:`.
+    pub token: bool,
     /// `mechanism`: `None` takes the strongest that both sides have.
     pub mechanism: Option<Mechanism>,
 }

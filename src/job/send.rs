@@ -56,8 +56,29 @@ pub struct SendJob {
     pub ledger: LedgerUrl,
     /// `keep`: a folder for the exact bytes of every letter sent.
     pub keep: Option<PathBuf>,
+    /// `notify`
+    pub notify: Option<Notify>,
     /// Warnings found on the way, shown and not fatal.
     pub warnings: Vec<crate::diagnostic::Diagnostic>,
+}
+
+/// `notify`: who is told how a run ended, by the job's own relay.
+#[derive(Debug, Clone)]
+pub struct Notify {
+    /// `to`
+    pub to: Vec<Mailbox>,
+    /// `when`
+    pub when: NotifyWhen,
+}
+
+/// `notify: {when: …}`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NotifyWhen {
+    /// When an edition is finished, well or not, and when a run stops in trouble.
+    #[default]
+    Finished,
+    /// Only when something went wrong.
+    Trouble,
 }
 
 /// `class`: which headers and which lint.

@@ -1,0 +1,590 @@
+//! From the tree to the job: each key read once, each mistake noted and passed over. What `relay`
+//! and `mailbox` share is here; each kind of job has a file of its own.
+
+mod archive;
+mod relay;
+mod send;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use crate::diagnostic::Diagnostic;
+use crate::secret::Secret;
+
+use super::section::{Keys, Section, Value, listed};
+use super::{Auth, Credential, Mechanism, Timeouts, TlsMode, TlsSpec, preset};
+
+pub(super) use archive::archive;
+pub(super) use send::{default_ledger, ledger, send};
+
+/// The keys of a sending job.
+pub(super) static SEND: Keys = Keys {
+    under: "kind: send",
+    known: &[
+        "kind",
+        "name",
+        "edition",
+        "timezone",
+        "class",
+        "from",
+        "return_path",
+        "reply_to",
+        "recipients",
+        "subject",
+        "body",
+        "attachments",
+        "images",
+        "headers",
+        "unsubscribe",
+        "list_id",
+        "feedback_id",
+        "vars",
+        "vars_file",
+        "relay",
+        "ledger",
+        "keep",
+        "notify",
+    ],
+};
+/// The keys of an archiving job.
+pub(super) static ARCHIVE: Keys = Keys {
+    under: "kind: archive",
+    known: &["kind", "name", "mailbox", "mailboxes", "store", "layout", "delete"],
+};
+/// The keys of `postroom.yaml`.
+pub(super) static HOUSE: Keys =
+    Keys { under: "postroom.yaml", known: &["relays", "mailboxes", "defaults", "ledger", "timezone"] };
+/// What `postroom.yaml` may say for all jobs.
+pub(super) static DEFAULTS: Keys = Keys {
+    under: "defaults",
+    known: &[
+        "class",
+        "from",
+        "return_path",
+        "reply_to",
+        "headers",
+        "unsubscribe",
+        "list_id",
+        "feedback_id",
+        "vars",
+        "vars_file",
+        "relay",
+        "keep",
+        "notify",
+        "layout",
+        "delete",
+    ],
+};
+pub(super) static RECIPIENTS: Keys = Keys {
+    under: "recipients",
+    known: &[
+        "file",
+        "list",
+        "ledger",
+        "sql",
+        "format",
+        "encoding",
+        "delimiter",
+        "columns",
+        "key",
+        "to",
+        "cc",
+        "bcc",
+        "where",
+        "suppress",
+        "max_bad",
+        "dedupe",
+    ],
+};
+pub(super) static FROM_LEDGER: Keys =
+    Keys { under: "recipients: ledger", known: &["job", "edition", "outcome"] };
+pub(super) static SPLIT: Keys = Keys { under: "cc", known: &["each", "split"] };
+pub(super) static BODY: Keys = Keys { under: "body", known: &["html", "text"] };
+pub(super) static INLINE: Keys = Keys { under: "body: html", known: &["inline"] };
+pub(super) static ATTACHMENT: Keys =
+    Keys { under: "attachments", known: &["files", "as", "type", "when", "expect", "shared"] };
+pub(super) static UNSUBSCRIBE: Keys = Keys { under: "unsubscribe", known: &["url", "mailto", "one_click"] };
+pub(super) static NOTIFY: Keys = Keys { under: "notify", known: &["to", "when"] };
+pub(super) static RELAY: Keys = Keys {
+    under: "relay",
+    known: &[
+        "provider",
+        "region",
+        "host",
+        "port",
+        "tls",
+        "ca_file",
+        "client_cert",
+        "client_key",
+        "tls_min",
+        "auth",
+        "connections",
+        "messages_per_connection",
+        "rate",
+        "burst",
+        "limits",
+        "retry",
+        "pipelining",
+        "doubt",
+        "unsure",
+        "helo",
+        "timeouts",
+        "local_address",
+        "proxy",
+        "fallback",
+        "stop_when",
+        "dkim",
+    ],
+};
+pub(super) static MAILBOX: Keys = Keys {
+    under: "mailbox",
+    known: &[
+        "provider",
+        "host",
+        "port",
+        "tls",
+        "ca_file",
+        "client_cert",
+        "client_key",
+        "tls_min",
+        "auth",
+        "apop",
+        "pipelining",
+        "timeouts",
+        "proxy",
+    ],
+};
+pub(super) static AUTH: Keys = Keys { under: "auth", known: &["user", "password", "token", "mechanism"] };
+pub(super) static CREDENTIAL: Keys = Keys { under: "password", known: &["env", "file", "command"] };
+pub(super) static TIMEOUTS: Keys = Keys {
+    under: "timeouts",
+    known: &["connect", "greeting", "command", "mail", "rcpt", "data", "block", "end"],
+};
+pub(super) static LIMIT: Keys = Keys { under: "limits", known: &["domains", "rate", "connections"] };
+pub(super) static RETRY: Keys =
+    Keys { under: "retry", known: &["first", "factor", "max", "stay", "give_up"] };
+pub(super) static STOP_WHEN: Keys = Keys { under: "stop_when", known: &["refused", "after"] };
+pub(super) static DKIM: Keys = Keys { under: "dkim", known: &["domain", "selector", "key"] };
+pub(super) static DELETE: Keys = Keys { under: "delete", known: &["after", "keep_newest", "max_fraction"] };
+
+/// All of them, for "it belongs under …" and for the schema's test.
+pub(super) static ALL: [&Keys; 22] = [
+    &SEND,
+    &RECIPIENTS,
+    &BODY,
+    &ATTACHMENT,
+    &UNSUBSCRIBE,
+    &NOTIFY,
+    &RELAY,
+    &AUTH,
+    &LIMIT,
+    &RETRY,
+    &STOP_WHEN,
+    &DKIM,
+    &TIMEOUTS,
+    &ARCHIVE,
+    &MAILBOX,
+    &DELETE,
+    &HOUSE,
+    &DEFAULTS,
+    &FROM_LEDGER,
+    &SPLIT,
+    &INLINE,
+    &CREDENTIAL,
+];
+
+/// `postroom.yaml`, as far as a job needs it.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct House<'d> {
+    pub(super) relays: Option<Value<'d>>,
+    pub(super) mailboxes: Option<Value<'d>>,
+    pub(super) defaults: Option<Section<'d>>,
+    pub(super) ledger: Option<Value<'d>>,
+    pub(super) timezone: Option<Value<'d>>,
+}
+
+impl<'d> House<'d> {
+    /// Reads the keys, and all relays and mailboxes whether the job uses them or not.
+    pub(super) fn read(value: Value<'d>) -> House<'d> {
+        // An empty file marks the root and says nothing.
+        if matches!(value.node.content, super::tree::Content::Null) {
+            return House::default();
+        }
+        let Some(section) = value.section(&HOUSE) else { return House::default() };
+        let house = House {
+            relays: section.get("relays"),
+            mailboxes: section.get("mailboxes"),
+            defaults: section.get("defaults").and_then(|defaults| defaults.section(&DEFAULTS)),
+            ledger: section.get("ledger"),
+            timezone: section.get("timezone"),
+        };
+        for (_, relay) in house.relays.and_then(|relays| relays.entries()).unwrap_or_default() {
+            relay::relay(relay, &house);
+        }
+        for (_, mailbox) in house.mailboxes.and_then(|mailboxes| mailboxes.entries()).unwrap_or_default() {
+            archive::mailbox(mailbox, &house);
+        }
+        house
+    }
+
+    /// A shared relay or mailbox by its name.
+    fn shared(named: Value<'d>, among: Option<Value<'d>>, what: &str) -> Option<Value<'d>> {
+        let name = named.words()?;
+        let entries = match among {
+            Some(among) if among.is_map() => among.entries()?,
+            _ => Vec::new(),
+        };
+        if let Some((_, value)) = entries.iter().find(|(key, _)| key.text == name) {
+            return Some(*value);
+        }
+        let names: Vec<&str> = entries.iter().map(|(key, _)| &*key.text).collect();
+        let mistake = Diagnostic::error(format!("there is no {what} `{name}` in postroom.yaml"));
+        named.wrong(match (super::section::nearest(&name, &names), names.is_empty()) {
+            (Some(near), _) => mistake.label(format!("did you mean `{near}`?")),
+            (None, false) => mistake.help(format!("there are {}", listed(&names))),
+            (None, true) => mistake.help("define it in postroom.yaml, or give it here in full"),
+        })
+    }
+}
+
+/// What a relay and a mailbox have in common.
+struct Server {
+    host: String,
+    port: u16,
+    provider: Option<&'static preset::Preset>,
+    tls: TlsSpec,
+    auth: Option<Auth>,
+    timeouts: Timeouts,
+    proxy: Option<String>,
+}
+
+/// The ports of a protocol for each way TLS begins, and what is meant when nothing is said.
+struct Ports {
+    starttls: u16,
+    implicit: u16,
+    none: u16,
+    silent: TlsMode,
+    starttls_word: &'static str,
+}
+
+static SMTP_PORTS: Ports =
+    Ports { starttls: 587, implicit: 465, none: 25, silent: TlsMode::StartTls, starttls_word: "starttls" };
+static POP3_PORTS: Ports =
+    Ports { starttls: 110, implicit: 995, none: 110, silent: TlsMode::Implicit, starttls_word: "starttls" };
+
+/// Reads host, port, TLS, login, timeouts and proxy.
+fn server(
+    section: &Section<'_>,
+    ports: &Ports,
+    of: fn(&preset::Preset) -> Option<preset::Server>,
+) -> Option<Server> {
+    let provider = section.get("provider").and_then(provider);
+    let preset = provider.and_then(|preset| {
+        let server = of(preset);
+        if server.is_none() {
+            let mistake = format!("`{}` has no server of this kind", preset.names[0]);
+            section.get("provider")?.wrong::<()>(Diagnostic::error(mistake));
+        }
+        server
+    });
+    let region = if ports.implicit == 465 { section.get("region") } else { None };
+    let host = match (section.get("host"), preset) {
+        (Some(host), _) => host.words().and_then(|name| host_name(host, name)),
+        (None, Some(server)) => preset_host(&server, region),
+        (None, None) if section.get("provider").is_some() => None,
+        (None, None) => section.missing("host", "or name a `provider`: gmail, qq, 163, ses, …"),
+    };
+    let loopback = host.as_deref().is_some_and(is_loopback);
+    let port =
+        section.get("port").and_then(|port| port.count(1..=65_535)).and_then(|port| u16::try_from(port).ok());
+    let mode = match section.get("tls") {
+        Some(value) => value.one_of(&[
+            (ports.starttls_word, TlsMode::StartTls),
+            ("implicit", TlsMode::Implicit),
+            ("none", TlsMode::None),
+        ]),
+        None => Some(match (port, preset) {
+            (None, Some(server)) => server.tls,
+            (Some(port), _) if port == ports.implicit => TlsMode::Implicit,
+            _ if loopback => TlsMode::None,
+            (Some(port), _) if port == ports.starttls => TlsMode::StartTls,
+            _ => ports.silent,
+        }),
+    };
+    let tls = mode.and_then(|mode| tls(section, mode));
+    let auth = section.get("auth").and_then(|auth| self::auth(auth, provider));
+    if let (Some(value), Some(TlsMode::None), false, true) =
+        (section.get("auth"), mode, loopback, host.is_some())
+    {
+        value.wrong::<()>(
+            Diagnostic::error("a password would cross the network in the clear: `tls` is none")
+                .label("needs TLS, except on loopback")
+                .help("write `tls: starttls` or `tls: implicit`"),
+        );
+    }
+    let timeouts = section.get("timeouts").map_or(Some(Timeouts::default()), timeouts);
+    let proxy = section.get("proxy").map(proxy);
+    let tls = tls?;
+    Some(Server {
+        port: port.or(preset.filter(|server| server.tls == tls.mode).map(|server| server.port)).unwrap_or(
+            match tls.mode {
+                TlsMode::StartTls => ports.starttls,
+                TlsMode::Implicit => ports.implicit,
+                TlsMode::None => ports.none,
+            },
+        ),
+        host: host?,
+        provider,
+        tls,
+        auth,
+        timeouts: timeouts?,
+        proxy: proxy.flatten(),
+    })
+}
+
+/// `provider: qq`; YAML reads `163` as a number.
+fn provider(value: Value<'_>) -> Option<&'static preset::Preset> {
+    let name = match &value.node.content {
+        super::tree::Content::Int(number) => number.to_string(),
+        _ => value.words()?,
+    };
+    if let Some(preset) = preset::find(&name) {
+        return Some(preset);
+    }
+    let names = preset::names();
+    let mistake = Diagnostic::error(format!("the provider `{name}` is not known"));
+    value.wrong(match super::section::nearest(&name, &names) {
+        Some(near) => mistake.label(format!("did you mean `{near}`?")),
+        None => mistake.help("give `host` and `port` instead; its help pages say them"),
+    })
+}
+
+fn preset_host(server: &preset::Server, region: Option<Value<'_>>) -> Option<String> {
+    match (server.region, region) {
+        (Some(default), None) => Some(server.host.replace("{region}", default)),
+        (Some(_), Some(value)) => {
+            let region = value.words()?;
+            match region.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-') {
+                true => Some(server.host.replace("{region}", &region)),
+                false => value.wrong(
+                    Diagnostic::error(format!("`{region}` is not a region")).help("for example `eu-west-1`"),
+                ),
+            }
+        }
+        (None, Some(value)) => value.wrong(Diagnostic::error("this provider has no regions")),
+        (None, None) => Some(server.host.to_owned()),
+    }
+}
+
+/// A host name, an internationalised one too, or an IP address.
+fn host_name(value: Value<'_>, name: String) -> Option<String> {
+    let bare = name.trim_start_matches('[').trim_end_matches(']');
+    if bare.parse::<IpAddr>().is_ok() {
+        return Some(bare.to_owned());
+    }
+    if let Some((host, port)) = name.rsplit_once(':') {
+        let help = format!("write `host: {host}` and `port: {port}`");
+        return value.wrong(Diagnostic::error(format!("`{name}` is not a host name")).help(help));
+    }
+    let good = !name.contains(|c: char| c.is_whitespace() || "/@{}<>".contains(c))
+        && idna::domain_to_ascii(&name).is_ok();
+    match good {
+        true => Some(name),
+        false => value.wrong(Diagnostic::error(format!("`{name}` is not a host name"))),
+    }
+}
+
+/// Whether a host is this machine, by its name alone.
+pub(super) fn is_loopback(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn tls(section: &Section<'_>, mode: TlsMode) -> Option<TlsSpec> {
+    let path = |key: &'static str| -> Option<PathBuf> { section.get(key).and_then(|value| value.path()) };
+    let keys = [section.get("client_cert"), section.get("client_key")];
+    let client_cert = match keys {
+        [Some(cert), Some(key)] => cert.path().zip(key.path()),
+        [Some(lonely), None] | [None, Some(lonely)] => {
+            lonely.wrong(Diagnostic::error("a client certificate is `client_cert` and `client_key` together"))
+        }
+        [None, None] => None,
+    };
+    let minimum = section.get("tls_min").and_then(|value| {
+        // `tls_min: 1.3` is a float; it can mean nothing else.
+        match &value.node.content {
+            super::tree::Content::Float(number) if *number == 1.2 => Some(false),
+            super::tree::Content::Float(number) if *number == 1.3 => Some(true),
+            _ => value.one_of(&[("1.2", false), ("1.3", true)]),
+        }
+    });
+    if mode == TlsMode::None {
+        for key in ["ca_file", "client_cert", "client_key", "tls_min"] {
+            if let Some(value) = section.get(key) {
+                value.wrong::<()>(Diagnostic::error(format!("`{key}` means nothing without TLS")));
+            }
+        }
+    }
+    Some(TlsSpec { mode, ca_file: path("ca_file"), client_cert, only_tls13: minimum.unwrap_or(false) })
+}
+
+fn auth(value: Value<'_>, provider: Option<&'static preset::Preset>) -> Option<Auth> {
+    let section = value.section(&AUTH)?;
+    let user = match (section.get("user"), provider.and_then(|preset| preset.user)) {
+        (Some(user), _) => user.words(),
+        (None, Some(user)) => Some(user.to_owned()),
+        (None, None) => section.missing("user", ""),
+    };
+    let (secret, token) = match (section.get("password"), section.get("token")) {
+        (Some(password), None) => (Some(password), false),
+        (None, Some(token)) => (Some(token), true),
+        (Some(_), Some(token)) => {
+            token.wrong::<()>(Diagnostic::error("a login has a `password` or a `token`, not both"));
+            (None, false)
+        }
+        (None, None) => {
+            section.missing::<()>("password", "for example `password: {env: SMTP_PASSWORD}`, or a `token`");
+            (None, false)
+        }
+    };
+    let mechanism = match section.get("mechanism") {
+        None => Some(None),
+        Some(value) if value.as_text() == Some("auto") => Some(None),
+        Some(value) => {
+            let mechanism = value.one_of(MECHANISMS);
+            let oauth = matches!(mechanism, Some(Mechanism::XOAuth2 | Mechanism::OAuthBearer));
+            if mechanism.is_some() && secret.is_some() && oauth != token {
+                let (has, needs) = if oauth { ("password", "token") } else { ("token", "password") };
+                value.wrong::<()>(Diagnostic::error(format!(
+                    "this mechanism takes a `{needs}`, and a `{has}` is given"
+                )));
+            }
+            mechanism.map(Some)
+        }
+    };
+    let credential = secret.and_then(credential);
+    Some(Auth { user: user?, credential: credential?, token, mechanism: mechanism? })
+}
+
+/// The SASL mechanisms by their names, lower case.
+const MECHANISMS: &[(&str, Mechanism)] = &[
+    ("plain", Mechanism::Plain),
+    ("login", Mechanism::Login),
+    ("cram-md5", Mechanism::CramMd5),
+    ("scram-sha-1", Mechanism::ScramSha1),
+    ("scram-sha-256", Mechanism::ScramSha256),
+    ("scram-sha-256-plus", Mechanism::ScramSha256Plus),
+    ("xoauth2", Mechanism::XOAuth2),
+    ("oauthbearer", Mechanism::OAuthBearer),
+];
+
+/// Where a secret comes from. No message here repeats it.
+fn credential(value: Value<'_>) -> Option<Credential> {
+    let name = value.name().to_owned();
+    if let Some(text) = value.as_text() {
+        if text.is_empty() {
+            return value.wrong(Diagnostic::error(format!("`{name}` is empty")));
+        }
+        value.reading.note(
+            Diagnostic::warning(format!("`{name}` stands in the file, for everybody who reads it"))
+                .at(value.place())
+                .help(format!(
+                    "write `{name}: {{env: NAME}}`, `{{file: PATH}}` or `{{command: [pass, show, NAME]}}`"
+                )),
+        );
+        return Some(Credential::Literal(Secret::new(text)));
+    }
+    if !value.is_map() {
+        if value.is_broken() {
+            return None;
+        }
+        return value.wrong(
+            Diagnostic::error(format!("`{name}` takes text or a mapping, not {}", value.node.kind()))
+                .help(format!("`{name}: {{env: NAME}}`, `{{file: PATH}}`, `{{command: [argv]}}`; a literal goes in quotes")),
+        );
+    }
+    let section = value.section(&CREDENTIAL)?;
+    match (section.get("env"), section.get("file"), section.get("command")) {
+        (Some(env), None, None) => {
+            let name = env.words()?;
+            match name.contains(['=', '$', ' ']) {
+                false => Some(Credential::Env(name)),
+                true => env.wrong(
+                    Diagnostic::error(format!("`{name}` is not the name of an environment variable"))
+                        .help("the name alone, without `$`"),
+                ),
+            }
+        }
+        (None, Some(file), None) => {
+            let credential = Credential::File(file.path()?);
+            if let Some(warning) = credential.warning() {
+                value.reading.note(Diagnostic::warning(warning).at(file.place()));
+            }
+            Some(credential)
+        }
+        (None, None, Some(command)) => {
+            if !command.is_list() {
+                return command.wrong(
+                    Diagnostic::error("`command` is a list of words; no shell reads it")
+                        .help("for example `command: [pass, show, mail/news]`"),
+                );
+            }
+            let argv: Vec<String> = command
+                .list()?
+                .iter()
+                .map(|word| word.text().map(|text| text.value))
+                .collect::<Option<_>>()?;
+            match argv.first().is_some_and(|program| !program.is_empty()) {
+                true => Some(Credential::Command(argv)),
+                false => command.wrong(Diagnostic::error("`command` is empty")),
+            }
+        }
+        (None, None, None) if section.has_unknown() => None,
+        _ => value.wrong(Diagnostic::error(format!("`{name}` takes one of `env`, `file`, `command`"))),
+    }
+}
+
+fn timeouts(value: Value<'_>) -> Option<Timeouts> {
+    let section = value.section(&TIMEOUTS)?;
+    let mut timeouts = Timeouts::default();
+    for (key, field) in [
+        ("connect", &mut timeouts.connect),
+        ("greeting", &mut timeouts.greeting),
+        ("command", &mut timeouts.command),
+        ("mail", &mut timeouts.mail),
+        ("rcpt", &mut timeouts.rcpt),
+        ("data", &mut timeouts.data),
+        ("block", &mut timeouts.block),
+        ("end", &mut timeouts.end),
+    ] {
+        if let Some(value) = section.get(key) {
+            match value.duration() {
+                Some(time) if time.is_zero() => {
+                    value.wrong::<()>(Diagnostic::error("a timeout of nothing lets nothing happen"));
+                }
+                Some(time) => *field = time,
+                None => {}
+            }
+        }
+    }
+    Some(timeouts)
+}
+
+/// `socks5://host:port` or `http://host:port`, with `user:password@` before the host if need be.
+fn proxy(value: Value<'_>) -> Option<String> {
+    let url = value.words()?;
+    let good = || {
+        let (scheme, rest) = url.split_once("://")?;
+        let (host, port) =
+            rest.trim_end_matches('/').rsplit_once('@').map_or(rest, |(_, host)| host).rsplit_once(':')?;
+        (matches!(scheme, "socks5" | "socks5h" | "http") && !host.is_empty()).then_some(())?;
+        port.trim_end_matches('/').parse::<u16>().ok()
+    };
+    match good() {
+        Some(_) => Some(url),
+        None => value.wrong(
+            Diagnostic::error("this is not a proxy's address")
+                .help("`socks5://host:port` or `http://host:port`; HTTP proxies must allow CONNECT"),
+        ),
+    }
+}

@@ -1,0 +1,227 @@
+//! `relay:`
+
+use std::time::Duration;
+
+use crate::diagnostic::Diagnostic;
+
+use super::super::section::{Value, percentage};
+use super::super::{Dkim, DomainLimit, Pipelining, RelaySpec, Retry, Unsure};
+use super::*;
+
+/// How many connections are opened when nothing is said.
+const CONNECTIONS: usize = 4;
+
+/// A relay by its name in `postroom.yaml`, or in full.
+pub(in crate::job) fn relay(value: Value<'_>, house: &House<'_>) -> Option<RelaySpec> {
+    relay_within(value, house, 0)
+}
+
+/// `depth` counts fallbacks, which may name each other in a circle.
+fn relay_within(value: Value<'_>, house: &House<'_>, depth: usize) -> Option<RelaySpec> {
+    let value = match value.as_text() {
+        Some(_) => House::shared(value, house.relays, "relay")?,
+        None => value,
+    };
+    let section = value.section(&RELAY)?;
+    let server = server(&section, &SMTP_PORTS, |preset| preset.smtp);
+    let preset = server.as_ref().and_then(|server| server.provider);
+    let count = |key: &'static str, most: u64| section.get(key).map(|value| value.count(1..=most));
+
+    let connections = count("connections", 1000).map(|count| count.map(|count| count as usize));
+    let messages_per_connection = count("messages_per_connection", u32::MAX.into())
+        .map(|count| count.map(|count| u32::try_from(count).unwrap_or(u32::MAX)));
+    let burst = count("burst", 1_000_000).map(|count| count.map(|count| u32::try_from(count).unwrap_or(1)));
+    let rate = section.get("rate").map(|value| value.rate());
+    if let (Some(burst), None) = (section.get("burst"), section.get("rate")) {
+        burst.wrong::<()>(Diagnostic::error("`burst` means nothing without `rate`"));
+    }
+    let limits: Vec<DomainLimit> = section
+        .get("limits")
+        .and_then(|value| value.list())
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(limit)
+        .collect();
+    let retry = section.get("retry").map_or(Some(Retry::default()), retry);
+    let pipelining = section.get("pipelining").map_or(Some(Pipelining::default()), |value| {
+        value.one_of(&[
+            ("auto", Pipelining::Auto),
+            ("off", Pipelining::Off),
+            ("envelope", Pipelining::Envelope),
+            ("message", Pipelining::Message),
+            ("window", Pipelining::Window),
+        ])
+    });
+    let doubt = section.get("doubt").and_then(|value| match value.as_text() {
+        Some("auto") => None,
+        _ => value.count(1..=1_000_000).map(|count| count as usize),
+    });
+    let unsure = section.get("unsure").map_or(Some(Unsure::default()), |value| {
+        value.one_of(&[("hold", Unsure::Hold), ("resend", Unsure::Resend)])
+    });
+    let helo = section.get("helo").and_then(helo);
+    let local_address = section.get("local_address").and_then(|value| {
+        let words = value.words()?;
+        match words.parse() {
+            Ok(address) => Some(address),
+            Err(_) => value.wrong(Diagnostic::error(format!("`{words}` is not an IP address"))),
+        }
+    });
+    let fallback = section.get("fallback").and_then(|value| match depth {
+        0 => relay_within(value, house, 1),
+        _ => None,
+    });
+    let stop_when = section.get("stop_when").and_then(stop_when);
+    let dkim = section.get("dkim").and_then(dkim);
+
+    let server = server?;
+    Some(RelaySpec {
+        host: server.host,
+        port: server.port,
+        provider: server.provider.map(|preset| preset.names[0].to_owned()),
+        tls: server.tls,
+        auth: server.auth,
+        connections: match connections {
+            Some(count) => count?,
+            None => preset.and_then(|preset| preset.connections).unwrap_or(CONNECTIONS),
+        },
+        messages_per_connection: match messages_per_connection {
+            Some(count) => Some(count?),
+            None => preset.and_then(|preset| preset.messages_per_connection),
+        },
+        rate: match rate {
+            Some(rate) => Some(rate?),
+            None => preset.and_then(|preset| preset.rate()),
+        },
+        burst: burst.unwrap_or(Some(1))?,
+        limits,
+        retry: retry?,
+        pipelining: pipelining?,
+        doubt,
+        unsure: unsure?,
+        helo,
+        timeouts: server.timeouts,
+        local_address,
+        proxy: server.proxy,
+        fallback: fallback.map(Box::new),
+        stop_when,
+        dkim,
+    })
+}
+
+fn limit(value: Value<'_>) -> Option<DomainLimit> {
+    let section = value.section(&LIMIT)?;
+    let domains = section.need("domains").map(|value| {
+        value.one_or_more().into_iter().filter_map(|domain| {
+            let name = domain.words()?.to_lowercase();
+            let bare = name.strip_prefix("*.").unwrap_or(&name);
+            match !bare.contains(['@', '*', '/', ' '])
+                && idna::domain_to_ascii(bare).is_ok_and(|name| !name.is_empty())
+            {
+                true => Some(name),
+                false => domain.wrong(
+                    Diagnostic::error(format!("`{name}` is not a domain"))
+                        .help("`gmail.com`, or `*.example.com` for those below it"),
+                ),
+            }
+        })
+    });
+    let domains: Vec<String> = domains?.collect();
+    let rate = section.get("rate").and_then(|value| value.rate());
+    let connections =
+        section.get("connections").and_then(|value| value.count(1..=1000)).map(|count| count as usize);
+    if section.get("rate").is_none() && section.get("connections").is_none() {
+        return section.missing("rate", "a limit has a `rate`, `connections`, or both");
+    }
+    Some(DomainLimit { domains, rate, connections })
+}
+
+fn retry(value: Value<'_>) -> Option<Retry> {
+    let section = value.section(&RETRY)?;
+    let mut retry = Retry::default();
+    for (key, field) in [
+        ("first", &mut retry.first),
+        ("max", &mut retry.max),
+        ("stay", &mut retry.stay),
+        ("give_up", &mut retry.give_up),
+    ] {
+        if let Some(duration) = section.get(key).and_then(|value| value.duration()) {
+            *field = duration;
+        }
+    }
+    if let Some(value) = section.get("factor") {
+        match value.number() {
+            Some(factor) if (1.0..=100.0).contains(&factor) => retry.factor = factor,
+            Some(_) => {
+                value.wrong::<()>(Diagnostic::error("`factor` is from 1 to 100"));
+            }
+            None => {}
+        }
+    }
+    if let (Some(value), true) = (section.get("first"), retry.first < Duration::from_secs(1)) {
+        value.wrong::<()>(
+            Diagnostic::error("a server that defers asks for time: `first` is at least 1s").label("too soon"),
+        );
+    }
+    // A `max` that nobody wrote gives way to a longer `first`.
+    if section.get("max").is_none() {
+        retry.max = retry.max.max(retry.first);
+    } else if let (Some(value), true) = (section.get("max"), retry.max < retry.first) {
+        value.wrong::<()>(Diagnostic::error("`max` is shorter than `first`"));
+    }
+    Some(retry)
+}
+
+/// A host name or an address literal (RFC 5321 §4.1.3): it is written on the wire as it stands.
+fn helo(value: Value<'_>) -> Option<String> {
+    let words = value.words()?;
+    let name = |name: &str| {
+        !name.is_empty()
+            && name.len() <= 255
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+    };
+    let literal = |inner: &str| {
+        let address = inner.strip_prefix("IPv6:").unwrap_or(inner);
+        address.parse::<IpAddr>().is_ok()
+    };
+    let good = match words.strip_prefix('[').and_then(|words| words.strip_suffix(']')) {
+        Some(inner) => literal(inner),
+        None => name(&words),
+    };
+    match good {
+        true => Some(words),
+        false => value.wrong(
+            Diagnostic::error(format!("`{words}` is neither a host name nor an address literal"))
+                .help("for example `helo: mail.example.com` or `helo: \"[192.0.2.1]\"`"),
+        ),
+    }
+}
+
+fn stop_when(value: Value<'_>) -> Option<(f64, u64)> {
+    // `stop_when: 5%` says it shortly.
+    if let Some(fraction) = value.as_text().and_then(percentage) {
+        return Some((fraction, STOP_AFTER));
+    }
+    let section = value.section(&STOP_WHEN)?;
+    let refused = section.need("refused").and_then(|value| value.fraction());
+    let after = section.get("after").map_or(Some(STOP_AFTER), |value| value.count(1..=u64::MAX));
+    Some((refused?, after?))
+}
+
+/// Before so many letters a fraction says little.
+const STOP_AFTER: u64 = 200;
+
+fn dkim(value: Value<'_>) -> Option<Dkim> {
+    let section = value.section(&DKIM)?;
+    let name =
+        |key| section.need(key).and_then(|value| value.words().and_then(|name| host_name(value, name)));
+    let (domain, selector) = (name("domain"), name("selector"));
+    let key = section.need("key").and_then(credential);
+    // An unsigned letter under a domain whose policy wants signatures is lost mail.
+    value.wrong::<()>(
+        Diagnostic::error("letters cannot be signed with DKIM yet")
+            .label("not built into this version")
+            .help("let the relay sign them, and take this out"),
+    );
+    Some(Dkim { domain: domain?, selector: selector?, key: key? })
+}

@@ -1,0 +1,520 @@
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+use crate::diagnostic::{self, Diagnostic, Level};
+use crate::measure::Rate;
+
+/// A project in a folder of its own.
+struct Project(tempfile::TempDir);
+
+impl Project {
+    fn new(files: &[(&str, &str)]) -> Project {
+        let dir = tempfile::tempdir().expect("a folder");
+        for (name, text) in files {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+            std::fs::write(path, text).expect("written");
+        }
+        Project(dir)
+    }
+
+    fn root(&self) -> std::path::PathBuf {
+        self.0.path().canonicalize().expect("there")
+    }
+
+    fn read(&self, job: &str) -> Result<Job, Vec<Diagnostic>> {
+        super::read(Path::new(job), &Environment::fixed(&self.root(), &[]))
+    }
+
+    fn send(&self, job: &str) -> SendJob {
+        match self.read(job) {
+            Ok(Job::Send(job)) => *job,
+            Ok(Job::Archive(_)) => panic!("an archiving job"),
+            Err(mistakes) => panic!("{}", diagnostic::print(&mistakes, false)),
+        }
+    }
+
+    fn archive(&self, job: &str) -> ArchiveJob {
+        match self.read(job) {
+            Ok(Job::Archive(job)) => *job,
+            Ok(Job::Send(_)) => panic!("a sending job"),
+            Err(mistakes) => panic!("{}", diagnostic::print(&mistakes, false)),
+        }
+    }
+}
+
+/// The least of a sending job.
+const LEAST: &str = "kind: send
+name: news
+edition: \"1\"
+from: news@example.com
+recipients: {file: list.csv}
+subject: Hello
+body: {text: letter.txt}
+relay: {host: 127.0.0.1, port: 2525}
+";
+
+#[test]
+fn the_least_is_enough() {
+    let project = Project::new(&[("job.yaml", LEAST)]);
+    let job = project.send("job.yaml");
+    let root = project.root();
+    assert_eq!((&*job.name, &*job.edition.value, job.class), ("news", "1", Class::Bulk));
+    assert_eq!(job.root, root);
+    assert_eq!(job.ledger, LedgerUrl::Sqlite(root.join(".postroom/ledger.db")));
+    assert!(
+        matches!(&job.recipients.source, SourceSpec::File { path, .. } if *path == root.join("list.csv"))
+    );
+    assert_eq!(job.relay.tls.mode, TlsMode::None);
+    assert_eq!((job.relay.port, job.relay.connections, job.relay.burst), (2525, 4, 1));
+    assert!(job.warnings.is_empty());
+}
+
+#[test]
+fn everything_is_read() {
+    let project = Project::new(&[
+        ("postroom.yaml", HOUSE),
+        ("jobs/通知.yaml", EVERYTHING),
+        ("data/context.json", r#"{"年": 2026, "over": 1}"#),
+        ("data/more.yaml", "over: 2\nand: [a]\n"),
+    ]);
+    let root = project.root();
+    let job = project.send("jobs/通知.yaml");
+    assert_eq!(job.root, root);
+    assert_eq!(job.path, root.join("jobs/通知.yaml"));
+    assert_eq!(job.name, "十一月通知");
+    assert_eq!(job.edition.value, "{{ now | date('%G-W%V') }}");
+    assert_eq!(job.timezone.as_deref(), Some("Asia/Shanghai"));
+    assert_eq!(job.class, Class::Personal);
+    assert_eq!(job.from.to_string(), "Postroom News <news@example.com>");
+    assert_eq!(job.reply_to.len(), 1);
+    let recipients = &job.recipients;
+    assert_eq!(recipients.columns["joined"].0, ColumnKind::Date);
+    assert_eq!(recipients.encoding.as_ref().map(|text| &*text.value), Some("gb18030"));
+    assert_eq!(recipients.delimiter, Some(b';'));
+    let to = recipients.to.as_ref().expect("to");
+    assert_eq!(to.name.as_ref().map(|text| &*text.value), Some("{{ 姓名 }}"));
+    assert_eq!(to.address.value, "{{ 邮箱 }}");
+    assert!(matches!(&recipients.cc, MailboxTemplates::Each(each) if each.len() == 1));
+    assert!(matches!(&recipients.bcc, MailboxTemplates::Split { split, .. } if split == ";"));
+    assert_eq!(recipients.filter.as_ref().map(|text| &*text.value), Some("active and plan != \"free\""));
+    assert_eq!(recipients.suppress[0].0, root.join("lists/unsubscribed.csv"));
+    assert_eq!((recipients.max_bad, recipients.dedupe), (MaxBad::Fraction(0.01), Dedupe::First));
+    assert!(
+        matches!(&job.body.text, Some(TemplateSource::Inline(text)) if text.value == "Hello\n{{ name }}\n")
+    );
+    assert!(matches!(&job.body.html, Some(TemplateSource::File(text)) if text.value == "newsletter.html"));
+    assert_eq!(job.attachments.len(), 2);
+    assert_eq!(job.attachments[0].files.value, "reports/{{ region }}/*.pdf");
+    assert_eq!((job.attachments[0].expect, job.attachments[1].expect), ((1, usize::MAX), (0, 2)));
+    assert!(job.attachments[1].shared && job.attachments[1].when.is_some());
+    assert_eq!((&*job.images[0].cid, &*job.images[0].file.value), ("logo", "images/logo.png"));
+    let names: Vec<&str> = job.headers.iter().map(|(name, _)| &**name).collect();
+    assert_eq!(names, ["X-House", "X-Campaign"]);
+    assert!(job.unsubscribe.as_ref().is_some_and(|unsubscribe| unsubscribe.one_click));
+    assert_eq!(
+        serde_json::Value::Object(job.vars.clone()),
+        serde_json::json!({"year": 2026, "年": 2026, "over": 3, "and": ["a"], "house": true})
+    );
+    assert_eq!(job.ledger, LedgerUrl::Sqlite(root.join("letters.db")));
+    assert_eq!(job.keep, Some(root.join("sent")));
+    assert!(job.notify.as_ref().is_some_and(|notify| notify.when == NotifyWhen::Trouble));
+
+    let relay = &job.relay;
+    assert_eq!((&*relay.host, relay.port, relay.tls.mode), ("smtp.example.com", 587, TlsMode::StartTls));
+    assert_eq!(relay.rate, Some(Rate { count: 14, per: Duration::from_secs(1) }));
+    assert_eq!((relay.connections, relay.messages_per_connection, relay.burst), (8, Some(500), 3));
+    assert_eq!((relay.pipelining, relay.doubt, relay.unsure), (Pipelining::Window, Some(64), Unsure::Resend));
+    assert_eq!(relay.limits[0].domains, ["gmail.com", "*.example.org"]);
+    assert_eq!(relay.retry.give_up, Duration::from_secs(86_400));
+    assert_eq!(relay.stop_when, Some((0.05, 200)));
+    assert_eq!(relay.timeouts.end, Duration::from_secs(60));
+    assert!(relay.tls.only_tls13 && relay.tls.client_cert.is_some());
+    assert_eq!(relay.tls.ca_file, Some(root.join("keys/ca.pem")));
+    let auth = relay.auth.as_ref().expect("auth");
+    assert!(matches!(&auth.credential, Credential::Env(name) if name == "SMTP_PASSWORD"));
+    assert_eq!(auth.mechanism, Some(Mechanism::ScramSha256));
+    let fallback = relay.fallback.as_ref().expect("a fallback");
+    assert_eq!((&*fallback.host, fallback.tls.mode), ("backup.example.com", TlsMode::Implicit));
+    assert!(job.warnings.is_empty(), "{}", diagnostic::print(&job.warnings, false));
+}
+
+const HOUSE: &str = "
+timezone: Asia/Shanghai
+ledger: sqlite:letters.db
+defaults:
+  headers: {X-House: yes it is, X-Campaign: none}
+  vars: {house: true, over: 0}
+  relay: main
+relays:
+  main:
+    host: smtp.example.com
+    tls: starttls
+    auth: {user: news@example.com, password: {env: SMTP_PASSWORD}, mechanism: scram-sha-256}
+    connections: 8
+    messages_per_connection: 500
+    rate: 14/s
+    burst: 3
+    limits: [{domains: [gmail.com, '*.example.org'], rate: 5/s, connections: 2}]
+    retry: {first: 1m, factor: 2, max: 1h, stay: 15m, give_up: 24h}
+    pipelining: window
+    doubt: 64
+    unsure: resend
+    helo: mail.example.com
+    timeouts: {end: 60s}
+    local_address: 192.0.2.1
+    proxy: socks5://127.0.0.1:1080
+    ca_file: keys/ca.pem
+    client_cert: keys/me.pem
+    client_key: keys/me.key
+    tls_min: 1.3
+    fallback: {host: backup.example.com, port: 465}
+    stop_when: {refused: 5%}
+mailboxes:
+  support: {host: pop.example.com, tls: implicit, auth: {user: support@example.com, password: {command: [pass, mail/support]}}}
+";
+
+const EVERYTHING: &str = r#"# yaml-language-server: $schema=../job.schema.json
+kind: send
+name: 十一月通知
+edition: "{{ now | date('%G-W%V') }}"
+class: personal
+from: Postroom News <news@example.com>
+return_path: bounces@example.com
+reply_to: editor@example.com
+recipients:
+  file: data/subscribers.csv
+  format: csv
+  encoding: gb18030
+  delimiter: ";"
+  columns: {active: bool, balance: number, joined: date, 年龄: int}
+  key: "{{ email }}"
+  to: "{{ 姓名 }} <{{ 邮箱 }}>"
+  cc: ["{{ manager }}"]
+  bcc: {each: "{{ copies }}", split: ";"}
+  where: active and plan != "free"
+  suppress: [lists/unsubscribed.csv]
+  max_bad: 1%
+  dedupe: first
+subject: "{{ name }}, your November digest"
+body:
+  html: newsletter.html
+  text:
+    inline: |
+      Hello
+      {{ name }}
+attachments:
+  - reports/{{ region }}/*.pdf
+  - {files: legal/terms.pdf, as: "Terms {{ year }}.pdf", when: country == "DE", expect: 0..2, shared: true, type: application/pdf}
+images: {logo: images/logo.png}
+headers: {X-Campaign: november}
+unsubscribe: {url: "https://example.com/u/{{ token }}", mailto: "leave+{{ token }}@example.com", one_click: true}
+list_id: news.example.com
+feedback_id: november:news
+vars: {year: 2026, over: 3}
+vars_file: [data/context.json, data/more.yaml]
+keep: sent
+notify: {to: [boss@example.com], when: trouble}
+"#;
+
+#[test]
+fn archiving_jobs_are_read() {
+    let project = Project::new(&[
+        ("postroom.yaml", HOUSE),
+        (
+            "a.yaml",
+            "kind: archive\nname: support-inbox\nmailbox: {host: pop.example.com, tls: implicit, auth: {user: s@example.com, \
+             password: {command: [pass, mail/support]}}}\nstore: archive/support\nlayout: dated\ndelete: never\n",
+        ),
+        (
+            "b.yaml",
+            "kind: archive\nname: b\nmailboxes: [support, {provider: gmail, auth: {user: a@gmail.com, password: {env: P}}}]\n\
+             store: /var/mail/b\nlayout: maildir\ndelete: {after: 30d, keep_newest: 500, max_fraction: 20%}\n",
+        ),
+        (
+            "c.yaml",
+            "kind: archive\nname: bench\nmailbox:\n  host: 127.0.0.1\n  port: 11110\n  tls: none\n  auth: {user: u, password: {env: P}}\n\
+             store: /tmp/x\ndelete: never\n",
+        ),
+    ]);
+    let a = project.archive("a.yaml");
+    assert_eq!(a.store, project.root().join("archive/support"));
+    assert_eq!((a.mailboxes[0].port, a.layout, a.delete), (995, Layout::Dated, Deletion::Never));
+    let b = project.archive("b.yaml");
+    assert_eq!((&*b.mailboxes[0].host, &*b.mailboxes[1].host), ("pop.example.com", "pop.gmail.com"));
+    assert_eq!(b.mailboxes[1].auth.user, "recent:a@gmail.com");
+    let after = Duration::from_secs(30 * 86_400);
+    assert_eq!(b.delete, Deletion::After { after, keep_newest: 500, max_fraction: 0.2 });
+    let c = project.archive("c.yaml");
+    assert_eq!((c.mailboxes[0].port, c.mailboxes[0].tls.mode), (11110, TlsMode::None));
+}
+
+#[test]
+fn tls_begins_as_the_port_says() {
+    for (relay, port, mode) in [
+        ("{host: mail.example.com}", 587, TlsMode::StartTls),
+        ("{host: mail.example.com, port: 465}", 465, TlsMode::Implicit),
+        ("{host: mail.example.com, port: 25}", 25, TlsMode::StartTls),
+        ("{host: mail.example.com, port: 2525}", 2525, TlsMode::StartTls),
+        ("{host: mail.example.com, tls: implicit}", 465, TlsMode::Implicit),
+        ("{host: mail.example.com, tls: none}", 25, TlsMode::None),
+        ("{host: localhost}", 25, TlsMode::None),
+        ("{host: \"::1\", port: 2525}", 2525, TlsMode::None),
+        ("{host: 127.0.0.1, port: 2525, tls: starttls}", 2525, TlsMode::StartTls),
+        ("{host: 127.0.0.1, port: 465}", 465, TlsMode::Implicit),
+        ("{provider: qq}", 465, TlsMode::Implicit),
+        ("{provider: 163}", 465, TlsMode::Implicit),
+        ("{provider: ses, region: eu-west-1}", 587, TlsMode::StartTls),
+        ("{provider: gmail, tls: implicit}", 465, TlsMode::Implicit),
+        ("{provider: gmail, port: 465}", 465, TlsMode::Implicit),
+    ] {
+        let text = LEAST.replace("{host: 127.0.0.1, port: 2525}", relay);
+        let read = Project::new(&[("job.yaml", &text)]).send("job.yaml").relay;
+        assert_eq!((read.port, read.tls.mode), (port, mode), "{relay}");
+    }
+}
+
+#[test]
+fn the_root_is_the_nearest_folder_with_a_house() {
+    let project = Project::new(&[
+        ("postroom.yaml", ""),
+        ("a/b/job.yaml", LEAST),
+        ("a/c/postroom.yaml", "# x\n"),
+        ("a/c/d/job.yaml", LEAST),
+    ]);
+    let root = project.root();
+    assert_eq!(project.send("a/b/job.yaml").root, root);
+    assert_eq!(project.send("a/c/d/job.yaml").root, root.join("a/c"));
+    assert!(project.read("postroom.yaml").is_err());
+    let ledger = shared_ledger(&Environment::fixed(&root.join("a/b"), &[])).expect("a ledger");
+    assert_eq!(ledger, LedgerUrl::Sqlite(root.join(".postroom/ledger.db")));
+}
+
+#[test]
+fn a_missing_file_is_told_apart() {
+    let project = Project::new(&[]);
+    let mistakes = project.read("none.yaml").expect_err("no file");
+    assert_eq!(mistakes[0].exit, crate::exit::Exit::NoInput);
+}
+
+/// Replaces a line of the least job, or adds one.
+fn with(key: &str, line: &str) -> String {
+    let mut found = false;
+    let mut text: String = LEAST
+        .lines()
+        .map(|old| match old.split(':').next() == Some(key) {
+            true => {
+                found = true;
+                format!("{line}\n")
+            }
+            false => format!("{old}\n"),
+        })
+        .collect();
+    if !found {
+        text.push_str(line);
+        text.push('\n');
+    }
+    text
+}
+
+#[test]
+fn mistakes_have_a_place_and_a_remedy() {
+    // What is replaced, by what; the words under the mark; what is said about them.
+    for (key, line, marked, said) in [
+        ("subjekt", "subjekt: x", "subjekt", "did you mean `subject`?"),
+        ("to", "to: a@b.c", "to", "it belongs under `recipients`"),
+        ("schedule", "schedule: daily", "schedule", "call `postroom run` from cron"),
+        ("kind", "kind: sent", "sent", "did you mean `send`?"),
+        ("kind", "", "name", "the key `kind` is missing"),
+        ("from", "", "kind", "the key `from` is missing"),
+        ("name", "name: [a]", "[a]", "`name` takes text, not a list"),
+        ("name", "name: a/b", "a/b", "no slash"),
+        ("subject", "subject:", "subject", "`subject` has no value"),
+        ("subject", "subject: ~", "~", "`subject` has no value"),
+        ("subject", "subject: \"a\\nb\"", "\"a\\nb\"", "holds a line break"),
+        ("edition", "edition: 1.10", "1.10", "write \"1.10\""),
+        ("edition", "edition: 2026", "2026", "write \"2026\""),
+        ("subject", "subject: {{ name }}", "{ name }", "put the whole value in quotes"),
+        ("subject", "subject: {{ name }}, hello", "{{ name }}, hello", "begins with `{{`"),
+        ("attachments", "attachments: [*.pdf]", "*.pdf", "begins with `*` is an alias"),
+        ("attachments", "attachments: *pdf", "*pdf", "begins with `*` is an alias"),
+        ("attachments", "attachments:\n  - *.pdf", "*.pdf", "begins with `*` is an alias"),
+        ("subject", "subject: Re: hello", "Re: hello", "begins a mapping in YAML"),
+        ("subject", "subject: @home", "@home", "cannot begin with this sign"),
+        ("subject", "subject: \"open", "\"", "this quotation mark is not closed"),
+        ("body", "body: {text: x", "{", "this `{` is not closed"),
+        ("subject", "subject: !x y", "y", "is a tag in YAML"),
+        ("subject", "sbject: y", "sbject", "did you mean `subject`?"),
+        ("body", "body:\n\ttext: x", "\t", "indented with spaces"),
+        ("name2", "name: other", "name", "stands here twice"),
+        ("name2", "---\nkind: send", "---", "more than one document"),
+        ("from", "from: news@@example.com", "news@@example.com", "is not a mailbox"),
+        ("from", "from: '{{ a }} <x@y.z>'", "'{{ a }} <x@y.z>'", "the same for everyone"),
+        ("class", "class: bulky", "bulky", "did you mean `bulk`?"),
+        ("timezone", "timezone: Mars/Olympus", "Mars/Olympus", "is not known"),
+        ("ledger", "ledger: postgres://x", "postgres://x", "not built into this version"),
+        ("ledger", "ledger: x.db", "x.db", "write `sqlite:"),
+        ("headers", "headers: {Subject: x}", "Subject", "it is the key `subject`"),
+        ("headers", "headers: {'X Y': x}", "'X Y'", "is not a header's name"),
+        ("unsubscribe", "unsubscribe: {mailto: a@b.c, one_click: true}", "true", "needs an https `url`"),
+        ("vars", "vars: [a]", "[a]", "`vars` takes a mapping, not a list"),
+        ("vars_file", "vars_file: none.json", "none.json", "there is no file none.json"),
+        ("images", "images: {标志: x.png}", "标志", "is not a content-id"),
+        ("body", "body: {}", "body", "the key `html` is missing"),
+        ("body", "body: letter.html", "letter.html", "`body` is a mapping"),
+        ("body", "body: {text: '{{ x }}'}", "'{{ x }}'", "{inline: …}"),
+        ("attachments", "attachments: [{files: a, expect: 3..1}]", "3..1", "`expect` cannot be"),
+        ("attachments", "attachments: [{as: a}]", "attachments", "the key `files` is missing"),
+        ("recipients", "recipients: {file: a, list: []}", "[]", "from one place"),
+        ("recipients", "recipients: {sql: {query: x}}", "{query: x}", "cannot come from SQL yet"),
+        ("recipients", "recipients: {file: a, to: 'x <{{ e }}'}", "'x <{{ e }}'", "does not end with `>`"),
+        ("recipients", "recipients: {file: a, to: nobody}", "nobody", "is not an address"),
+        ("recipients", "recipients: {file: a, to: [x@y.z]}", "[x@y.z]", "one mailbox"),
+        ("recipients", "recipients: {file: a, where: '{{ active }}'}", "'{{ active }}'", "no braces"),
+        ("recipients", "recipients: {file: a, columns: {x: integer}}", "integer", "did you mean `int`?"),
+        ("recipients", "recipients: {file: a, encoding: gbq}", "gbq", "is not known"),
+        ("recipients", "recipients: {file: a, max_bad: 120%}", "120%", "`max_bad` cannot be"),
+        ("recipients", "recipients: {list: [ada@example.org]}", "ada@example.org", "is a mapping"),
+        ("relay", "relay: main", "main", "there is no relay `main`"),
+        ("relay", "relay: {host: a.b, prot: 25}", "prot", "did you mean `port`?"),
+        ("relay", "relay: {host: a.b, port: 0}", "0", "from 1 to 65535"),
+        ("relay", "relay: {host: 'a.b:25'}", "'a.b:25'", "`port: 25`"),
+        ("relay", "relay: {provider: gmial}", "gmial", "did you mean `gmail`?"),
+        ("relay", "relay: {port: 25}", "relay", "the key `host` is missing"),
+        ("relay", "relay: {host: a.b, tls: yes}", "yes", "one of `starttls`"),
+        (
+            "relay",
+            "relay: {host: a.b, tls: none, auth: {user: u, password: {env: P}}}",
+            "{user: u, password: {env: P}}",
+            "in the clear",
+        ),
+        ("relay", "relay: {host: a.b, auth: {user: u}}", "auth", "the key `password` is missing"),
+        (
+            "relay",
+            "relay: {host: a.b, auth: {user: u, password: {command: pass}}}",
+            "pass",
+            "a list of words",
+        ),
+        ("relay", "relay: {host: a.b, auth: {user: u, password: {env: $P}}}", "$P", "without `$`"),
+        (
+            "relay",
+            "relay: {host: a.b, auth: {user: u, token: {env: T}, mechanism: plain}}",
+            "plain",
+            "takes a `password`",
+        ),
+        ("relay", "relay: {host: a.b, rate: 14}", "14", "for example `14/s`"),
+        ("relay", "relay: {host: a.b, retry: {first: 10}}", "10", "a duration with its unit"),
+        ("relay", "relay: {host: a.b, retry: {first: soon}}", "soon", "is not a duration"),
+        ("relay", "relay: {host: a.b, proxy: 'ftp://x:1'}", "'ftp://x:1'", "not a proxy's address"),
+        ("relay", "relay: {host: a.b, helo: 'a b'}", "'a b'", "neither a host name"),
+        ("relay", "relay: {host: a.b, limits: [{domains: a@b}]}", "a@b", "is not a domain"),
+        ("relay", "relay: {host: a.b, connections: many}", "many", "takes a whole number, not text"),
+        ("relay", "relay: {host: a.b, ca_file: x, tls: none}", "x", "means nothing without TLS"),
+        (
+            "relay",
+            "relay: {host: a.b, dkim: {domain: a.b, selector: s, key: {file: k.pem}}}",
+            "",
+            "cannot be signed",
+        ),
+    ] {
+        let text = with(key, line);
+        let mistakes = match Project::new(&[("job.yaml", &text)]).read("job.yaml") {
+            Ok(_) => panic!("{line}: no mistake found"),
+            Err(mistakes) => mistakes,
+        };
+        let printed = diagnostic::print(&mistakes, false);
+        assert!(printed.contains(said), "{line}: {printed}");
+        let words = mistakes.iter().any(|mistake| {
+            mistake.place.as_ref().is_some_and(|place| place.source[place.span.clone()].contains(marked))
+        });
+        assert!(words, "{line}: not marked: {marked}\n{printed}");
+    }
+}
+
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let text = "kind: send
+name: 通知
+edtion: 2026-11
+from: news@example
+recipients:
+  file: 名单.csv
+  to: \"{{ 姓名 }} <{{ 邮箱 }}\"
+  columns: {生日: 日期}
+subject:
+body: {html: 1}
+relay:
+  host: smtp.example.com
+  tls: startls
+  conections: 8
+";
+    let mistakes = Project::new(&[("jobs/通知.yaml", text)]).read("jobs/通知.yaml").expect_err("mistakes");
+    golden("tests/golden/job-mistakes.txt", &diagnostic::print(&mistakes, false));
+}
+
+#[test]
+fn each_mistake_of_yaml_stands_alone() {
+    let mut printed = String::new();
+    for text in [
+        "kind: send\nsubject: {{ 姓名 }}，您好\n",
+        "kind: send\nattachments: [*.pdf]\n",
+        "kind: send\nsubject: 回复: 您好 和 Re: x\n",
+        "kind: send\nbody:\n\thtml: x\n",
+        "kind: send\nsubject: \"没有结束\nfrom: x\n",
+        "kind: send\nattachments: [a, b\nfrom: x\n",
+    ] {
+        let mistakes = Project::new(&[("job.yaml", text)]).read("job.yaml").expect_err("no YAML");
+        assert_eq!(mistakes.len(), 1);
+        printed.push_str(&diagnostic::print(&mistakes, false));
+        printed.push('\n');
+    }
+    golden("tests/golden/job-syntax.txt", &printed);
+}
+
+/// Compares with a file that a person can open; `UPDATE_GOLDEN=1` rewrites it.
+fn golden(path: &str, found: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+        std::fs::write(&path, found).expect("written");
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(found, expected, "{}", path.display());
+}
+
+#[test]
+fn secrets_are_not_shown_with_the_mistakes_around_them() {
+    for text in [
+        with("relay", "relay: {host: a.b, auth: {user: u, password: hunter2, mechnism: x}}"),
+        with(
+            "relay",
+            "relay: {host: a.b, auth: {user: u, password: {env: P, hunter2: x}, token: hunter2, mechnism: x}}",
+        ),
+        with("relay", "relay: {host: a.b, auth: {user: u, password: [hunter2], mechnism: x}}"),
+        with(
+            "relay",
+            "relay:\n  host: a.b\n  auth:\n    user: u\n    password: |\n      hunter2\n    mechnism: x\n    password: hunter2",
+        ),
+        with("relay", "relay: {host: a.b, proxy: 'ftp://me:hunter2@x:1'}"),
+        with("relay", "relay: {host: a.b, auth: {user: u, password: hunter2, mechanism: [}}"),
+        with("relay", "relay: {host: a.b, auth: {user: u, Password: 'hunter2}}"),
+        with("relay", "relay: {host: a.b, auth: {user: u, password: &hunter2 hunter2, mechanism: x}}"),
+        with("relay", "relay: {host: a.b, auth: {user: u, password: !hunter2 hunter2, mechanism: x}}"),
+    ] {
+        let mistakes = Project::new(&[("job.yaml", &text)]).read("job.yaml").expect_err("mistakes");
+        let printed = diagnostic::print(&mistakes, false);
+        let anchors = printed.replace("{env: P, hunter2: x}", "");
+        assert!(!anchors.contains("hunter2") || text.contains("hunter2: x"), "{text}\n{printed}");
+    }
+}
+
+#[test]
+fn a_literal_password_is_a_warning() {
+    let text = with("relay", "relay: {host: a.b, auth: {user: u, password: hunter2}}");
+    let job = Project::new(&[("job.yaml", &text)]).send("job.yaml");
+    assert_eq!(job.warnings.len(), 1);
+    assert_eq!(job.warnings[0].level, Level::Warning);
+    assert!(!diagnostic::print(&job.warnings, true).contains("hunter2"));
+    assert!(!format!("{job:?}").contains("hunter2"));
+}
