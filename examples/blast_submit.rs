@@ -144,6 +144,7 @@ fn relay(to: &str, options: &BTreeMap<String, String>) -> RelaySpec {
         auth: option("auth").and_then(|auth| auth.split_once(':')).map(|(user, password)| Auth {
             user: user.to_owned(),
             credential: Credential::Literal(Secret::new(password)),
+            token: false,
             mechanism: None,
         }),
         connections: option("connections").map_or(1, |value| value.parse().expect("a number")),
@@ -176,6 +177,7 @@ fn relay(to: &str, options: &BTreeMap<String, String>) -> RelaySpec {
         proxy: option("proxy").map(str::to_owned),
         fallback: None,
         stop_when: None,
+        dkim: None,
     }
 }
 

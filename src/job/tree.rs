@@ -770,7 +770,7 @@ mod tests {
 
     fn parse(text: &str) -> (Document, Vec<Diagnostic>) {
         Document::parse(Path::new("job.yaml"), text)
-            .unwrap_or_else(|mistake| panic!("{text:?}: {}", crate::diagnostic::print(&[mistake], false)))
+            .unwrap_or_else(|mistake| panic!("{text:?}: {}", crate::diagnostic::print(&[*mistake], false)))
     }
 
     /// Every scalar of the tree as its source words.
