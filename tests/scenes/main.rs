@@ -8,5 +8,7 @@ mod scene;
 
 mod bad_input;
 mod editions;
+mod kills;
+mod order;
 mod samples;
 mod sandbox;

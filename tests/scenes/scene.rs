@@ -324,3 +324,39 @@ pub fn letters_in(folder: &Path) -> Vec<PathBuf> {
     found.sort();
     found
 }
+
+/// What the ledger says became of each address, by `report`.
+pub fn ledger_says(scene: &Scene) -> BTreeMap<String, String> {
+    let run = scene.run("report job.yaml --format csv");
+    let mut reader = csv::Reader::from_reader(run.stdout.as_bytes());
+    let headers = reader.headers().expect("a header line").clone();
+    let column = |name: &str| {
+        let found = headers.iter().position(|header| header == name);
+        found.unwrap_or_else(|| panic!("report has no column {name}: {headers:?}\n{}", run.stderr))
+    };
+    let (address, outcome) = (column("address"), column("outcome"));
+    reader
+        .records()
+        .map(|record| {
+            let record = record.expect("a line of the report");
+            (record[address].to_owned(), record[outcome].to_owned())
+        })
+        .collect()
+}
+
+/// Whether the tests that take long are wanted too: `tests/run --long`.
+pub fn long() -> bool {
+    std::env::var_os("POSTROOM_TESTS_LONG").is_some()
+}
+
+/// Whether a program that a test judges with is here. In CI nothing is left out; elsewhere the test
+/// says loudly that it is.
+pub fn available(program: &str, argument: &str) -> bool {
+    let here = Command::new(program).arg(argument).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if here.is_ok_and(|status| status.success()) {
+        return true;
+    }
+    assert!(std::env::var_os("CI").is_none(), "{program} is needed");
+    eprintln!("LEFT OUT: {program} is not here");
+    false
+}

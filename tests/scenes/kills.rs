@@ -1,0 +1,254 @@
+//! Nobody twice, nobody forgotten: a run is killed at random moments and at every named point, run
+//! again until it is done, and the relay's log (a process that outlives them all) is compared
+//! with what the ledger says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Read;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use postroom::failpoint;
+
+use crate::scene::{Scene, finish, ledger_says, long, numbered};
+
+/// The most letters that one death may leave unsure, as the job says it.
+const DOUBT: usize = 24;
+
+fn job(level: &str) -> String {
+    format!(
+        r#"
+kind: send
+name: short
+edition: "1"
+from: Post Room <news@example.com>
+recipients: {{file: list.csv}}
+subject: "Hello {{{{ name }}}}"
+body: {{text: {{inline: "Dear {{{{ name }}}},\nall is well.\n"}}}}
+relay:
+  host: 127.0.0.1
+  port: @PORT@
+  tls: none
+  connections: 3
+  pipelining: {level}
+  doubt: {DOUBT}
+  retry: {{first: 100ms, factor: 1, max: 100ms, stay: 120s}}
+  timeouts: {{end: 3s, command: 3s, mail: 3s, rcpt: 3s, data: 3s, greeting: 3s}}
+"#
+    )
+}
+
+/// Numbers that differ from run to run, and are said, so that a failure can be told apart.
+struct Chance(u64);
+
+impl Chance {
+    fn new() -> Chance {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970");
+        let seed = std::env::var("SEED").ok().and_then(|text| text.parse().ok());
+        let seed = seed.unwrap_or(now.as_nanos() as u64);
+        eprintln!("SEED={seed}");
+        Chance(seed)
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % end.max(1)
+    }
+}
+
+/// Counts the lines of a growing file.
+struct Lines {
+    path: PathBuf,
+    file: Option<File>,
+    count: usize,
+}
+
+impl Lines {
+    fn of(path: PathBuf) -> Lines {
+        Lines { path, file: None, count: 0 }
+    }
+
+    fn now(&mut self) -> usize {
+        if self.file.is_none() {
+            self.file = File::open(&self.path).ok();
+        }
+        if let Some(file) = &mut self.file {
+            let mut more = Vec::new();
+            file.read_to_end(&mut more).expect("the log can be read");
+            self.count += more.iter().filter(|byte| **byte == b'\n').count();
+        }
+        self.count
+    }
+}
+
+/// Runs until nothing is left to do; says how the last run ended.
+fn until_done(scene: &Scene) -> i32 {
+    for _ in 0..10 {
+        let run = scene.send();
+        match run.code {
+            Some(75) => {}
+            Some(code @ (0 | 1)) => return code,
+            other => panic!("a run ends with {other:?}:\n{}", run.stderr),
+        }
+    }
+    panic!("ten runs are not enough");
+}
+
+/// Compares the relay's log with the ledger. `deaths` are kills and cut connections.
+fn compare(scene: &Scene, letters: usize, deaths: usize) {
+    let received = scene.its_relay().received();
+    let outcomes = ledger_says(scene);
+    let twice: Vec<_> = received.iter().filter(|(_, count)| **count > 1).collect();
+    assert!(twice.is_empty(), "mailed twice: {twice:?}");
+    let everyone: BTreeSet<String> = (0..letters).map(|n| format!("u{n}@example.org")).collect();
+    let known: BTreeSet<String> = outcomes.keys().cloned().collect();
+    assert_eq!(known, everyone, "the ledger knows everyone, and nobody else");
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for (address, outcome) in &outcomes {
+        *counts.entry(outcome.as_str()).or_insert(0) += 1;
+        let arrived = received.contains_key(address);
+        match outcome.as_str() {
+            "accepted" => assert!(arrived, "{address} is accepted and never arrived"),
+            "unsure" => {}
+            "refused" | "failed" => assert!(!arrived, "{address} is {outcome} and has arrived"),
+            other => panic!("{address} is {other} at the end"),
+        }
+    }
+    let unsure = counts.get("unsure").copied().unwrap_or(0);
+    assert!(unsure <= deaths * DOUBT, "{unsure} unsure after {deaths} deaths");
+    let named = scene.run("report job.yaml --outcome unsure --format csv");
+    let named = named.stdout.lines().filter(|line| line.contains("@example.org")).count();
+    assert_eq!(named, unsure, "each unsure recipient is named");
+    eprintln!("{letters} letters, {deaths} deaths: {counts:?}");
+}
+
+/// Kills so many runs, each when the relay has accepted a random number more, then runs to the end.
+fn killed(level: &str, letters: usize, kills: usize, faults: &[&str]) {
+    let mut chance = Chance::new();
+    let mut arguments: Vec<&str> = vec!["--seed", "7"];
+    for fault in faults {
+        arguments.extend(["--fault", fault]);
+    }
+    let scene = Scene::new().relay(arguments).job(&job(level)).recipients(&numbered(letters));
+    let mut moments: Vec<u64> = (0..kills).map(|_| chance.below(letters as u64 * 95 / 100)).collect();
+    moments.sort_unstable();
+    let mut log = Lines::of(scene.path("relay/log.jsonl"));
+    let mut done = 0;
+    for moment in moments {
+        let mut child = scene.command(["run", "--yes", "--quiet", "job.yaml"]).spawn().expect("it starts");
+        let started = Instant::now();
+        while (log.now() as u64) < moment && started.elapsed() < Duration::from_secs(120) {
+            if child.try_wait().expect("a child can be waited for").is_some() {
+                break;
+            }
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        // Not only just behind an acceptance: anywhere, while it starts and recovers too.
+        std::thread::sleep(Duration::from_micros(chance.below(30_000)));
+        if child.try_wait().expect("a child can be waited for").is_none() {
+            child.kill().expect("a child can be killed");
+            done += 1;
+        }
+        finish(child, "run, killed");
+    }
+    assert!(done * 2 > kills, "only {done} of {kills} runs lived long enough to be killed");
+    until_done(&scene);
+    let cuts = scene.its_relay().events("fault").iter().filter(|line| cuts(&line["rule"])).count();
+    compare(&scene, letters, done + cuts);
+}
+
+/// Whether a rule closes connections without an answer.
+fn cuts(rule: &serde_json::Value) -> bool {
+    let rule = rule.as_str().expect("a rule is a text");
+    ["drop", "reset", "hang"].iter().any(|word| rule.ends_with(word))
+}
+
+#[test]
+fn twenty_kills_without_pipelining() {
+    killed("off", 20_000, 20, &[]);
+}
+
+#[test]
+fn twenty_kills_with_envelopes_in_flight() {
+    killed("envelope", 20_000, 20, &[]);
+}
+
+#[test]
+fn twenty_kills_with_messages_in_flight() {
+    killed("message", 20_000, 20, &[]);
+}
+
+#[test]
+fn twenty_kills_with_a_window_in_flight() {
+    killed("window", 20_000, 20, &[]);
+}
+
+/// What a bad day at the relay looks like.
+const BAD_DAY: &[&str] = &[
+    "rcpt chance=0.01 reply 450 4.2.1 later",
+    "mail chance=0.002 reply 451 4.3.0 try again",
+    "rcpt if=u77*@* reply 550 5.1.1 no such user",
+    "end chance=0.002 reply 451 4.3.0 try again",
+    "commit chance=0.001 drop",
+    "end chance=0.001 reset",
+    "mail chance=0.0005 close 421 4.3.2 shutting down",
+    "body at=40 chance=0.0005 drop",
+];
+
+#[test]
+fn kills_on_a_bad_day() {
+    for level in ["off", "envelope", "message", "window"] {
+        killed(level, 3_000, 5, BAD_DAY);
+    }
+}
+
+/// A thousand kills over a hundred thousand letters: `tests/run --long`.
+#[test]
+fn a_thousand_kills() {
+    if !long() {
+        return;
+    }
+    for (level, faults) in
+        [("off", &[][..]), ("envelope", BAD_DAY), ("message", BAD_DAY), ("window", BAD_DAY)]
+    {
+        for _ in 0..5 {
+            killed(level, 20_000, 50, faults);
+        }
+    }
+}
+
+#[test]
+fn every_fail_point_once() {
+    const LETTERS: usize = 300;
+    for level in ["envelope", "window"] {
+        for point in failpoint::LEDGER {
+            for nth in [1, 2] {
+                let scene =
+                    Scene::new().relay([] as [&str; 0]).job(&job(level)).recipients(&numbered(LETTERS));
+                let mut deaths = 0;
+                if point.contains("recover") {
+                    // There is something to recover only after a death with a mark set.
+                    let mut command = scene.command(["run", "--yes", "job.yaml"]);
+                    command.env(failpoint::VARIABLE, "ledger.mark.after");
+                    let run = finish(command.spawn().expect("it starts"), "run");
+                    assert_eq!(run.code, None, "ledger.mark.after is reached: {}", run.stderr);
+                    deaths += 1;
+                }
+                let mut command = scene.command(["run", "--yes", "job.yaml"]);
+                command.env(failpoint::VARIABLE, format!("{point}:{nth}"));
+                let run = finish(command.spawn().expect("it starts"), "run");
+                match (run.code, nth) {
+                    (None, _) => deaths += 1,
+                    (Some(_), 1) => panic!("{point} is never reached"),
+                    (Some(0 | 1), _) => {} // reached once only
+                    (code, _) => panic!("{point}:{nth} ends with {code:?}: {}", run.stderr),
+                }
+                until_done(&scene);
+                compare(&scene, LETTERS, deaths);
+            }
+        }
+    }
+}
