@@ -5,10 +5,12 @@
 
 mod certificates;
 mod scene;
+mod servers;
 
 mod bad_input;
 mod editions;
 mod kills;
 mod order;
+mod postfix;
 mod samples;
 mod sandbox;
