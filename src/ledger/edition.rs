@@ -34,6 +34,8 @@ pub struct Edition {
     pub finished_at: Option<i64>,
     /// Unix seconds at which it was left unfinished for a new one, by its name.
     pub left_at: Option<i64>,
+    /// Unix seconds at which its deliveries were taken out of the ledger.
+    pub pruned_at: Option<i64>,
     /// What was read when the list was last enlisted whole.
     pub source: Option<SourceRecord>,
     /// The column layouts of its rows, by [`super::Claimed::layout`]; `None`: rows are objects.
@@ -43,7 +45,7 @@ pub struct Edition {
 impl Edition {
     /// Whether something of it may still be to send, and it was not left on purpose.
     pub fn is_unfinished(&self) -> bool {
-        self.finished_at.is_none() && self.left_at.is_none()
+        self.finished_at.is_none() && self.left_at.is_none() && self.pruned_at.is_none()
     }
 }
 
@@ -163,6 +165,11 @@ pub enum Stop {
         /// What there is.
         known: Vec<String>,
     },
+    /// It was sent, and pruned since: who got it is not known any more.
+    Pruned {
+        /// Its name.
+        name: String,
+    },
     /// `--new-edition`, but its name is taken.
     Taken {
         /// The name.
@@ -204,6 +211,11 @@ impl fmt::Display for Stop {
                 f,
                 "there is no edition {name}; there is {}. `--edition {name} --new-edition` begins it",
                 known.join(", ")
+            ),
+            Stop::Pruned { name } => write!(
+                f,
+                "edition {name} was sent and has been pruned: nobody knows who got it. Give the new one a name of its \
+                 own in `edition:`"
             ),
             Stop::Taken { name } => write!(
                 f,
@@ -252,6 +264,9 @@ pub fn course(editions: &[(Edition, Counts)], request: &Request<'_>) -> Course {
     let Some((edition, counts)) = same else {
         return Course::Begin { name: name.to_owned(), leaving: Vec::new() };
     };
+    if edition.pruned_at.is_some() {
+        return Course::Stop(Stop::Pruned { name: edition.name.clone() });
+    }
     let id = edition.id;
     let changed = edition.fingerprint != request.fingerprint;
     let sent: u64 = [State::Sending, State::Accepted, State::Refused, State::Deferred, State::Unsure]
@@ -285,6 +300,7 @@ mod tests {
             enlisted_at: enlisted.then_some(1),
             finished_at: finished.then_some(2),
             left_at: None,
+            pruned_at: None,
             source: None,
             layouts: Vec::new(),
         }
@@ -305,6 +321,8 @@ mod tests {
         let untried = || (edition(1, "11", false, true), counts(8, 0));
         let partial = || (edition(1, "11", false, false), counts(4, 0));
         let left = || (Edition { left_at: Some(3), ..edition(1, "11", false, true) }, counts(5, 3));
+        let pruned = || (Edition { pruned_at: Some(3), ..edition(1, "11", true, true) }, counts(0, 0));
+        let gone = Course::Stop(Stop::Pruned { name: "11".into() });
         let next = || (edition(2, "12", false, true), counts(1, 1));
 
         let resume = |id, accept| Course::Resume { id: EditionId(id), accept };
@@ -344,6 +362,8 @@ mod tests {
             (vec![done()], "11", None, false, false, 2, finished_changed),
             (vec![done()], "11", None, false, true, 2, resume(1, true)),
             (vec![done()], "12", None, false, false, 2, begin("12")),
+            (vec![pruned()], "11", None, false, true, 1, gone),
+            (vec![pruned()], "12", None, false, false, 1, begin("12")),
             (vec![grown()], "11", None, false, false, 1, resume(1, false)),
             (vec![untried()], "11", None, false, false, 2, resume(1, true)),
             (vec![untried()], "12", None, false, false, 1, unfinished(Some(8), "12")),

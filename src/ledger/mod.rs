@@ -16,6 +16,7 @@ mod enlist;
 mod error;
 mod keys;
 mod lock;
+mod record;
 mod sqlite;
 #[cfg(test)]
 mod suite;
@@ -26,7 +27,10 @@ pub use edition::{Component, Course, Edition, EditionId, NewEdition, Request, So
 pub use enlist::{Enlist, EnlistState, Enlisting, Reject};
 pub use error::LedgerError;
 pub use lock::RunLock;
+pub use record::{Forgotten, LetterRecord, Pruned, RcptRecord, Record, RequeueRecord, Standing};
 pub use sqlite::Sqlite;
+
+use std::ops::ControlFlow;
 
 use crate::job::{Dedupe, Unsure};
 use crate::letter::Purpose;
@@ -79,6 +83,18 @@ pub trait Ledger: Send {
     /// Records that an unfinished edition is left for a new one; going on with it takes that back.
     fn leave(&mut self, edition: EditionId, now: Option<i64>) -> Result<(), LedgerError>;
 
+    /// Puts deliveries back to pending, and the edition to unfinished; gives how many of each state.
+    /// An accepted letter gets a new generation and goes to all its recipients again; any other goes,
+    /// with the date it had, to those who have not accepted it.
+    fn requeue(&mut self, edition: EditionId, wish: &Requeue<'_>) -> Result<Vec<(State, u64)>, LedgerError>;
+
+    /// Takes an address's personal data out of all editions. Its key is replaced by a keyed hash, so that
+    /// a list that still has it does not mail it a second time.
+    fn forget(&mut self, address: &str) -> Result<Forgotten, LedgerError>;
+
+    /// Takes editions out that were finished, or left, before `before`. Their names stay.
+    fn prune(&mut self, before: i64, now: i64) -> Result<Pruned, LedgerError>;
+
     /// Folds the log into the database file, when a run ends.
     fn tidy(&mut self) -> Result<(), LedgerError>;
 
@@ -130,11 +146,45 @@ pub trait Reader: Send {
     /// How many deliveries stand where, by one scan.
     fn counts(&self, edition: EditionId) -> Result<Counts, LedgerError>;
 
+    /// Deliveries of these states after `after_seq`, in order, whatever is to be done with them.
+    fn rows_in(
+        &self,
+        edition: EditionId,
+        states: &[State],
+        after_seq: u64,
+        limit: usize,
+    ) -> Result<Vec<Claimed>, LedgerError>;
+
+    /// How an edition stands: counts by outcome, reason and domain, by one scan.
+    fn standing(&self, edition: EditionId) -> Result<Standing, LedgerError>;
+
+    /// Shows each delivery of these states, in order, until `visit` breaks off.
+    fn each(
+        &self,
+        edition: EditionId,
+        states: &[State],
+        visit: &mut dyn FnMut(Record) -> ControlFlow<()>,
+    ) -> Result<(), LedgerError>;
+
+    /// Everything about one delivery.
+    fn letter(&self, edition: EditionId, seq: u64) -> Result<Option<LetterRecord>, LedgerError>;
+
     /// Rows of the list that are no delivery, at most `limit` of them, in order.
     fn rejects(&self, edition: EditionId, limit: usize) -> Result<Vec<Reject>, LedgerError>;
 
     /// The flags of a job: a few microseconds, to be asked each second.
     fn flags(&self, job: &str, purpose: Purpose) -> Result<Flags, LedgerError>;
+}
+
+/// Which deliveries are put back.
+#[derive(Debug, Clone, Copy)]
+pub struct Requeue<'a> {
+    /// Those that stand there; what is pending or being sent is left alone.
+    pub states: &'a [State],
+    /// Of these only the ones with these keys.
+    pub keys: Option<&'a [String]>,
+    /// Unix seconds.
+    pub now: i64,
 }
 
 /// Takes in a list. Dropped without [`Enlister::finish`], what was not yet committed is rolled back

@@ -3,6 +3,8 @@
 use crate::job::{Dedupe, Unsure};
 use crate::letter::{Answer, Enhanced, FileRecord, Outcome, Purpose, RcptOutcome};
 
+use std::ops::ControlFlow;
+
 use super::*;
 
 /// Makes a fresh ledger for one check; the value beside it keeps its place alive.
@@ -23,6 +25,10 @@ pub(super) fn run(fresh: Fresh<'_>) {
         ("changes are accepted", changes_are_accepted),
         ("flags and pace", flags_and_pace),
         ("editions do not mix", editions_do_not_mix),
+        ("letters are put back", letters_are_put_back),
+        ("people are forgotten", people_are_forgotten),
+        ("old editions are pruned", old_editions_are_pruned),
+        ("reports read all of it", reports_read_all_of_it),
     ] {
         println!("{name}");
         let (mut ledger, _place) = fresh();
@@ -372,4 +378,184 @@ fn editions_do_not_mix(ledger: &mut dyn Ledger) {
     assert_eq!(ledger.reader().unwrap().claim_due(first, 99, 9).unwrap(), []);
     assert_eq!(ledger.recover(first, Unsure::Hold).unwrap(), []);
     assert_eq!(ledger.reader().unwrap().editions("newsletter", Purpose::Real).unwrap().len(), 2);
+}
+
+fn letters_are_put_back(ledger: &mut dyn Ledger) {
+    let edition = enlisted(ledger, 6);
+    write(ledger, edition, (1..=5).map(mark).collect(), vec![]);
+    let partly = vec![rcpt("a@x", Outcome::Accepted, 250), rcpt("b@x", Outcome::Refused, 550)];
+    write(
+        ledger,
+        edition,
+        vec![],
+        vec![
+            settle(1, State::Accepted, vec![rcpt("c@x", Outcome::Accepted, 250)]),
+            settle(2, State::Refused, partly),
+            settle(3, State::Refused, vec![rcpt("d@x", Outcome::Refused, 550)]),
+            settle(4, State::Unsure, vec![]),
+            Settlement { next_attempt: Some(9_000), ..settle(5, State::Deferred, vec![]) },
+            settle(6, State::Failed, vec![]),
+        ],
+    );
+    ledger.finish(edition, 7_000).unwrap();
+    let reader = ledger.reader().unwrap();
+    let all = [State::Accepted, State::Refused, State::Unsure, State::Deferred, State::Failed];
+    let only = ["k6".to_owned(), "k1".to_owned()];
+    let nobody: [(State, u64); 0] = [];
+    let none = Requeue { states: &[State::Refused], keys: Some(&only), now: 8_000 };
+    assert_eq!(ledger.requeue(edition, &none).unwrap(), nobody);
+    assert_eq!(reader.edition(edition).unwrap().unwrap().finished_at, Some(7_000));
+    let some = Requeue { states: &[State::Failed], keys: Some(&only), now: 8_000 };
+    assert_eq!(ledger.requeue(edition, &some).unwrap(), [(State::Failed, 1)]);
+    let mut put_back = ledger.requeue(edition, &Requeue { states: &all, keys: None, now: 8_000 }).unwrap();
+    put_back.sort();
+    assert_eq!(
+        put_back,
+        [(State::Accepted, 1), (State::Refused, 2), (State::Deferred, 1), (State::Unsure, 1)]
+    );
+    assert_eq!(reader.edition(edition).unwrap().unwrap().finished_at, None);
+    let claimed = reader.claim(edition, 0, 10).unwrap();
+    let seen: Vec<_> = claimed
+        .iter()
+        .map(|c| (c.seq, c.generation, c.date, c.attempts, c.first_attempt, c.settled.join(" ")))
+        .collect();
+    let as_it_was = |seq, settled: &str| (seq, 0, Some(5_000), 0, None, settled.to_owned());
+    let afresh = |seq, generation| (seq, generation, None, 0, None, String::new());
+    assert_eq!(
+        seen,
+        [afresh(1, 1), as_it_was(2, "a@x"), afresh(3, 0), as_it_was(4, ""), as_it_was(5, ""), afresh(6, 0)]
+    );
+    let history = reader.letter(edition, 1).unwrap().unwrap().requeued;
+    let message_id = Some("<1@example.com>".to_owned());
+    assert_eq!(history, [RequeueRecord { at: 8_000, state: State::Accepted, generation: 0, message_id }]);
+}
+
+fn people_are_forgotten(ledger: &mut dyn Ledger) {
+    let edition = begin(ledger, "2026-11");
+    let with = |number, key, text| Enlist { row: text, ..row(number, key) };
+    let list = [
+        with(1, "Ada@x.org", "[\"Ada@x.org\",\"Ada\"]"),
+        with(2, "bob@x.org", "[\"bob@x.org\",\"ada@x.org\"]"),
+        with(3, "cy@x.org", "[\"cy@x.org\",\"ada@x.org\"]"),
+        with(4, "canada@x.org", "[\"canada@x.org\",\"\"]"),
+    ];
+    enlist(ledger, edition, Dedupe::Refuse, &list);
+    write(ledger, edition, vec![mark(1), mark(2)], vec![]);
+    let both = vec![rcpt("bob@x.org", Outcome::Accepted, 250), rcpt("ada@x.org", Outcome::Accepted, 250)];
+    write(
+        ledger,
+        edition,
+        vec![],
+        vec![
+            settle(1, State::Accepted, vec![rcpt("Ada@x.org", Outcome::Accepted, 250)]),
+            settle(2, State::Accepted, both),
+        ],
+    );
+    let forgotten = ledger.forget("ada@x.org").unwrap();
+    assert_eq!(forgotten, Forgotten { deliveries: 1, unsent: 0, mentions: 1, open_mentions: 1 });
+    let reader = ledger.reader().unwrap();
+    let mut seen = Vec::new();
+    reader
+        .each(edition, &State::ALL, &mut |record| {
+            let addresses: Vec<String> = record.rcpts.iter().map(|rcpt| rcpt.rcpt.address.clone()).collect();
+            seen.push((record.key, record.state, addresses.join(" ")));
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert!(seen[0].0.starts_with("forgotten:") && !seen[0].0.contains("da@"), "{seen:?}");
+    assert_eq!((seen[0].1, seen[0].2.as_str()), (State::Accepted, "forgotten"));
+    assert_eq!(seen[1], ("bob@x.org".into(), State::Accepted, "bob@x.org forgotten".into()));
+    assert_eq!(reader.letter(edition, 2).unwrap().unwrap().row, "[\"bob@x.org\",\"forgotten\"]");
+    assert_eq!(reader.letter(edition, 4).unwrap().unwrap().row, "[\"canada@x.org\",\"\"]");
+
+    // The list still names her: she is known, and not mailed again. Nor is she requeued.
+    let summary = enlist(ledger, edition, Dedupe::Refuse, &list);
+    assert_eq!((summary.added, summary.known, summary.removed), (0, 4, 0));
+    assert_eq!(keys(ledger, edition), ["cy@x.org", "canada@x.org"]);
+    let accepted = Requeue { states: &[State::Accepted], keys: None, now: 1 };
+    assert_eq!(ledger.requeue(edition, &accepted).unwrap(), [(State::Accepted, 1)]);
+    assert_eq!(
+        ledger.forget("cy@x.org").unwrap(),
+        Forgotten { deliveries: 1, unsent: 1, ..Default::default() }
+    );
+    assert_eq!(keys(ledger, edition), ["bob@x.org", "canada@x.org"]);
+}
+
+fn old_editions_are_pruned(ledger: &mut dyn Ledger) {
+    let old = enlisted(ledger, 3);
+    let young = begin(ledger, "2026-12");
+    enlist(ledger, young, Dedupe::Refuse, &[row(1, "k1")]);
+    assert_eq!(ledger.prune(i64::MAX, 9).unwrap(), Pruned::default(), "unfinished ones stay");
+    ledger.finish(old, 7_000).unwrap();
+    ledger.finish(young, 8_000).unwrap();
+    assert_eq!(ledger.prune(7_500, 9_000).unwrap(), Pruned { editions: 1, deliveries: 3 });
+    assert_eq!(counts(ledger, old), []);
+    assert_eq!(counts(ledger, young), [(State::Pending, 1)]);
+    let reader = ledger.reader().unwrap();
+    let kept = reader.editions("newsletter", Purpose::Real).unwrap();
+    assert_eq!(kept.iter().map(|edition| edition.pruned_at).collect::<Vec<_>>(), [Some(9_000), None]);
+    assert_eq!(ledger.prune(7_500, 9_000).unwrap(), Pruned::default());
+}
+
+fn reports_read_all_of_it(ledger: &mut dyn Ledger) {
+    let edition = begin(ledger, "2026-11");
+    let at = |number, key, domain| Enlist { domain, ..row(number, key) };
+    let skipped = EnlistState::Skipped("suppressed");
+    let list = [
+        at(1, "a", "x.org"),
+        at(2, "b", "x.org"),
+        at(3, "c", "y.org"),
+        Enlist { state: skipped, ..row(4, "d") },
+        at(5, "e", "y.org"),
+        Enlist { row: "[]", ..at(6, "a", "z.org") },
+    ];
+    enlist(ledger, edition, Dedupe::First, &list);
+    let file = FileRecord { name: "报告.pdf".into(), size: 12, sha256: [1; 32] };
+    let marked = Mark { files: vec![file.clone()], digest: Some([2; 32]), ..mark(2) };
+    write(ledger, edition, vec![mark(1), marked, mark(3)], vec![]);
+    let two = vec![rcpt("b1@x.org", Outcome::Accepted, 250), rcpt("b2@x.org", Outcome::Refused, 550)];
+    write(
+        ledger,
+        edition,
+        vec![],
+        vec![
+            settle(1, State::Accepted, vec![rcpt("a@x.org", Outcome::Accepted, 250)]),
+            settle(2, State::Refused, two.clone()),
+            Settlement { next_attempt: Some(9_000), ..settle(3, State::Deferred, vec![]) },
+        ],
+    );
+    let reader = ledger.reader().unwrap();
+    let standing = reader.standing(edition).unwrap();
+    assert_eq!(standing.counts, reader.counts(edition).unwrap());
+    assert_eq!(standing.skipped, [("suppressed".to_owned(), 1)]);
+    let domains: Vec<_> =
+        standing.domains.iter().map(|(domain, counts)| (domain.as_str(), counts.total())).collect();
+    assert_eq!(domains, [("x.org", 2), ("y.org", 2), ("example.org", 1)]);
+    assert_eq!((standing.next_due, standing.rejected, standing.repeated), (Some(9_000), 0, 1));
+
+    for states in [&State::ALL[..], &[State::Refused], &[State::Refused, State::Pending]] {
+        let mut seen = Vec::new();
+        let mut visit = |record: Record| {
+            seen.push((record.seq, record.rcpts.into_iter().map(|rcpt| rcpt.rcpt).collect::<Vec<_>>()));
+            ControlFlow::Continue(())
+        };
+        reader.each(edition, states, &mut visit).unwrap();
+        let (_, rcpts) = seen.iter().find(|(seq, _)| *seq == 2).unwrap();
+        assert_eq!(rcpts, &two);
+        assert!(seen.iter().all(|(seq, rcpts)| rcpts.len() == [0, 1, 2, 0, 0, 0][*seq as usize]), "{seen:?}");
+    }
+    let mut first = Vec::new();
+    let mut once = |record: Record| {
+        first.push(record.seq);
+        ControlFlow::Break(())
+    };
+    reader.each(edition, &State::ALL, &mut once).unwrap();
+    assert_eq!(first, [1]);
+
+    let letter = reader.letter(edition, 2).unwrap().unwrap();
+    assert_eq!((letter.files, letter.digest, letter.row.as_str()), (vec![file], Some([2; 32]), "[\"x\"]"));
+    assert_eq!(letter.record.message_id.as_deref(), Some("<2@example.com>"));
+    assert!(reader.letter(edition, 99).unwrap().is_none());
+    let refused = reader.rows_in(edition, &[State::Refused, State::Accepted], 1, 10).unwrap();
+    assert_eq!(refused.iter().map(|claimed| claimed.seq).collect::<Vec<_>>(), [2]);
 }

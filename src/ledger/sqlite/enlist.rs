@@ -1,5 +1,6 @@
 //! Taking in a list: bulk inserts at the right-hand end of two trees.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, Statement, params};
@@ -25,6 +26,7 @@ pub(super) struct SqliteEnlister<'l> {
     edition: EditionId,
     dedupe: Dedupe,
     layout: i64,
+    secret: [u8; 32],
     keys: Keys,
     /// The highest number given out.
     last: u64,
@@ -46,6 +48,8 @@ struct Renewal {
     old_last: u64,
     /// A bit for each of its deliveries that the list still has.
     seen: Vec<u64>,
+    /// Its forgotten people, by the key that stands in their place: usually none, never many.
+    forgotten: HashSet<String>,
 }
 
 impl Renewal {
@@ -91,8 +95,9 @@ impl<'l> SqliteEnlister<'l> {
         let said = |error| LedgerError::sqlite(path, error);
         let (mut keys, mut last, mut renewal) = (Keys::new(), 0, None);
         if renews {
-            last = read_keys(conn, edition, &mut keys).map_err(said)?;
-            renewal = Some(Renewal { old_last: last, seen: vec![0; last as usize / 64 + 1] });
+            let forgotten;
+            (last, forgotten) = read_keys(conn, edition, &mut keys).map_err(said)?;
+            renewal = Some(Renewal { old_last: last, seen: vec![0; last as usize / 64 + 1], forgotten });
             // The hash of a row that differs from its frozen one, to know it again within this list.
             conn.execute_batch(
                 "CREATE TEMP TABLE IF NOT EXISTS differs (seq INTEGER PRIMARY KEY, hash INTEGER NOT NULL);
@@ -110,6 +115,7 @@ impl<'l> SqliteEnlister<'l> {
             edition,
             dedupe,
             layout,
+            secret: ledger.secret,
             keys,
             last,
             renewal,
@@ -174,6 +180,15 @@ impl<'l> SqliteEnlister<'l> {
             }
         }
         Ok(None)
+    }
+
+    /// Whether this person got this edition, or was to get it, and was forgotten since: the list still
+    /// naming them is no reason to mail them again.
+    fn is_forgotten(&self, key: &str) -> bool {
+        self.renewal.as_ref().is_some_and(|renewal| {
+            !renewal.forgotten.is_empty()
+                && renewal.forgotten.contains(&super::upkeep::forgotten_key(&self.secret, key))
+        })
     }
 
     fn insert(&mut self, hash: u64, row: &Enlist<'_>) -> Result<(), LedgerError> {
@@ -338,6 +353,7 @@ impl Enlister for SqliteEnlister<'_> {
             self.turn()?;
             let hash = self.keys.hash(row.key);
             match self.find(hash, row)? {
+                None if self.is_forgotten(row.key) => self.result.known += 1,
                 None => self.insert(hash, row)?,
                 Some((seq, equal)) => self.meet(hash, seq, equal, row)?,
             }
@@ -448,16 +464,24 @@ fn layout(conn: &Connection, edition: EditionId, columns: Option<&str>) -> rusql
     Ok(next)
 }
 
-/// Reads the keys an edition has into the table; gives its highest number.
-fn read_keys(conn: &Connection, edition: EditionId, keys: &mut Keys) -> rusqlite::Result<u64> {
+/// Reads the keys an edition has into the table; gives its highest number and its forgotten keys.
+fn read_keys(
+    conn: &Connection,
+    edition: EditionId,
+    keys: &mut Keys,
+) -> rusqlite::Result<(u64, HashSet<String>)> {
     let (first, last) = schema::bounds(edition);
     let mut select = conn.prepare("SELECT id, key FROM rows WHERE id BETWEEN ?1 AND ?2")?;
     let mut rows = select.query([first, last])?;
-    let mut highest = 0;
+    let (mut highest, mut forgotten) = (0, HashSet::new());
     while let Some(row) = rows.next()? {
         highest = schema::seq(row.get(0)?);
-        let hash = keys.hash(row.get_ref(1)?.as_str()?);
+        let key = row.get_ref(1)?.as_str()?;
+        let hash = keys.hash(key);
         keys.insert(hash, highest);
+        if key.starts_with(super::upkeep::FORGOTTEN) {
+            forgotten.insert(key.to_owned());
+        }
     }
-    Ok(highest)
+    Ok((highest, forgotten))
 }

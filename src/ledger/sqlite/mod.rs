@@ -3,7 +3,9 @@
 
 mod enlist;
 mod read;
+mod records;
 mod schema;
+mod upkeep;
 mod write;
 
 use std::fs::{DirBuilder, OpenOptions};
@@ -18,7 +20,8 @@ use crate::job::{Dedupe, Unsure};
 use crate::letter::Purpose;
 
 use super::{
-    Component, EditionId, Enlister, Flag, Group, Ledger, LedgerError, NewEdition, Reader, RunLock, State,
+    Component, EditionId, Enlister, Flag, Forgotten, Group, Ledger, LedgerError, NewEdition, Pruned, Reader,
+    Requeue, RunLock, State,
 };
 
 /// How long one process waits while another writes, before it says that the ledger is locked.
@@ -155,6 +158,18 @@ impl Ledger for Sqlite {
             .execute("UPDATE editions SET left_at = ?1 WHERE id = ?2", params![now, edition.0])
             .map(drop)
             .map_err(|error| self.said(error))
+    }
+
+    fn requeue(&mut self, edition: EditionId, wish: &Requeue<'_>) -> Result<Vec<(State, u64)>, LedgerError> {
+        upkeep::requeue(self, edition, wish)
+    }
+
+    fn forget(&mut self, address: &str) -> Result<Forgotten, LedgerError> {
+        upkeep::forget(self, address)
+    }
+
+    fn prune(&mut self, before: i64, now: i64) -> Result<Pruned, LedgerError> {
+        upkeep::prune(self, before, now)
     }
 
     fn tidy(&mut self) -> Result<(), LedgerError> {

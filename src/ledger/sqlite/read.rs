@@ -1,16 +1,18 @@
 //! The reading side: a connection of its own, which sees the last commit.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Params, Row, params};
 
 use crate::ledger::{
-    Claimed, Component, Counts, Domains, Edition, EditionId, Flags, LedgerError, Reader, Reject, SourceRecord,
+    Claimed, Component, Counts, Domains, Edition, EditionId, Flags, LedgerError, LetterRecord, Reader,
+    Record, Reject, SourceRecord, Standing, State,
 };
 use crate::letter::Purpose;
 
-use super::{READER_CACHE_KIB, STATEMENTS, schema};
+use super::{READER_CACHE_KIB, STATEMENTS, records, schema};
 
 /// What is read of a delivery when it is claimed.
 const CLAIMED: &str = "SELECT d.id, r.number, r.key, r.row, r.layout, d.domain, d.attempts, d.generation,
@@ -48,6 +50,14 @@ impl SqliteReader {
         }
     }
 
+    /// Lends the connection.
+    pub(super) fn with<T>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, LedgerError> {
+        work(&self.conn).map_err(|error| LedgerError::sqlite(&self.path, error))
+    }
+
     /// Runs a query and reads each of its rows.
     pub(super) fn all<T>(
         &self,
@@ -74,9 +84,32 @@ impl SqliteReader {
             .map_err(|error| LedgerError::sqlite(&self.path, error))
     }
 
-    fn claimed(&self, condition: &str, params: impl Params) -> Result<Vec<Claimed>, LedgerError> {
+    /// Runs a query and shows each of its rows until `visit` breaks off.
+    pub(super) fn scan(
+        &self,
+        sql: &str,
+        params: impl Params,
+        mut visit: impl FnMut(&Row<'_>) -> rusqlite::Result<ControlFlow<()>>,
+    ) -> Result<(), LedgerError> {
+        let scan = || {
+            let mut statement = self.conn.prepare_cached(sql)?;
+            let mut rows = statement.query(params)?;
+            while let Some(row) = rows.next()? {
+                if visit(row)?.is_break() {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        scan().map_err(|error| LedgerError::sqlite(&self.path, error))
+    }
+
+    pub(super) fn claimed(&self, condition: &str, params: impl Params) -> Result<Vec<Claimed>, LedgerError> {
         let mut claimed = self.all(&format!("{CLAIMED}{condition}"), params, claimed)?;
-        for delivery in claimed.iter_mut().filter(|delivery| delivery.1.attempts > 0) {
+        // Only a letter that was tried, or put back after that, can have outcomes.
+        let tried =
+            |delivery: &Claimed| delivery.attempts > 0 || delivery.date.is_some() || delivery.generation > 0;
+        for delivery in claimed.iter_mut().filter(|delivery| tried(&delivery.1)) {
             let (first, last) = schema::items(delivery.0, delivery.0);
             delivery.1.settled = self.all(
                 "SELECT address FROM rcpts WHERE id BETWEEN ?1 AND ?2 AND outcome IN ('a', 'r', 'f')",
@@ -91,7 +124,7 @@ impl SqliteReader {
         let mut editions = self.all(
             &format!(
                 "SELECT id, job, edition, purpose, fingerprint, timezone, begun, enlisted_at, finished_at,
-                        source_hash, source_rows, filtered, duplicates, left_at
+                        source_hash, source_rows, filtered, duplicates, left_at, pruned_at
                  FROM editions WHERE {condition} ORDER BY id"
             ),
             params,
@@ -210,6 +243,33 @@ impl Reader for SqliteReader {
         Ok(counts)
     }
 
+    fn rows_in(
+        &self,
+        edition: EditionId,
+        states: &[State],
+        after_seq: u64,
+        limit: usize,
+    ) -> Result<Vec<Claimed>, LedgerError> {
+        records::rows_in(self, edition, states, after_seq, limit)
+    }
+
+    fn standing(&self, edition: EditionId) -> Result<Standing, LedgerError> {
+        records::standing(self, edition)
+    }
+
+    fn each(
+        &self,
+        edition: EditionId,
+        states: &[State],
+        visit: &mut dyn FnMut(Record) -> ControlFlow<()>,
+    ) -> Result<(), LedgerError> {
+        records::each(self, edition, states, visit)
+    }
+
+    fn letter(&self, edition: EditionId, seq: u64) -> Result<Option<LetterRecord>, LedgerError> {
+        records::letter(self, edition, seq)
+    }
+
     fn rejects(&self, edition: EditionId, limit: usize) -> Result<Vec<Reject>, LedgerError> {
         self.all(
             "SELECT row_no, key, duplicate, reason FROM rejects WHERE edition = ?1 ORDER BY row_no LIMIT ?2",
@@ -275,6 +335,7 @@ fn edition(row: &Row<'_>) -> rusqlite::Result<Edition> {
         enlisted_at: row.get(7)?,
         finished_at: row.get(8)?,
         left_at: row.get(13)?,
+        pruned_at: row.get(14)?,
         source,
         layouts: Vec::new(),
     })

@@ -34,11 +34,6 @@ pub(super) fn seq(delivery: i64) -> u64 {
     delivery as u64 & ((1 << SEQ_BITS) - 1)
 }
 
-/// The edition in a delivery's key.
-pub(super) fn edition(delivery: i64) -> EditionId {
-    EditionId((delivery >> SEQ_BITS) as u32)
-}
-
 /// The first and last key an edition's deliveries may have.
 pub(super) fn bounds(edition: EditionId) -> (i64, i64) {
     (delivery(edition, 0), delivery(edition, u64::MAX))
@@ -77,6 +72,7 @@ CREATE TABLE editions (
     enlisted_at INTEGER,
     finished_at INTEGER,
     left_at INTEGER,
+    pruned_at INTEGER,
     source_hash BLOB,
     source_rows INTEGER,
     filtered INTEGER,
@@ -165,7 +161,7 @@ mod tests {
         {
             let packed = delivery(EditionId(number), sequence);
             assert!(packed > 0);
-            assert_eq!((edition(packed), seq(packed)), (EditionId(number), sequence));
+            assert_eq!((packed >> SEQ_BITS, seq(packed)), (number.into(), sequence));
             let last = item(packed, MAX_ITEMS - 1, "recipients").unwrap();
             assert!(last > 0);
             assert_eq!(delivery_of_item(last), packed);

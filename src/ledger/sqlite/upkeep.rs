@@ -1,0 +1,261 @@
+//! What is done to a ledger between runs: putting back, forgetting, pruning.
+
+use std::path::Path;
+
+use rusqlite::{Connection, params};
+use serde_json::Value as Json;
+
+use crate::ledger::{EditionId, Forgotten, Ledger, LedgerError, Pruned, Requeue, State};
+
+use super::{Sqlite, records, schema, state_of};
+
+/// What begins the key of a delivery whose person is forgotten; a keyed hash of the key follows.
+pub(super) const FORGOTTEN: &str = "forgotten:";
+
+/// What stands where an address was.
+const NOBODY: &str = "forgotten";
+
+pub(super) fn requeue(
+    ledger: &mut Sqlite,
+    edition: EditionId,
+    wish: &Requeue<'_>,
+) -> Result<Vec<(State, u64)>, LedgerError> {
+    ledger.transact(|conn, path| {
+        let said = |error| LedgerError::sqlite(path, error);
+        let (first, last) = schema::bounds(edition);
+        let letters = records::letters(wish.states);
+        let keys = wish.keys.map(|keys| Json::from(keys).to_string());
+        conn.execute_batch("CREATE TEMP TABLE IF NOT EXISTS chosen (id INTEGER PRIMARY KEY); DELETE FROM temp.chosen")
+            .map_err(said)?;
+        conn.execute(
+            "INSERT INTO temp.chosen SELECT d.id FROM deliveries d JOIN rows r ON r.id = d.id
+             WHERE d.id BETWEEN ?1 AND ?2 AND instr(?3, d.state) AND d.state NOT IN ('p', 'c', 's')
+                AND (?4 IS NULL OR r.key IN (SELECT value FROM json_each(?4)))
+                -- The row of a forgotten person cannot be sent, nor that of a list it was taken from.
+                AND substr(r.key, 1, 10) <> 'forgotten:'",
+            params![first, last, letters, keys],
+        )
+        .map_err(said)?;
+        let counts = conn
+            .prepare("SELECT d.state, count(*) FROM deliveries d JOIN temp.chosen c ON c.id = d.id GROUP BY d.state")
+            .and_then(|mut select| {
+                select
+                    .query_map([], |row| Ok((state_of(row, 0)?, row.get::<_, i64>(1)? as u64)))?
+                    .collect::<rusqlite::Result<Vec<_>>>()
+            })
+            .map_err(said)?;
+        for sql in [
+            "INSERT INTO requeued (delivery, at, state, generation, message_id)
+             SELECT d.id, ?1, d.state, d.generation, d.message_id FROM deliveries d JOIN temp.chosen c ON c.id = d.id",
+            // Of a letter that was accepted all recipients are to get it again, of any other those who
+            // did not get it. Outcomes are not deleted: their places tell the addresses' numbers.
+            "UPDATE rcpts SET outcome = 'd', at = ?1 WHERE id IN (
+                SELECT t.id FROM temp.chosen c JOIN deliveries d ON d.id = c.id
+                JOIN rcpts t ON t.id BETWEEN c.id << 10 AND c.id << 10 | 1023
+                WHERE d.state = 'a' OR t.outcome <> 'a')",
+            // An accepted letter goes again as a new one. One that some may have got stays the same,
+            // byte for byte: its date and generation are kept.
+            "UPDATE deliveries SET
+                generation = generation + (state = 'a'),
+                date = CASE WHEN state IN ('u', 'd') OR (state <> 'a' AND EXISTS (
+                        SELECT 1 FROM rcpts t
+                        WHERE t.id BETWEEN deliveries.id << 10 AND deliveries.id << 10 | 1023 AND t.outcome = 'a'))
+                    THEN date END,
+                attempts = 0, first_attempt = NULL, next_attempt = NULL, reason = NULL, state = 'p'
+             WHERE ?1 IS NOT NULL AND id IN (SELECT id FROM temp.chosen)",
+            "UPDATE editions SET finished_at = NULL
+             WHERE ?1 IS NOT NULL AND id = (SELECT max(id) >> 32 FROM temp.chosen)",
+        ] {
+            conn.execute(sql, [wish.now]).map_err(said)?;
+        }
+        Ok(counts)
+    })
+}
+
+pub(super) fn forget(ledger: &mut Sqlite, address: &str) -> Result<Forgotten, LedgerError> {
+    let secret = ledger.secret;
+    let forgotten = erase(ledger, |conn, path| {
+        let said = |error| LedgerError::sqlite(path, error);
+        let mut forgotten = Forgotten::default();
+        let wanted = address.to_lowercase();
+        // Whoever the address may concern; looked at closely below.
+        let suspects: Vec<i64> = conn
+            .prepare(
+                "SELECT id FROM rows WHERE instr(lower(row), ?1) OR lower(key) = ?1
+                 UNION SELECT id >> 10 FROM rcpts WHERE lower(address) = ?1 ORDER BY 1",
+            )
+            .and_then(|mut select| select.query_map([&wanted], |row| row.get(0))?.collect())
+            .map_err(said)?;
+        for id in suspects {
+            let (key, row, state): (String, String, State) = conn
+                .prepare_cached("SELECT r.key, r.row, d.state FROM rows r JOIN deliveries d ON d.id = r.id WHERE r.id = ?1")
+                .and_then(|mut select| {
+                    select.query_row([id], |row| Ok((row.get(0)?, row.get(1)?, state_of(row, 2)?)))
+                })
+                .map_err(said)?;
+            let (from, to) = schema::items(id, id);
+            // The letter is this person's if they are its key or its first recipient; before it is sent,
+            // if the address is the first one in the row.
+            let first_rcpt: Option<String> = conn
+                .prepare_cached(
+                    "SELECT (SELECT address FROM rcpts WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT 1)",
+                )
+                .and_then(|mut select| select.query_row([from, to], |row| row.get(0)))
+                .map_err(said)?;
+            let cells: Json = serde_json::from_str(&row).unwrap_or_default();
+            let theirs = key.to_lowercase() == wanted
+                || match first_rcpt {
+                    Some(first) => first.to_lowercase() == wanted,
+                    None => first_address(&cells).is_some_and(|first| first.to_lowercase() == wanted),
+                };
+            if theirs {
+                take_out(conn, id, &key, &secret).map_err(said)?;
+                forgotten.deliveries += 1;
+                forgotten.unsent += u64::from(!state.is_final());
+                continue;
+            }
+            let mut cells = cells;
+            let in_row = blank(&mut cells, &wanted);
+            if !state.is_final() {
+                forgotten.open_mentions += u64::from(in_row);
+                continue;
+            }
+            if in_row {
+                conn.execute("UPDATE rows SET row = ?2 WHERE id = ?1", params![id, cells.to_string()])
+                    .map_err(said)?;
+            }
+            let addressed = conn
+                .execute(
+                    "UPDATE rcpts SET address = ?4, text = '' WHERE id BETWEEN ?1 AND ?2 AND lower(address) = ?3",
+                    params![from, to, wanted, NOBODY],
+                )
+                .map_err(said)?;
+            forgotten.mentions += u64::from(in_row || addressed > 0);
+        }
+        conn.execute("UPDATE rejects SET key = NULL WHERE lower(key) = ?1", [&wanted]).map_err(said)?;
+        Ok(forgotten)
+    })?;
+    Ok(forgotten)
+}
+
+pub(super) fn prune(ledger: &mut Sqlite, before: i64, now: i64) -> Result<Pruned, LedgerError> {
+    erase(ledger, |conn, path| {
+        let said = |error| LedgerError::sqlite(path, error);
+        let old: Vec<u32> = conn
+            .prepare(
+                "SELECT id FROM editions WHERE coalesce(finished_at, left_at) < ?1 AND pruned_at IS NULL",
+            )
+            .and_then(|mut select| select.query_map([before], |row| row.get(0))?.collect())
+            .map_err(said)?;
+        let mut pruned = Pruned::default();
+        for id in old {
+            let (first, last) = schema::bounds(EditionId(id));
+            let (from, to) = schema::items(first, last);
+            let delete = |sql: &str, from: i64, to: i64| conn.execute(sql, [from, to]).map_err(said);
+            delete("DELETE FROM rows WHERE id BETWEEN ?1 AND ?2", first, last)?;
+            let deliveries = delete("DELETE FROM deliveries WHERE id BETWEEN ?1 AND ?2", first, last)?;
+            delete("DELETE FROM requeued WHERE delivery BETWEEN ?1 AND ?2", first, last)?;
+            delete("DELETE FROM rcpts WHERE id BETWEEN ?1 AND ?2", from, to)?;
+            delete("DELETE FROM files WHERE id BETWEEN ?1 AND ?2", from, to)?;
+            for table in ["rejects", "components", "layouts"] {
+                conn.execute(&format!("DELETE FROM {table} WHERE edition = ?1"), [id]).map_err(said)?;
+            }
+            conn.execute("UPDATE editions SET pruned_at = ?1 WHERE id = ?2", [now, id.into()])
+                .map_err(said)?;
+            pruned.editions += 1;
+            pruned.deliveries += deliveries as u64;
+        }
+        Ok(pruned)
+    })
+}
+
+/// The key a forgotten one is replaced by: whoever has the ledger and guesses the address can find it
+/// again, and so a list that still names it does not mail it a second time.
+pub(super) fn forgotten_key(secret: &[u8; 32], key: &str) -> String {
+    format!("{FORGOTTEN}{}", &blake3::keyed_hash(secret, key.as_bytes()).to_hex()[..32])
+}
+
+/// Runs `work` so that what it deletes is overwritten, in the file and in the log.
+fn erase<T>(
+    ledger: &mut Sqlite,
+    work: impl FnOnce(&Connection, &Path) -> Result<T, LedgerError>,
+) -> Result<T, LedgerError> {
+    ledger.conn.execute_batch("PRAGMA secure_delete = ON").map_err(|error| ledger.said(error))?;
+    let done = ledger.transact(work)?;
+    ledger.conn.execute_batch("PRAGMA secure_delete = OFF").map_err(|error| ledger.said(error))?;
+    ledger.tidy()?;
+    Ok(done)
+}
+
+fn take_out(conn: &Connection, id: i64, key: &str, secret: &[u8; 32]) -> rusqlite::Result<()> {
+    let (from, to) = schema::items(id, id);
+    if !key.starts_with(FORGOTTEN) {
+        conn.execute(
+            "UPDATE rows SET key = ?2, row = '[]' WHERE id = ?1",
+            params![id, forgotten_key(secret, key)],
+        )?;
+    }
+    conn.execute(
+        "UPDATE deliveries SET reason = 'forgotten', next_attempt = NULL,
+                state = CASE WHEN instr('pcsd', state) THEN 'k' ELSE state END WHERE id = ?1",
+        [id],
+    )?;
+    conn.execute(
+        "UPDATE rcpts SET address = ?3, text = '' WHERE id BETWEEN ?1 AND ?2",
+        params![from, to, NOBODY],
+    )?;
+    conn.execute("UPDATE files SET name = ?3 WHERE id BETWEEN ?1 AND ?2", params![from, to, NOBODY])?;
+    Ok(())
+}
+
+/// The first text in a row that looks like an address.
+fn first_address(cells: &Json) -> Option<&str> {
+    match cells {
+        Json::String(text) => text.contains('@').then_some(text.trim()),
+        Json::Array(values) => values.iter().find_map(first_address),
+        Json::Object(fields) => fields.values().find_map(first_address),
+        _ => None,
+    }
+}
+
+/// Takes an address out of every text of a row; whether it was there as a whole word.
+fn blank(cells: &mut Json, wanted: &str) -> bool {
+    match cells {
+        Json::String(text) => {
+            let lower = text.to_lowercase();
+            let inside = |c: char| c.is_alphanumeric() || "@.-_+%".contains(c);
+            let found = lower.match_indices(wanted).any(|(at, _)| {
+                !lower[..at].ends_with(inside) && !lower[at + wanted.len()..].starts_with(inside)
+            });
+            if found {
+                *text =
+                    if lower.len() == text.len() { lower.replace(wanted, NOBODY) } else { NOBODY.to_owned() };
+            }
+            found
+        }
+        // No short circuit: an address may stand in several cells.
+        Json::Array(values) => values.iter_mut().fold(false, |found, value| blank(value, wanted) | found),
+        Json::Object(fields) => fields.values_mut().fold(false, |found, value| blank(value, wanted) | found),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_taken_out_as_a_whole_word_only() {
+        for (row, expected) in [
+            (r#"["bob@x.org","Ada@x.org"]"#, Some(r#"["bob@x.org","forgotten"]"#)),
+            (r#"["Ada <ada@x.org>; c@x.org"]"#, Some(r#"["ada <forgotten>; c@x.org"]"#)),
+            (r#"{"cc":["ada@x.org","b"],"n":1}"#, Some(r#"{"cc":["forgotten","b"],"n":1}"#)),
+            (r#"["canada@x.org","ada@x.org.cn"]"#, None),
+            (r#"[1,null,true]"#, None),
+        ] {
+            let mut cells: Json = serde_json::from_str(row).unwrap();
+            let found = blank(&mut cells, "ada@x.org").then(|| cells.to_string());
+            assert_eq!(found.as_deref(), expected, "{row}");
+        }
+    }
+}
