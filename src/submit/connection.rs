@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 use std::time::{Duration, Instant};
 
 use super::Queued;
-use crate::job::Timeouts;
+use crate::job::{Mechanism, Timeouts};
 use crate::net::transcript::Transcript;
 use crate::net::{Link, NetError};
 use crate::wire::smtp::{Awaited, Replies, Said, Session};
@@ -36,8 +36,8 @@ pub(super) struct Connection {
     pub(super) session: Session<Queued>,
     /// The address it was made to is the pool's n-th.
     pub(super) address: usize,
-    /// Mechanisms that the server does not take from us (504, 534).
-    pub(super) tried: Vec<crate::job::Mechanism>,
+    /// Mechanisms that were begun: only those the server does not take from us (504, 534) make way for another.
+    pub(super) refused: Vec<Mechanism>,
     replies: Replies,
     established: bool,
     securing: bool,
@@ -62,7 +62,7 @@ impl Connection {
             link,
             session,
             address,
-            tried: Vec::new(),
+            refused: Vec::new(),
             replies: Replies::default(),
             established: false,
             securing: false,

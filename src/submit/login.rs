@@ -1,62 +1,75 @@
 //! Which login is tried, and the exchange behind it.
 
-use crate::job::{Auth, Credential, Mechanism};
-use crate::secret::Secret;
-use crate::wire::smtp::{Login, Offers};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use ring::rand::{SecureRandom, SystemRandom};
 
 use super::SubmitError;
+use crate::job::{Auth, Credential, Mechanism};
+use crate::net::Link;
+use crate::secret::Secret;
+use crate::wire::sasl::{self, Circumstances, Exchange, KeyMemory};
+use crate::wire::smtp::Offers;
 
-/// Fetches the secret of a login.
-pub(super) fn fetch(auth: &Auth) -> Result<Secret, SubmitError> {
-    match &auth.credential {
-        Credential::Literal(secret) => Ok(secret.clone()),
-        Credential::Env(name) => std::env::var(name)
-            .map(Secret::new)
-            .map_err(|_| SubmitError::Credential { reason: format!("the variable {name} is not set") }),
-        _ => Err(SubmitError::Credential { reason: "files and commands are not read yet".to_owned() }),
-    }
+/// What every login of a pool needs.
+pub(super) struct Identity {
+    auth: Auth,
+    secret: Secret,
+    /// The relay's host and port.
+    server: (String, u16),
+    keys: KeyMemory,
 }
 
-/// The strongest mechanism that both sides have and that was not tried.
-pub(super) fn choose(auth: &Auth, offers: &Offers, tried: &[Mechanism]) -> Option<Mechanism> {
-    [(Mechanism::Plain, "PLAIN"), (Mechanism::Login, "LOGIN")]
-        .into_iter()
-        .filter(|(mechanism, _)| auth.mechanism.is_none_or(|wanted| wanted == *mechanism))
-        .find(|(mechanism, name)| {
-            !tried.contains(mechanism) && offers.auth.iter().any(|offered| offered == name)
+impl Identity {
+    /// Fetches the secret of a login.
+    pub(super) fn fetch(auth: &Auth, server: (String, u16)) -> Result<Identity, SubmitError> {
+        let secret = match &auth.credential {
+            Credential::Literal(secret) => secret.clone(),
+            Credential::Env(name) => match std::env::var(name) {
+                Ok(value) => Secret::new(value),
+                Err(error) => return Err(SubmitError::Credential { reason: format!("{name}: {error}") }),
+            },
+            _ => return Err(SubmitError::Credential { reason: "only env is read".to_owned() }),
+        };
+        Ok(Identity { auth: auth.clone(), secret, server, keys: KeyMemory::default() })
+    }
+
+    /// The login name.
+    pub(super) fn user(&self) -> &str {
+        &self.auth.user
+    }
+
+    /// Begins a login by the strongest mechanism that both sides have and that the server has not `refused`; or says
+    /// why there is none.
+    pub(super) fn begin(
+        &self,
+        link: &Link,
+        offers: &Offers,
+        refused: &[Mechanism],
+    ) -> Result<Exchange, String> {
+        let offered: Vec<&str> = offers.auth.iter().map(String::as_str).collect();
+        let binding = link.channel_binding();
+        let binding_offered = offered.contains(&Mechanism::ScramSha256Plus.name());
+        let mechanism = sasl::choose(&Circumstances {
+            offered: &offered,
+            wanted: self.auth.mechanism,
+            token: self.auth.mechanism.is_some_and(Mechanism::takes_token),
+            protected: link.secured() || link.peer().ip().is_loopback(),
+            binding: binding.is_some(),
+            refused,
         })
-        .map(|(mechanism, _)| mechanism)
-}
-
-/// Begins an exchange.
-pub(super) fn exchange(mechanism: Mechanism, auth: &Auth, secret: &Secret) -> Box<dyn Login> {
-    let user = auth.user.clone();
-    match mechanism {
-        Mechanism::Login => Box::new(Words { steps: vec![secret.clone(), Secret::new(user)], plain: None }),
-        _ => {
-            let plain = Secret::new(format!("\0{user}\0{}", secret.expose()));
-            Box::new(Words { steps: Vec::new(), plain: Some(plain) })
-        }
-    }
-}
-
-struct Words {
-    steps: Vec<Secret>,
-    plain: Option<Secret>,
-}
-
-impl Login for Words {
-    fn mechanism(&self) -> &str {
-        if self.plain.is_some() { "PLAIN" } else { "LOGIN" }
-    }
-    fn initial(&mut self) -> Option<Vec<u8>> {
-        self.plain.as_ref().map(|plain| plain.expose().as_bytes().to_vec())
-    }
-    fn on_challenge(&mut self, _: &[u8]) -> Result<Vec<u8>, String> {
-        let step = self.steps.pop().ok_or("one challenge too many")?;
-        Ok(step.expose().as_bytes().to_vec())
-    }
-    fn finish(&mut self) -> Result<(), String> {
-        Ok(())
+        .map_err(|nothing| nothing.to_string())?;
+        let mut chance = [0; 18];
+        SystemRandom::new().fill(&mut chance).map_err(|_| "the system gives no random numbers".to_owned())?;
+        let login = sasl::Login {
+            user: self.auth.user.clone(),
+            secret: self.secret.clone(),
+            binding,
+            binding_offered,
+            nonce: STANDARD_NO_PAD.encode(chance),
+            server: self.server.clone(),
+            keys: self.keys.clone(),
+        };
+        Exchange::new(mechanism, login).map_err(|error| error.to_string())
     }
 }

@@ -11,6 +11,8 @@ mod login;
 mod outcome;
 mod pace;
 mod pool;
+#[cfg(test)]
+mod trials;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

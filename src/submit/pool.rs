@@ -14,14 +14,14 @@ use mio::{Interest, Poll, Token, Waker};
 
 use super::connection::{Connection, Loss};
 use super::growth::Growth;
+use super::login::Identity;
 use super::outcome::{self, Desk, Step};
 use super::pace::Pace;
-use super::{Command, Consignment, Event, Queued, SubmitError, Submitter, login};
+use super::{Command, Consignment, Event, Queued, SubmitError, Submitter};
 use crate::job::{Pipelining, RelaySpec, TlsMode};
 use crate::letter::{Answer, Outcome};
 use crate::net::transcript::Transcript;
 use crate::net::{Dialer, NetError};
-use crate::secret::Secret;
 use crate::wire::smtp::{
     Awaited, Event as Wire, Heard, Level, LoginError, Offers, Record, Security, Session,
 };
@@ -129,7 +129,7 @@ fn ceiling(pipelining: Pipelining) -> Level {
 struct Relay {
     spec: RelaySpec,
     dialer: Dialer,
-    secret: Option<Secret>,
+    identity: Option<Identity>,
     /// host:port
     name: String,
     addresses: Vec<SocketAddr>,
@@ -145,8 +145,9 @@ impl Relay {
             .and_then(|dialer| dialer.proxy(spec.proxy.as_deref()))
             .map_err(trouble)?
             .local_address(spec.local_address);
-        let secret = spec.auth.as_ref().map(login::fetch).transpose()?;
-        Ok(Relay { spec: spec.clone(), dialer, secret, name, addresses: Vec::new(), next: 0 })
+        let server = (spec.host.clone(), spec.port);
+        let identity = spec.auth.as_ref().map(|auth| Identity::fetch(auth, server)).transpose()?;
+        Ok(Relay { spec: spec.clone(), dialer, identity, name, addresses: Vec::new(), next: 0 })
     }
 }
 
@@ -629,41 +630,34 @@ impl Pool {
 
     fn greeted(&mut self, slot: usize, now: Instant) {
         let Some(connection) = &mut self.connections[slot] else { return };
-        let Some((auth, secret)) = self.relay.spec.auth.as_ref().zip(self.relay.secret.as_ref()) else {
+        let Some(identity) = &self.relay.identity else {
             connection.session.open();
             return self.became_ready(slot);
         };
-        match login::choose(auth, connection.session.offers(), &connection.tried) {
-            Some(mechanism) => {
-                connection.tried.push(mechanism);
-                connection.session.login(login::exchange(mechanism, auth, secret));
+        match identity.begin(&connection.link, connection.session.offers(), &connection.refused) {
+            Ok(exchange) => {
+                connection.refused.push(exchange.mechanism());
+                connection.session.login(exchange);
             }
-            None => {
-                let offered = connection.session.offers().auth.join(" ");
-                let text = match offered.as_str() {
-                    "" => "the relay offers no login".to_owned(),
-                    offered => format!("no login in common; the relay offers {offered}"),
-                };
-                let answer = outcome::said_by_us(&text);
-                let error =
-                    SubmitError::Login { relay: self.relay.name.clone(), user: auth.user.clone(), answer };
+            Err(reason) => {
+                let (relay, user) = (self.relay.name.clone(), identity.user().to_owned());
                 connection.session.quit();
-                self.fail(error, now);
+                self.fail(SubmitError::Login { relay, user, answer: outcome::said_by_us(&reason) }, now);
             }
         }
     }
 
     fn login_failed(&mut self, slot: usize, error: LoginError, now: Instant) {
-        let user = self.relay.spec.auth.as_ref().map(|auth| auth.user.clone()).unwrap_or_default();
-        let relay = self.relay.name.clone();
-        let Some(connection) = &mut self.connections[slot] else { return };
-        let (answer, again) = match error {
+        let Some((connection, identity)) = self.connections[slot].as_mut().zip(self.relay.identity.as_ref())
+        else {
+            return;
+        };
+        let (answer, may_pass) = match error {
+            // After 535 another mechanism would be another wrong password.
             LoginError::Refused(heard) if matches!(heard.code, 504 | 534) => {
-                let auth = self.relay.spec.auth.as_ref();
-                let other = auth
-                    .and_then(|auth| login::choose(auth, connection.session.offers(), &connection.tried))
-                    .is_some();
-                if other {
+                let other =
+                    identity.begin(&connection.link, connection.session.offers(), &connection.refused);
+                if other.is_ok() {
                     return self.greeted(slot, now);
                 }
                 (outcome::answer_of(&heard), false)
@@ -672,8 +666,9 @@ impl Pool {
             LoginError::Exchange(reason) => (outcome::said_by_us(&reason), false),
         };
         connection.session.quit();
-        let error = SubmitError::Login { relay, user, answer };
-        match again && !matches!(self.phase, Phase::Trial(_)) {
+        let error =
+            SubmitError::Login { relay: self.relay.name.clone(), user: identity.user().to_owned(), answer };
+        match may_pass && !matches!(self.phase, Phase::Trial(_)) {
             true => self.came_to_nothing(error, now),
             // A wrong password that is tried again locks accounts.
             false => self.fail(error, now),

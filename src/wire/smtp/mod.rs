@@ -13,4 +13,4 @@ pub use offers::Offers;
 pub use outbox::{Content, Said};
 pub use record::{Record, Way};
 pub use reply::{Class, Heard, NotAReply, Replies, Reply};
-pub use session::{Awaited, Event, Level, Login, LoginError, Parcel, Security, Session, Window};
+pub use session::{Awaited, Event, Level, LoginError, Parcel, Security, Session, Window};

@@ -11,10 +11,14 @@ use super::outbox::{Content, Outbox, Said};
 use super::record::{Record, Way};
 use super::{Class, Heard, Offers, Reply};
 use crate::mail::EmailAddress;
+use crate::wire::sasl::Exchange;
 
 /// Contents above this gain nothing from a window: the round trip is short beside their transfer, and a window of
 /// them would be many megabytes in doubt.
 const LARGE: usize = 256 * 1024;
+
+/// A command line with its line end is no longer than this (RFC 5321 §4.5.3.1.4).
+const MAX_COMMAND: usize = 512;
 
 /// What is submitted: an envelope and a content.
 pub trait Parcel: Content {
@@ -69,18 +73,6 @@ pub enum Security {
     Settled,
     /// By STARTTLS, required.
     StartTls,
-}
-
-/// A SASL exchange as the session sees it (RFC 4954 §4): bytes in, bytes out.
-pub trait Login: Send {
-    /// The mechanism's name.
-    fn mechanism(&self) -> &str;
-    /// The initial response, where the mechanism has one.
-    fn initial(&mut self) -> Option<Vec<u8>>;
-    /// The answer to a challenge. An error ends the exchange with `*`.
-    fn on_challenge(&mut self, challenge: &[u8]) -> Result<Vec<u8>, String>;
-    /// Called at 235: whether the server has proved what the mechanism demands of it.
-    fn finish(&mut self) -> Result<(), String>;
 }
 
 /// Why a login did not succeed.
@@ -196,7 +188,9 @@ pub struct Session<P> {
     security: Security,
     wants_tls: bool,
     offers: Offers,
-    login: Option<Box<dyn Login>>,
+    exchange: Option<Exchange>,
+    /// Why the exchange was given up, while the server's answer to `*` is awaited.
+    given_up: Option<String>,
     ceiling: Level,
     /// Nothing above `envelope` before a parcel was accepted.
     proven: bool,
@@ -230,7 +224,8 @@ impl<P: Parcel> Session<P> {
             security,
             wants_tls: false,
             offers: Offers::default(),
-            login: None,
+            exchange: None,
+            given_up: None,
             ceiling,
             proven,
             window,
@@ -374,17 +369,14 @@ impl<P: Parcel> Session<P> {
     }
 
     /// Begins a login.
-    pub fn login(&mut self, mut login: Box<dyn Login>) {
-        let command = format!("AUTH {}", login.mechanism());
-        match login.initial() {
-            None => self.command(Awaited::Auth, |out| out.extend_from_slice(command.as_bytes())),
-            Some(initial) => {
-                // An empty initial response is written as `=` (RFC 4954 §4).
-                let text = if initial.is_empty() { "=".to_owned() } else { base64(&initial) };
-                self.secret(&command, &format!("{command} {text}\r\n"));
-            }
+    pub fn login(&mut self, mut exchange: Exchange) {
+        let line = format!("AUTH {}\r\n", exchange.command(MAX_COMMAND - "AUTH \r\n".len()));
+        if line.trim_end().contains(' ') && line.split(' ').count() > 2 {
+            self.secret(&format!("AUTH {}", exchange.mechanism().name()), &line);
+        } else {
+            self.command(Awaited::Auth, |out| out.extend_from_slice(line.trim_end().as_bytes()));
         }
-        self.login = Some(login);
+        self.exchange = Some(exchange);
     }
 
     /// Transactions may begin without a login.
@@ -552,37 +544,43 @@ impl<P: Parcel> Session<P> {
     }
 
     fn on_auth(&mut self, reply: &Reply<'_>) {
-        let Some(mut login) = self.login.take() else {
-            return self.break_off("a reply to a login that was given up".to_owned());
+        if let Some(reason) = self.given_up.take() {
+            // The answer to `*` is 501; what counts is our reason.
+            return self.events.push_back(Event::LoginFailed(LoginError::Exchange(reason)));
+        }
+        let Some(mut exchange) = self.exchange.take() else {
+            return self.break_off("a reply to a login that was not begun".to_owned());
         };
         match reply.class() {
-            Class::Completed => match login.finish() {
+            Class::Completed => match exchange.finish(None) {
                 Ok(()) => {
                     self.events.push_back(Event::LoggedIn);
                     self.open();
                 }
-                Err(reason) => self.events.push_back(Event::LoginFailed(LoginError::Exchange(reason))),
+                Err(error) => {
+                    self.events.push_back(Event::LoginFailed(LoginError::Exchange(error.to_string())));
+                }
             },
             Class::Intermediate => {
-                let challenge = reply.lines().next().unwrap_or_default();
-                match unbase64(challenge).and_then(|challenge| login.on_challenge(&challenge)) {
+                let challenge = String::from_utf8_lossy(reply.lines().next().unwrap_or_default());
+                match exchange.answer(&challenge) {
                     Ok(response) => {
-                        self.secret("", &format!("{}\r\n", base64(&response)));
-                        self.login = Some(login);
+                        self.secret("", &format!("{response}\r\n"));
+                        self.exchange = Some(exchange);
                     }
-                    Err(reason) => {
-                        // The server answers `*` with 501; what counts is our reason, and the session is left.
+                    Err(error) => {
                         self.command(Awaited::Auth, |out| out.push(b'*'));
-                        self.login = Some(Box::new(GivenUp(reason)));
+                        self.given_up = Some(error.to_string());
                     }
                 }
             }
             Class::Transient | Class::Permanent => {
-                let error = match login.finish() {
-                    Err(reason) if login.mechanism().is_empty() => LoginError::Exchange(reason),
-                    _ => LoginError::Refused(reply.heard()),
-                };
-                self.events.push_back(Event::LoginFailed(error));
+                let mut heard = reply.heard();
+                // XOAUTH2 and OAUTHBEARER say what is wrong in a challenge of their own before the no.
+                if let Some(trouble) = exchange.trouble() {
+                    heard.text = format!("{} ({trouble})", heard.text);
+                }
+                self.events.push_back(Event::LoginFailed(LoginError::Refused(heard)));
             }
         }
     }
@@ -910,24 +908,6 @@ impl<P: Parcel> Session<P> {
     }
 }
 
-/// Stands in for an exchange that failed on our side until the server has answered `*`.
-struct GivenUp(String);
-
-impl Login for GivenUp {
-    fn mechanism(&self) -> &str {
-        ""
-    }
-    fn initial(&mut self) -> Option<Vec<u8>> {
-        None
-    }
-    fn on_challenge(&mut self, _: &[u8]) -> Result<Vec<u8>, String> {
-        Err(self.0.clone())
-    }
-    fn finish(&mut self) -> Result<(), String> {
-        Err(self.0.clone())
-    }
-}
-
 /// With SMTPUTF8 as written, otherwise the domain in A-labels.
 fn push_address(out: &mut Vec<u8>, address: &EmailAddress, smtputf8: bool) {
     let text = address.as_str();
@@ -950,16 +930,4 @@ fn push_number(out: &mut Vec<u8>, mut number: u64) {
         }
     }
     out.extend_from_slice(&digits[at..]);
-}
-
-fn base64(bytes: &[u8]) -> String {
-    use base64::Engine;
-    base64::engine::general_purpose::STANDARD.encode(bytes)
-}
-
-fn unbase64(text: &[u8]) -> Result<Vec<u8>, String> {
-    use base64::Engine;
-    base64::engine::general_purpose::STANDARD
-        .decode(text.trim_ascii())
-        .map_err(|_| "a challenge is not Base64".to_owned())
 }
