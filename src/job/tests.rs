@@ -518,3 +518,117 @@ fn a_literal_password_is_a_warning() {
     assert!(!diagnostic::print(&job.warnings, true).contains("hunter2"));
     assert!(!format!("{job:?}").contains("hunter2"));
 }
+
+#[test]
+fn a_relay_in_full_and_absolute_paths_are_enough() {
+    let text = "kind: send
+name: bench-w3
+edition: \"1\"
+from: Post Room <news@sender.test>
+recipients:
+  file: /data/table.csv
+  to: \"{{ email }}\"
+vars_file: /nonexistent/context.json
+subject: \"{{ first }}, your {{ month }} digest: {{ stories|length }} stories\"
+body: {html: /data/html.html, text: /data/text.txt}
+images: {logo: /data/logo.png}
+attachments: ['/data/reports/{{ id }}-*.pdf', /data/terms.pdf]
+relay: {host: 127.0.0.1, port: 2525, tls: none, connections: 10}
+ledger: sqlite:/data/ledger.db
+";
+    let project = Project::new(&[("context.json", "{\"month\": \"May\"}")]);
+    let context = project.root().join("context.json");
+    let text = text.replace("/nonexistent/context.json", &context.display().to_string());
+    std::fs::write(project.root().join("job.yaml"), text).expect("written");
+    let job = project.send("job.yaml");
+    assert_eq!(job.vars["month"], "May");
+    assert_eq!(job.attachments[0].files.value, "/data/reports/{{ id }}-*.pdf");
+    assert_eq!(job.ledger, LedgerUrl::Sqlite("/data/ledger.db".into()));
+    assert_eq!((job.relay.connections, job.relay.tls.mode), (10, TlsMode::None));
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(600))]
+
+    /// Job files with pieces cut out, doubled, swapped or spoilt: read or refused, never a panic,
+    /// every mistake printable, every place within the file.
+    #[test]
+    fn no_file_makes_us_panic(edits in proptest::collection::vec((0_usize..4000, 0_usize..60, 0_usize..SPOIL.len(), 0_u8..4), 1..6)) {
+        let mut text = EVERYTHING.to_owned();
+        let boundary = |text: &str, mut at: usize| {
+            at = at.min(text.len());
+            while !text.is_char_boundary(at) {
+                at -= 1;
+            }
+            at
+        };
+        for (at, length, spoil, how) in edits {
+            let start = boundary(&text, at % (text.len() + 1));
+            let end = boundary(&text, start + length);
+            let piece = text[start..end].to_owned();
+            match how {
+                0 => text.replace_range(start..end, ""),
+                1 => text.insert_str(start, &piece),
+                2 => text.insert_str(start, SPOIL[spoil]),
+                _ => text.replace_range(start..end, SPOIL[spoil]),
+            }
+        }
+        let house = HOUSE.replace("14/s", &text.chars().take(3).collect::<String>());
+        let project = Project::new(&[("postroom.yaml", &house), ("job.yaml", &text)]);
+        if let Err(mistakes) = project.read("job.yaml") {
+            proptest::prop_assert!(!mistakes.is_empty());
+            for mistake in &mistakes {
+                if let Some(place) = &mistake.place {
+                    proptest::prop_assert!(place.span.end <= place.source.len() + 3, "{:?}", place.span);
+                    proptest::prop_assert!(place.source.get(place.span.start..place.span.end.min(place.source.len())).is_some());
+                }
+            }
+            proptest::prop_assert!(mistakes.iter().all(|mistake| mistake.exit != crate::exit::Exit::Bug), "{text}");
+            diagnostic::print(&mistakes, true);
+        }
+    }
+}
+
+/// What makes trouble in YAML.
+const SPOIL: [&str; 40] = [
+    "{",
+    "}",
+    "[",
+    "]",
+    ": ",
+    ":",
+    "- ",
+    "*a",
+    "&a ",
+    "!",
+    "!!int ",
+    "\"",
+    "'",
+    "|",
+    ">",
+    "\n",
+    "\n\n  ",
+    "\t",
+    "#",
+    " #",
+    "{{",
+    "}}",
+    "<<: *a\n",
+    "~",
+    "null",
+    "1.10",
+    "0x1F",
+    "9999999999999999999999",
+    ".nan",
+    "-.inf",
+    "true",
+    "---\n",
+    "...\n",
+    "? ",
+    "\u{2028}",
+    "\u{85}",
+    "\r",
+    "\u{feff}",
+    "好",
+    "\0",
+];
