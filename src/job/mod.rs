@@ -8,6 +8,7 @@ mod lower;
 pub mod preset;
 mod read;
 mod relay;
+mod schema;
 mod section;
 mod send;
 #[cfg(test)]
@@ -22,6 +23,7 @@ pub use relay::{
     Auth, Credential, Dkim, DomainLimit, Mechanism, Pipelining, RelaySpec, Retry, Timeouts, TlsMode, TlsSpec,
     Unsure,
 };
+pub use schema::schema;
 pub use send::{
     AttachmentSpec, Body, Class, ColumnKind, Dedupe, ImageSpec, LedgerUrl, MailboxTemplate, MailboxTemplates,
     MaxBad, Notify, NotifyWhen, RecipientsSpec, SendJob, SourceSpec, TemplateSource, Unsubscribe,

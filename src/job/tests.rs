@@ -45,7 +45,7 @@ impl Project {
 }
 
 /// The least of a sending job.
-const LEAST: &str = "kind: send
+pub(super) const LEAST: &str = "kind: send
 name: news
 edition: \"1\"
 from: news@example.com
@@ -140,7 +140,7 @@ fn everything_is_read() {
     assert!(job.warnings.is_empty(), "{}", diagnostic::print(&job.warnings, false));
 }
 
-const HOUSE: &str = "
+pub(super) const HOUSE: &str = "
 timezone: Asia/Shanghai
 ledger: sqlite:letters.db
 defaults:
@@ -175,7 +175,7 @@ mailboxes:
   support: {host: pop.example.com, tls: implicit, auth: {user: support@example.com, password: {command: [pass, mail/support]}}}
 ";
 
-const EVERYTHING: &str = r#"# yaml-language-server: $schema=../job.schema.json
+pub(super) const EVERYTHING: &str = r#"# yaml-language-server: $schema=../job.schema.json
 kind: send
 name: 十一月通知
 edition: "{{ now | date('%G-W%V') }}"
@@ -299,7 +299,7 @@ fn a_missing_file_is_told_apart() {
 }
 
 /// Replaces a line of the least job, or adds one.
-fn with(key: &str, line: &str) -> String {
+pub(super) fn with(key: &str, line: &str) -> String {
     let mut found = false;
     let mut text: String = LEAST
         .lines()
