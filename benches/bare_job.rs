@@ -10,7 +10,7 @@ use postroom::job::{
 };
 
 /// A job rooted in a folder, whose list is said to be the CSV file `list.csv`.
-pub fn bare_job(root: &Path) -> SendJob {
+pub(crate) fn bare_job(root: &Path) -> SendJob {
     SendJob {
         path: root.join("job.yaml"),
         root: root.to_owned(),
