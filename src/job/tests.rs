@@ -1,3 +1,5 @@
+//! Job files and what is made of them: good ones, and every mistake with its place.
+
 use std::path::Path;
 use std::time::Duration;
 

@@ -242,5 +242,5 @@ fn sent_size(path: &Path) -> io::Result<u64> {
         file.seek(SeekFrom::End(-2))?;
         file.read_exact(&mut end)?;
     }
-    Ok(if end == *b"\r\n" { size } else { size + 2 })
+    Ok(if size == 0 || end == *b"\r\n" { size } else { size + 2 })
 }

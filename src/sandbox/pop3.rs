@@ -386,11 +386,16 @@ impl<'a> Session<'a> {
     /// Removes what was marked, and says so only if all of it is gone (RFC 1939 §6).
     fn quit(&mut self) -> Step {
         let mut left = 0;
-        for message in self.messages.iter().flatten().filter(|message| message.deleted) {
+        let messages = self.messages.take();
+        for message in messages.iter().flatten().filter(|message| message.deleted) {
             match fs::remove_file(&message.path) {
                 Ok(()) => self.shared.log.deleted(self.number, &message.name)?,
                 Err(_) => left += 1,
             }
+        }
+        if messages.is_some() {
+            // Whoever reads our goodbye may log in at once.
+            self.shared.locked.store(false, Relaxed);
         }
         self.link.reply(&if left == 0 {
             "+OK bye".to_owned()
@@ -508,5 +513,179 @@ impl Body {
             piece = &piece[at + 2..];
         }
         link.raw(piece)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpStream;
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::super::fault::Protocol;
+    use super::super::{Maildrop, MaildropOptions};
+    use super::*;
+    use crate::secret::Secret;
+
+    fn maildrop(folder: &Path, bend: impl FnOnce(&mut MaildropOptions)) -> Maildrop {
+        let mut options = MaildropOptions::new(folder.to_owned(), "me", Secret::new("hunter2"));
+        bend(&mut options);
+        Maildrop::start(options).expect("a maildrop on loopback")
+    }
+
+    /// Says all of `commands` at once and gives everything that comes back until the close.
+    fn hear(maildrop: &Maildrop, commands: &str) -> String {
+        let mut socket = TcpStream::connect(maildrop.address()).expect("the maildrop's port");
+        socket.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+        socket.write_all(commands.as_bytes()).expect("the maildrop reads");
+        let mut heard = Vec::new();
+        let _ = socket.read_to_end(&mut heard); // a rule may reset the connection
+        String::from_utf8_lossy(&heard).into_owned()
+    }
+
+    fn folder(messages: &[&str]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (index, message) in messages.iter().enumerate() {
+            std::fs::write(folder.path().join(format!("{index}.eml")), message).expect("a message");
+        }
+        folder
+    }
+
+    const LOGIN: &str = "USER me\r\nPASS hunter2\r\n";
+    const ENTER: &str = "+OK postroom sandbox\r\n+OK\r\n";
+
+    #[test]
+    fn messages_are_sent_as_they_lie_there_with_dots_doubled() {
+        let folder = folder(&["A: b\r\n\r\n.one\r\nbare\n.two\r\n..\r\n", "no end", ""]);
+        let maildrop = maildrop(folder.path(), |_| {});
+        let heard = hear(
+            &maildrop,
+            &format!("{LOGIN}STAT\r\nLIST\r\nRETR 1\r\nRETR 2\r\nRETR 3\r\nRETR 4\r\nQUIT\r\n"),
+        );
+        assert_eq!(
+            heard,
+            format!(
+                "{ENTER}+OK 3 messages\r\n+OK 3 37\r\n+OK\r\n1 29\r\n2 8\r\n3 0\r\n.\r\n\
+                 +OK 29 octets\r\nA: b\r\n\r\n..one\r\nbare\n.two\r\n...\r\n.\r\n\
+                 +OK 8 octets\r\nno end\r\n.\r\n+OK 0 octets\r\n.\r\n-ERR no such message\r\n+OK bye\r\n"
+            )
+        );
+    }
+
+    #[test]
+    fn top_stops_after_so_many_lines_of_the_body() {
+        let folder = folder(&["A: b\r\nC: d\r\n\r\none\r\n.two\r\nthree\r\n"]);
+        let maildrop = maildrop(folder.path(), |_| {});
+        for (lines, expected) in [
+            ("0", "A: b\r\nC: d\r\n\r\n"),
+            ("2", "A: b\r\nC: d\r\n\r\none\r\n..two\r\n"),
+            ("99", "A: b\r\nC: d\r\n\r\none\r\n..two\r\nthree\r\n"),
+        ] {
+            let heard = hear(&maildrop, &format!("{LOGIN}TOP 1 {lines}\r\nQUIT\r\n"));
+            let body = heard.split_once("octets\r\n").map(|(_, body)| body);
+            assert_eq!(body, Some(format!("{expected}.\r\n+OK bye\r\n").as_str()), "{lines}");
+        }
+    }
+
+    #[test]
+    fn only_quit_deletes_and_only_what_is_marked() {
+        let folder = folder(&["a", "b", "c"]);
+        let maildrop = maildrop(folder.path(), |_| {});
+        let left = || std::fs::read_dir(folder.path()).map_or(0, Iterator::count);
+        for (commands, expected) in [
+            ("DELE 1\r\nNOOP\r\n\u{4}", 3), // the connection just ends, below
+            ("DELE 1\r\nRSET\r\nQUIT\r\n", 3),
+            ("DELE 1\r\nDELE 3\r\nRETR 1\r\nQUIT\r\n", 1),
+        ] {
+            if commands.ends_with("QUIT\r\n") {
+                hear(&maildrop, &format!("{LOGIN}{commands}"));
+            } else {
+                let mut socket = TcpStream::connect(maildrop.address()).expect("the maildrop's port");
+                socket.write_all(format!("{LOGIN}{commands}").as_bytes()).expect("the maildrop reads");
+                drop(socket);
+            }
+            // The next login waits until the maildrop is free again.
+            while hear(&maildrop, &format!("{LOGIN}QUIT\r\n")).contains("[IN-USE]") {}
+            assert_eq!(left(), expected, "{commands:?}");
+        }
+    }
+
+    #[test]
+    fn it_misbehaves_when_told_to() {
+        let rule = |text| Fault::parse(text, Protocol::Pop3, 1).expect("a rule");
+        type Bend = Box<dyn FnOnce(&mut MaildropOptions)>;
+        let cases: Vec<(Bend, &str, &str, bool)> = vec![
+            (Box::new(|o| o.uidls = Uidls::Missing), "UIDL\r\nQUIT\r\n", "-ERR unknown command", true),
+            (Box::new(|o| o.wrong_sizes = true), "LIST 2\r\nQUIT\r\n", "2 502\r\n", true),
+            (Box::new(|o| o.muddle = Muddle::Lose), "NOOP\r\nQUIT\r\n", "+OK bye", false),
+            (Box::new(|o| o.muddle = Muddle::Close), "NOOP\r\nQUIT\r\n", "-ERR synchronization", true),
+            (Box::new(|o| o.muddle = Muddle::Refuse), "NOOP\r\nQUIT\r\n", "-ERR unknown command", true),
+            (
+                Box::new(move |o| o.faults = vec![rule("retr if=2 reply -ERR [SYS/TEMP] not now")]),
+                "RETR 2\r\nQUIT\r\n",
+                "-ERR [SYS/TEMP] not now\r\n+OK bye",
+                true,
+            ),
+            (
+                Box::new(move |o| o.faults = vec![rule("body if=2 at=500 drop")]),
+                "RETR 2\r\nQUIT\r\n",
+                "\r\n.\r\n",
+                false,
+            ),
+        ];
+        for (bend, commands, words, expected) in cases {
+            let long = "x".repeat(998);
+            let folder = folder(&["a", &long]);
+            let mut said = String::new();
+            let maildrop = maildrop(folder.path(), |options| {
+                options.idle = Duration::from_millis(300);
+                bend(options);
+                said = format!("{:?} {:?} {:?}", options.uidls, options.muddle, options.faults);
+            });
+            let heard = hear(&maildrop, &format!("{LOGIN}{commands}"));
+            assert_eq!(heard.contains(words), expected, "{said}: {heard}");
+        }
+    }
+
+    #[test]
+    fn uidls_are_stable_changed_or_shared_as_told() {
+        let folder = folder(&["a", "b"]);
+        let uidls = |maildrop: &Maildrop| -> Vec<String> {
+            let heard = hear(maildrop, &format!("{LOGIN}UIDL\r\nQUIT\r\n"));
+            heard
+                .lines()
+                .filter_map(|line| line.split_once(' '))
+                .filter(|(_, id)| id.len() == 32)
+                .map(|(_, id)| id.to_owned())
+                .collect()
+        };
+        for (how, same_next_time, same_as_other) in
+            [(Uidls::Stable, true, false), (Uidls::Changed, false, false), (Uidls::Duplicate, true, true)]
+        {
+            let maildrop = maildrop(folder.path(), |options| options.uidls = how);
+            let (first, second) = (uidls(&maildrop), uidls(&maildrop));
+            assert_eq!(first.len(), 2, "{how:?}");
+            assert_eq!(first == second, same_next_time, "{how:?}");
+            assert_eq!(first[0] == first[1], same_as_other, "{how:?}");
+        }
+    }
+
+    #[test]
+    fn apop_needs_the_challenge_of_its_session() {
+        let folder = folder(&[]);
+        let maildrop = maildrop(folder.path(), |options| options.apop = true);
+        let mut socket = TcpStream::connect(maildrop.address()).expect("the maildrop's port");
+        let mut greeting = [0; 200];
+        let count = socket.read(&mut greeting).expect("a greeting");
+        let greeting = String::from_utf8_lossy(&greeting[..count]).into_owned();
+        let challenge = greeting.trim().rsplit(' ').next().expect("a challenge").to_owned();
+        let digest = Md5::digest(format!("{challenge}hunter2"));
+        let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        socket.write_all(format!("APOP me {digest}\r\nQUIT\r\n").as_bytes()).expect("it reads");
+        let mut heard = String::new();
+        socket.read_to_string(&mut heard).expect("an answer");
+        assert!(heard.starts_with("+OK 0 messages"), "{heard}");
+        assert!(hear(&maildrop, &format!("APOP me {digest}\r\nQUIT\r\n")).contains("[AUTH]"), "a replay");
     }
 }
