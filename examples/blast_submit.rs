@@ -5,6 +5,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use postroom::job::{Auth, Credential, Pipelining, RelaySpec, Retry, Timeouts, TlsMode, TlsSpec, Unsure};
@@ -64,6 +65,8 @@ fn main() {
     let mut outcomes: BTreeMap<String, usize> = BTreeMap::new();
     let (mut sent, mut answered, mut batches) = (0, 0, 0);
     let mut seen = vec![false; count];
+    let mut book =
+        options.get("book").map(|path| std::io::BufWriter::new(std::fs::File::create(path).expect("a file")));
     let mut answer = |seq: u64| {
         assert!(!std::mem::replace(&mut seen[seq as usize], true), "letter {seq} is answered twice");
     };
@@ -77,6 +80,9 @@ fn main() {
                     answer(seq);
                     answered += 1;
                     for rcpt in rcpts {
+                        if let Some(book) = &mut book {
+                            writeln!(book, "{} {}", rcpt.address, rcpt.outcome.word()).expect("written");
+                        }
                         let word = match rcpt.outcome.word() {
                             "accepted" => "accepted".to_owned(),
                             word => format!("{word}: {}", rcpt.answer),
@@ -106,6 +112,14 @@ fn main() {
         }
         if answered == count {
             submitter.drain();
+        }
+    }
+    // Handed over at the moment of the end.
+    for event in inbox.try_iter().flatten() {
+        if let Event::Returned { seq } = event {
+            answer(seq);
+            answered += 1;
+            *outcomes.entry("returned".to_owned()).or_default() += 1;
         }
     }
     let took = began.elapsed();

@@ -46,8 +46,8 @@ pub struct Templates {
     cc: Many,
     bcc: Many,
     subject: Line,
-    text: Option<Body>,
-    html: Option<Body>,
+    text: Option<String>,
+    html: Option<String>,
     headers: Vec<(String, Line)>,
     unsubscribe_url: Option<Line>,
     unsubscribe_mailto: Option<Line>,
@@ -73,12 +73,6 @@ struct MailboxLines {
 enum Many {
     Each(Vec<MailboxLines>),
     Split(Line, String),
-}
-
-/// A template of a body: its name, and the line of the job file it begins at if it stands there.
-struct Body {
-    name: String,
-    at: usize,
 }
 
 struct Attachment {
@@ -180,11 +174,11 @@ impl Templates {
         let view = self.view(row);
         let subject = self.subject.render_line(&view)?;
         let html = match &self.html {
-            Some(body) => Some(view.render(&self.engine.html, &body.name, body.at)?),
+            Some(name) => Some(view.render(&self.engine.html, name, 0)?),
             None => None,
         };
         let text = match &self.text {
-            Some(body) => Some(view.render(&self.engine.text, &body.name, body.at)?),
+            Some(name) => Some(view.render(&self.engine.text, name, 0)?),
             None => None,
         };
         let mut headers = Vec::with_capacity(self.headers.len());

@@ -77,6 +77,15 @@ impl Growth {
         self.judge(pace)
     }
 
+    /// A connection was lost with letters in doubt: the next ones shall be fewer.
+    pub(super) fn lost(&mut self) {
+        self.round = None;
+        self.grown = false;
+        self.best = 0.0;
+        let parcels = (self.window.parcels / 2).max(FIRST.min(self.most) / 8).max(1);
+        self.window = Window { parcels, octets: (self.window.octets / 2).max(FIRST_OCTETS / 8) };
+    }
+
     fn judge(&mut self, pace: f64) -> bool {
         let before = self.window;
         self.rounds_since_best += 1;
@@ -100,8 +109,8 @@ impl Growth {
 
     fn resize(&mut self, parcels: usize, octets: usize) {
         self.window = Window {
-            parcels: parcels.clamp(FIRST.min(self.most), self.most),
-            octets: octets.clamp(FIRST_OCTETS, MOST_OCTETS),
+            parcels: parcels.clamp(1, self.most),
+            octets: octets.clamp(FIRST_OCTETS / 8, MOST_OCTETS),
         };
     }
 }

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::SubmitError;
-use crate::job::{Auth, Credential, Mechanism};
+use crate::job::{Auth, Mechanism};
 use crate::net::Link;
 use crate::secret::Secret;
 use crate::wire::sasl::{self, Circumstances, Exchange, KeyMemory};
@@ -23,14 +23,8 @@ pub(super) struct Identity {
 impl Identity {
     /// Fetches the secret of a login.
     pub(super) fn fetch(auth: &Auth, server: (String, u16)) -> Result<Identity, SubmitError> {
-        let secret = match &auth.credential {
-            Credential::Literal(secret) => secret.clone(),
-            Credential::Env(name) => match std::env::var(name) {
-                Ok(value) => Secret::new(value),
-                Err(error) => return Err(SubmitError::Credential { reason: format!("{name}: {error}") }),
-            },
-            _ => return Err(SubmitError::Credential { reason: "only env is read".to_owned() }),
-        };
+        let secret =
+            auth.credential.fetch().map_err(|error| SubmitError::Credential { reason: chain(&error) })?;
         Ok(Identity { auth: auth.clone(), secret, server, keys: KeyMemory::default() })
     }
 
@@ -53,7 +47,7 @@ impl Identity {
         let mechanism = sasl::choose(&Circumstances {
             offered: &offered,
             wanted: self.auth.mechanism,
-            token: self.auth.mechanism.is_some_and(Mechanism::takes_token),
+            token: self.auth.token,
             protected: link.secured() || link.peer().ip().is_loopback(),
             binding: binding.is_some(),
             refused,
@@ -72,4 +66,10 @@ impl Identity {
         };
         Exchange::new(mechanism, login).map_err(|error| error.to_string())
     }
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

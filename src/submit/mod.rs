@@ -14,8 +14,8 @@ mod pool;
 #[cfg(test)]
 mod trials;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::Sender;
@@ -79,6 +79,10 @@ pub struct Submitter {
     sleeping: Arc<AtomicBool>,
     offers: Offers,
     relay: String,
+    /// True once the thread takes nothing more; held while something is handed over.
+    door: Arc<Mutex<bool>>,
+    /// For letters that find the door closed.
+    returns: Sender<Vec<Event>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -103,9 +107,17 @@ impl Submitter {
         &self.relay
     }
 
-    /// Hands letters over, at most as many as were wanted.
+    /// Hands letters over, at most as many as were wanted. What is handed over when all is closed already (the relay
+    /// failed a moment ago) returns, too: then [`Event::Returned`] comes behind [`Event::Closed`].
     pub fn submit(&self, letters: Vec<Consignment>) {
-        self.tell(Command::Submit(letters));
+        let closed = self.door.lock().unwrap_or_else(PoisonError::into_inner);
+        if *closed {
+            // Who has dropped the other end has given up on outcomes.
+            let _ =
+                self.returns.send(letters.iter().map(|letter| Event::Returned { seq: letter.seq }).collect());
+        } else {
+            self.tell(Command::Submit(letters));
+        }
     }
 
     /// Finishes what was handed over, for at most 30 s, says QUIT, and closes.
@@ -119,7 +131,6 @@ impl Submitter {
     }
 
     fn tell(&self, command: Command) {
-        // The thread is gone only after Event::Closed; who submits behind that has no one to tell.
         if self.commands.send(command).is_ok() && self.sleeping.swap(false, Ordering::SeqCst) {
             // A failed wake-up means that the poll is gone, and with it the thread.
             let _ = self.waker.wake();

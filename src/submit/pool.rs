@@ -4,8 +4,8 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
@@ -23,7 +23,7 @@ use crate::letter::{Answer, Outcome};
 use crate::net::transcript::Transcript;
 use crate::net::{Dialer, NetError};
 use crate::wire::smtp::{
-    Awaited, Event as Wire, Heard, Level, LoginError, Offers, Record, Security, Session,
+    Awaited, Event as Wire, Heard, Level, LoginError, Offers, Record, Security, Session, Way,
 };
 
 /// How long replies are awaited once nothing new is begun.
@@ -64,6 +64,8 @@ pub(super) fn start(
     let poll = Poll::new().map_err(unready)?;
     let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(unready)?);
     let sleeping = Arc::new(AtomicBool::new(false));
+    let door = Arc::new(Mutex::new(false));
+    let returns = events.clone();
     let (commands, inbox) = crossbeam_channel::unbounded();
     let (ready, first) = crossbeam_channel::bounded(1);
     let name = relay.name.clone();
@@ -99,6 +101,8 @@ pub(super) fn start(
         backlog: false,
         answered: 0,
         phase: Phase::Trial(ready),
+        tried: false,
+        door: Arc::clone(&door),
     };
     let thread = std::thread::Builder::new().name("submit".to_owned()).spawn(move || pool.run()).map_err(
         |source| SubmitError::Connect {
@@ -108,7 +112,7 @@ pub(super) fn start(
     )?;
     match first.recv() {
         Ok(Ok((offers, relay))) => {
-            Ok(Submitter { commands, waker, sleeping, offers, relay, thread: Some(thread) })
+            Ok(Submitter { commands, waker, sleeping, offers, relay, door, returns, thread: Some(thread) })
         }
         Ok(Err(error)) => Err(error),
         Err(_) => Err(SubmitError::Protocol { relay: name, reason: "the thread ended early".to_owned() }),
@@ -305,6 +309,10 @@ struct Pool {
     /// Letters answered in this turn.
     answered: usize,
     phase: Phase,
+    /// The first connection was ready: the engine listens.
+    tried: bool,
+    /// True once letters can no longer be handed over.
+    door: Arc<Mutex<bool>>,
 }
 
 impl Pool {
@@ -320,7 +328,7 @@ impl Pool {
             self.finish_phase(now);
             self.tell();
             if matches!(self.phase, Phase::Over) {
-                return;
+                return self.close();
             }
             self.wait(&mut ready, now);
             let now = Instant::now();
@@ -609,7 +617,7 @@ impl Pool {
     /// Hears what a lost session gives back.
     fn attend_rest(&mut self, slot: usize, now: Instant) {
         let mut untouched = Vec::new();
-        let mut first = true;
+        let (mut first, mut in_doubt) = (true, false);
         while let Some(event) =
             self.connections[slot].as_mut().and_then(|connection| connection.session.next_event())
         {
@@ -617,6 +625,7 @@ impl Pool {
                 Wire::Done(queued, record) => {
                     // Only the oldest may be the cause.
                     let culprit = std::mem::take(&mut first);
+                    in_doubt |= record.way == Way::Silent && record.level == Level::Window;
                     self.judge(queued, record, culprit, now);
                 }
                 Wire::Untouched(queued) => untouched.push(queued),
@@ -625,6 +634,10 @@ impl Pool {
         }
         for queued in untouched.into_iter().rev() {
             self.put_back(queued);
+        }
+        if in_doubt {
+            self.growth.lost();
+            self.set_windows();
         }
     }
 
@@ -683,6 +696,7 @@ impl Pool {
         if let Phase::Trial(_) = &self.phase
             && let Phase::Trial(first) = std::mem::replace(&mut self.phase, Phase::Running)
         {
+            self.tried = true;
             let offers = connection.session.offers().clone();
             // Nobody waits any more: then nobody will hand anything over, and the engine's end aborts us.
             let _ = first.send(Ok((offers, self.relay.name.clone())));
@@ -790,7 +804,19 @@ impl Pool {
         self.return_waiting();
         self.release();
         self.phase = Phase::Over;
-        self.batch.push(Event::Closed);
+    }
+
+    /// Gives back what was handed over at the last moment, and closes the door.
+    fn close(mut self) {
+        let door = Arc::clone(&self.door);
+        let mut closed = door.lock().unwrap_or_else(PoisonError::into_inner);
+        self.take_commands(Instant::now());
+        *closed = true;
+        if self.tried {
+            self.batch.push(Event::Closed);
+            // Nobody hears it where the engine has ended before us.
+            let _ = self.events.send(std::mem::take(&mut self.batch));
+        }
     }
 
     /// The server lost the thread: the whole pool steps down for the rest of the run.
@@ -889,12 +915,11 @@ impl Pool {
 
     fn tell(&mut self) {
         let live = self.live();
-        if live != self.reported && !matches!(self.phase, Phase::Trial(_)) {
+        if live != self.reported && self.tried {
             self.reported = live;
-            let place = self.batch.len() - usize::from(matches!(self.batch.last(), Some(Event::Closed)));
-            self.batch.insert(place, Event::Connections(live));
+            self.batch.push(Event::Connections(live));
         }
-        if self.batch.is_empty() || matches!(self.phase, Phase::Trial(_)) {
+        if self.batch.is_empty() || !self.tried {
             return;
         }
         let more = Vec::with_capacity(self.batch.len().min(1024));
