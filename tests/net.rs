@@ -457,6 +457,7 @@ fn our_address_is_kept_and_families_fit() {
     let dialer = dialer("localhost", address, &house.spec(TlsMode::None));
     let mut link = dialer.clone().local_address(Some("127.0.0.2".parse().unwrap())).dial().unwrap();
     assert_eq!(link.link().local().unwrap().ip().to_string(), "127.0.0.2");
+    assert!(link.link().protected() && !link.link().secured());
     let error = dialer.local_address(Some("::1".parse().unwrap())).dial().unwrap_err();
     assert!(error.to_string().contains("no IPv6 address"), "{error}");
 }
@@ -620,6 +621,8 @@ fn proxies_open_the_way() {
             };
             let mut link = dialer("me:hunter2@").dial().unwrap();
             assert_eq!(link.link().peer(), at);
+            // The proxy is on loopback; what goes on from there in plain text is for all to hear.
+            assert_eq!(link.link().protected(), secure);
             if !secure {
                 assert_eq!(line(&mut link), "220 hi");
             }

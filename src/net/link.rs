@@ -42,6 +42,8 @@ pub struct Link {
     tls: Option<Box<ClientConnection>>,
     /// TLS begins with the first byte.
     implicit: bool,
+    /// Through a proxy: the peer is not where what is said ends up.
+    proxied: bool,
     inbound: Inbound,
     ended: bool,
     truncated: bool,
@@ -89,9 +91,22 @@ impl Link {
         client: Option<TlsClient>,
         implicit: bool,
     ) -> Link {
+        let proxied = proxy.is_some();
         let stage = Stage::Connecting(proxy);
         let inbound = Inbound::default();
-        Link { stream, peer, to, stage, client, tls: None, implicit, inbound, ended: false, truncated: false }
+        Link {
+            stream,
+            peer,
+            to,
+            stage,
+            client,
+            tls: None,
+            implicit,
+            proxied,
+            inbound,
+            ended: false,
+            truncated: false,
+        }
     }
 
     /// Goes on with what is left to be done before the protocol can speak: connecting, the proxy, TLS where
@@ -242,6 +257,12 @@ impl Link {
     /// Whether what is said now is protected.
     pub fn secured(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| !tls.is_handshaking())
+    }
+
+    /// Whether nobody can listen: TLS, or a server on this very machine. Only then a secret may be said as it
+    /// is. A proxy on this machine is no such server: from there the words go on in plain text.
+    pub fn protected(&self) -> bool {
+        self.secured() || (self.peer.ip().is_loopback() && !self.proxied)
     }
 
     /// Protocol version and cipher suite, once the handshake is done: `TLSv1_3, TLS13_AES_128_GCM_SHA256`.

@@ -430,4 +430,18 @@ mod tests {
             assert!(!shown.contains("secret"), "{shown}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_answer_makes_it_panic(answers: Vec<Vec<u8>>, http: bool, login: bool) {
+            let scheme = if http { "http" } else { "socks5" };
+            let login = if login { "u:p@" } else { "" };
+            let mut dialogue = Proxy::parse(&format!("{scheme}://{login}p")).unwrap().dialogue("h", 25);
+            for answer in answers {
+                if dialogue.open() || dialogue.on_bytes(&answer).is_err() {
+                    break;
+                }
+            }
+        }
+    }
 }

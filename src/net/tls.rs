@@ -379,3 +379,67 @@ mod der {
         Some((u64::try_from(moment.as_second()).unwrap_or(0), rest))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn certificate(algorithm: &'static rcgen::SignatureAlgorithm) -> Vec<u8> {
+        let key = rcgen::KeyPair::generate_for(algorithm).unwrap();
+        let mut params = rcgen::CertificateParams::new(vec!["mail.example.com".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2020, 2, 29);
+        params.not_after = rcgen::date_time_ymd(2061, 1, 1);
+        params.self_signed(&key).unwrap().der().to_vec()
+    }
+
+    #[test]
+    fn a_certificate_tells_its_time_and_its_hash() {
+        for (algorithm, hash) in [
+            (&rcgen::PKCS_ECDSA_P256_SHA256, Some(&digest::SHA256)),
+            (&rcgen::PKCS_ECDSA_P384_SHA384, Some(&digest::SHA384)),
+            (&rcgen::PKCS_ED25519, None),
+        ] {
+            let certificate = certificate(algorithm);
+            // 2020-02-29 as UTCTime, 2061-01-01 as GeneralizedTime.
+            assert_eq!(der::validity(&certificate), Some((1_582_934_400, 2_871_763_200)));
+            let expected = hash.map(|hash| digest::digest(hash, &certificate).as_ref().to_vec());
+            assert_eq!(end_point(&certificate), expected);
+            for end in 0..certificate.len() {
+                assert_eq!(der::validity(&certificate[..end]), None);
+            }
+        }
+    }
+
+    #[test]
+    fn names_and_alerts_are_for_people() {
+        for (name, expected) in [
+            ("DnsName(\"a.example\")", "a.example"),
+            ("IpAddress(127.0.0.1)", "127.0.0.1"),
+            ("a.example", "a.example"),
+            ("\"", "\""),
+        ] {
+            assert_eq!(plain_name(name), expected);
+        }
+        assert_eq!(alert_words(AlertDescription::HandshakeFailure), "handshake failure");
+        assert_eq!(alert_words(AlertDescription::UnknownCA), "unknown ca");
+    }
+
+    proptest! {
+        #[test]
+        fn no_certificate_makes_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = der::validity(&bytes);
+            let _ = end_point(&bytes);
+        }
+
+        #[test]
+        fn no_spoilt_certificate_makes_it_panic(at in 0usize..300, byte in any::<u8>()) {
+            let mut bytes = certificate(&rcgen::PKCS_ECDSA_P256_SHA256);
+            let at = at % bytes.len();
+            bytes[at] = byte;
+            let _ = der::validity(&bytes);
+            let _ = end_point(&bytes);
+        }
+    }
+}

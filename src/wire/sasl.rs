@@ -912,4 +912,16 @@ mod tests {
             assert_eq!(choose(&given), expected, "case {number}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_challenge_makes_it_panic(which in 0usize..8, one: Vec<u8>, two: String, three: String) {
+            let mut exchange = Exchange::new(Mechanism::ALL[which], login("user", "pencil", "ours")).unwrap();
+            exchange.command(512);
+            let _ = exchange.on_challenge(&one);
+            let _ = exchange.answer(&two);
+            let _ = exchange.on_challenge(format!("r=ours{two},s={three},i=4096").as_bytes());
+            let _ = exchange.finish(Some(&three));
+        }
+    }
 }
