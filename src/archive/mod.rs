@@ -1,1 +1,18 @@
-//! A mailbox on disk, complete and provable: retrieve, store, journal, index.
+//! Pulls a mailbox into files, and proves that they are all there: retrieve → store → journal → index.
+//! Understanding a message is the affair of `read`.
+
+pub mod committer;
+mod digest;
+pub mod journal;
+mod known;
+pub mod listing;
+mod login;
+mod manifest;
+pub mod quarantine;
+pub mod retrieve;
+pub mod session;
+pub mod store;
+
+pub use digest::Digest;
+pub use known::Known;
+pub use store::{Store, StoreError};

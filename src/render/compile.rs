@@ -18,7 +18,7 @@ use super::engine::{self, Engine, VALUE_END, VALUE_START};
 use super::line::{Condition, Form, Line, Part, Pattern};
 use super::scan::{Plain, Scan, plain};
 use super::value::Names;
-use super::{Attachment, MailboxLines, Many, Templates, filters, is_bulk, moment};
+use super::{Attachment, Body, MailboxLines, Many, Templates, filters, is_bulk, moment};
 
 /// A template file longer than this is taken for something else.
 const LONGEST_TEMPLATE: u64 = 16 << 20;
@@ -474,7 +474,7 @@ impl Compiler<'_> {
     // ---- bodies ----
 
     /// Compiles a body with all it includes; gives the name of its template.
-    fn body(&mut self, source: &TemplateSource, role: Role) -> Option<String> {
+    fn body(&mut self, source: &TemplateSource, role: Role) -> Option<Body> {
         let key = if role == Role::Html { "body.html" } else { "body.text" };
         self.hash(key);
         let (main, text, folder) = match source {
@@ -535,7 +535,7 @@ impl Compiler<'_> {
         let templates = self.job.root.join("templates");
         self.env(role)
             .set_loader(move |name| Ok(confined(&templates, name).and_then(|path| read(&path).ok())));
-        Some(name)
+        Some(Body { name, at: if inline { line_of(text) } else { 0 } })
     }
 
     fn env(&mut self, role: Role) -> &mut Environment<'static> {

@@ -46,8 +46,8 @@ pub struct Templates {
     cc: Many,
     bcc: Many,
     subject: Line,
-    text: Option<String>,
-    html: Option<String>,
+    text: Option<Body>,
+    html: Option<Body>,
     headers: Vec<(String, Line)>,
     unsubscribe_url: Option<Line>,
     unsubscribe_mailto: Option<Line>,
@@ -73,6 +73,12 @@ struct MailboxLines {
 enum Many {
     Each(Vec<MailboxLines>),
     Split(Line, String),
+}
+
+/// A template of a body: its name, and the line of the job file it begins at if it stands there.
+struct Body {
+    name: String,
+    at: usize,
 }
 
 struct Attachment {
@@ -174,11 +180,11 @@ impl Templates {
         let view = self.view(row);
         let subject = self.subject.render_line(&view)?;
         let html = match &self.html {
-            Some(name) => Some(view.render(&self.engine.html, name, 0)?),
+            Some(body) => Some(view.render(&self.engine.html, &body.name, body.at)?),
             None => None,
         };
         let text = match &self.text {
-            Some(name) => Some(view.render(&self.engine.text, name, 0)?),
+            Some(body) => Some(view.render(&self.engine.text, &body.name, body.at)?),
             None => None,
         };
         let mut headers = Vec::with_capacity(self.headers.len());

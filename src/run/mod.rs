@@ -1,5 +1,6 @@
 //! One file per command; wires the rooms together and owns no craft.
 
+pub mod archive;
 pub mod sandbox;
 
 use crate::cli::{Cli, Command};

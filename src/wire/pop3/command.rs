@@ -1,6 +1,6 @@
 //! What a client may say.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 /// One command line (RFC 1939 §3).
 #[derive(Clone, Copy)]
@@ -66,14 +66,35 @@ impl Command<'_> {
         Ok(())
     }
 
-    /// The same with what is secret masked, for transcripts and messages.
-    pub fn masked(&self) -> String {
+    /// What may be shown of a line that holds a secret: what comes before it. `None`: all of it.
+    pub fn before_secret(&self) -> Option<String> {
         match self {
-            Command::Pass(_) => "PASS ****".to_owned(),
-            Command::Apop(user, _) => format!("APOP {user} ****"),
-            Command::Auth(mechanism, Some(_)) => format!("AUTH {mechanism} ****"),
-            Command::SaslLine(_) => "****".to_owned(),
-            other => other.to_string(),
+            Command::Pass(_) => Some("PASS".to_owned()),
+            Command::Apop(user, _) => Some(format!("APOP {user}")),
+            Command::Auth(mechanism, Some(_)) => Some(format!("AUTH {mechanism}")),
+            Command::SaslLine(_) => Some(String::new()),
+            _ => None,
+        }
+    }
+
+    /// The command's word, as an error names it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Command::Capa => "CAPA",
+            Command::Stls => "STLS",
+            Command::User(_) => "USER",
+            Command::Pass(_) => "PASS",
+            Command::Apop(..) => "APOP",
+            Command::Auth(..) | Command::SaslLine(_) => "AUTH",
+            Command::Stat => "STAT",
+            Command::List => "LIST",
+            Command::Uidl => "UIDL",
+            Command::Top(..) => "TOP",
+            Command::Retr(_) => "RETR",
+            Command::Dele(_) => "DELE",
+            Command::Rset => "RSET",
+            Command::Noop => "NOOP",
+            Command::Quit => "QUIT",
         }
     }
 }
@@ -104,9 +125,10 @@ impl fmt::Display for Command<'_> {
 
 impl fmt::Debug for Command<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_char('`')?;
-        f.write_str(&self.masked())?;
-        f.write_char('`')
+        match self.before_secret() {
+            Some(before) => write!(f, "`{before} ****`"),
+            None => write!(f, "`{self}`"),
+        }
     }
 }
 

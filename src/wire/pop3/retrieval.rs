@@ -75,6 +75,14 @@ impl Retrieval {
         self.asked.len() - before
     }
 
+    /// Appends one RETR command if nothing is on its way, whatever the window. Returns how many it added.
+    pub fn command_alone(&mut self, out: &mut Vec<u8>) -> usize {
+        let pipelined = std::mem::replace(&mut self.pipelined, false);
+        let added = if self.asked.is_empty() { self.commands(out) } else { 0 };
+        self.pipelined = pipelined;
+        added
+    }
+
     /// The message that the next reply answers.
     pub fn current(&self) -> Option<Wanted> {
         self.asked.front().copied()
@@ -100,6 +108,11 @@ impl Retrieval {
     /// Wants this one again, after all others.
     pub fn again(&mut self, wanted: Wanted) {
         self.waiting.push_back(wanted);
+    }
+
+    /// Wants this one again, before all others that wait.
+    pub fn first(&mut self, wanted: Wanted) {
+        self.waiting.push_front(wanted);
     }
 
     /// Nothing more is asked for; what is on its way still comes.

@@ -1,0 +1,196 @@
+//! What the journal says, in memory: which messages lie where, and which of a mailbox are known.
+
+use std::collections::HashMap;
+
+use super::digest::Digest;
+use super::journal::{Entry, Line, What};
+
+/// A file of the archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Record {
+    /// Of its bytes.
+    pub sha256: Digest,
+    /// Its bytes.
+    pub size: u64,
+    /// Its octets by LIST when it was fetched.
+    pub listed: u64,
+    /// The start of its header's hash.
+    pub head: Option<u64>,
+    /// When it was archived: seconds since 1970.
+    pub at: i64,
+    /// Where its line begins in the journal; the path stands there.
+    pub offset: u64,
+}
+
+/// A UIDL of a mailbox that the journal knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Uid {
+    /// Index of the file.
+    pub file: u32,
+    /// How many messages with this UIDL were fetched; some servers give one to several.
+    pub times: u32,
+    /// Whether its bytes were fetched and hashed; otherwise only header and size are alike.
+    pub certain: bool,
+    /// When that was: seconds since 1970.
+    pub at: i64,
+    /// Whether its deletion was asked for and is not yet seen.
+    pub deleting: bool,
+}
+
+/// What is known of one mailbox.
+#[derive(Debug, Default)]
+pub struct Mailbox {
+    /// By UIDL.
+    pub uidls: HashMap<Box<str>, Uid>,
+    /// Files that came without a UIDL.
+    pub unnamed: Vec<u32>,
+    /// Whether the server stumbled over commands sent together.
+    pub stumbled: bool,
+}
+
+/// What the whole journal says.
+#[derive(Debug, Default)]
+pub struct Known {
+    files: Vec<Record>,
+    by_digest: HashMap<Digest, u32>,
+    mailboxes: HashMap<Box<str>, Mailbox>,
+}
+
+impl Known {
+    /// Takes in one line.
+    pub fn apply(&mut self, line: &Line) {
+        let Entry { what, at, .. } = line.entry;
+        let mailbox = match self.mailboxes.get_mut(line.entry.mailbox.as_str()) {
+            Some(mailbox) => mailbox,
+            None => self.mailboxes.entry(line.entry.mailbox.as_str().into()).or_default(),
+        };
+        match what {
+            What::Stumbled => mailbox.stumbled = true,
+            What::Deleting => {
+                if let Some(uid) = line.entry.uidl.as_deref().and_then(|uidl| mailbox.uidls.get_mut(uidl)) {
+                    uid.deleting = true;
+                }
+            }
+            What::Deleted => {
+                if let Some(uidl) = line.entry.uidl.as_deref() {
+                    mailbox.uidls.remove(uidl);
+                }
+            }
+            What::Kept | What::Duplicate | What::Probably => {
+                let Some(sha256) = line.entry.sha256 else { return };
+                let record = Record {
+                    sha256,
+                    size: line.entry.size,
+                    listed: line.entry.listed,
+                    head: line.entry.head,
+                    at,
+                    offset: line.offset,
+                };
+                let file = match self.by_digest.get(&sha256) {
+                    Some(&file) => {
+                        // Kept again: the file had been lost and lies elsewhere now.
+                        if what == What::Kept
+                            && let Some(known) = self.files.get_mut(file as usize)
+                        {
+                            *known = record;
+                        }
+                        file
+                    }
+                    None => {
+                        let file = self.files.len() as u32;
+                        self.files.push(record);
+                        self.by_digest.insert(sha256, file);
+                        file
+                    }
+                };
+                let certain = what != What::Probably;
+                let Some(uidl) = line.entry.uidl.as_deref() else {
+                    mailbox.unnamed.push(file);
+                    return;
+                };
+                match mailbox.uidls.get_mut(uidl) {
+                    Some(uid) if uid.certain == certain => {
+                        *uid = Uid { file, times: uid.times + 1, at, ..*uid };
+                    }
+                    // Fetched after all: what was probable is certain.
+                    Some(uid) => *uid = Uid { file, certain: true, at, ..*uid },
+                    None => {
+                        let uid = Uid { file, times: 1, certain, at, deleting: false };
+                        mailbox.uidls.insert(uidl.into(), uid);
+                    }
+                }
+            }
+        }
+    }
+
+    /// What is known of a mailbox.
+    pub fn mailbox(&self, name: &str) -> Option<&Mailbox> {
+        self.mailboxes.get(name)
+    }
+
+    /// A file by its index.
+    pub fn file(&self, index: u32) -> Option<&Record> {
+        self.files.get(index as usize)
+    }
+
+    /// The file with these bytes.
+    pub fn by_digest(&self, digest: &Digest) -> Option<&Record> {
+        self.by_digest.get(digest).and_then(|&index| self.file(index))
+    }
+
+    /// All files.
+    pub fn files(&self) -> &[Record] {
+        &self.files
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::journal::DateSource;
+    use super::*;
+
+    fn line(what: What, uidl: Option<&str>, bytes: &[u8]) -> Line {
+        Line {
+            number: 1,
+            offset: 0,
+            entry: Entry {
+                at: 10,
+                what,
+                mailbox: "m".into(),
+                uidl: uidl.map(str::to_owned),
+                sha256: Some(Digest::of(bytes)),
+                path: "p".into(),
+                size: 1,
+                listed: 1,
+                head: None,
+                date: None,
+                date_from: DateSource::None,
+            },
+        }
+    }
+
+    #[test]
+    fn a_mailbox_is_what_its_lines_say() {
+        let mut known = Known::default();
+        for (what, uidl, bytes) in [
+            (What::Kept, Some("a"), &b"1"[..]),
+            (What::Duplicate, Some("b"), b"1"),
+            (What::Kept, Some("a"), b"2"),
+            (What::Probably, Some("c"), b"2"),
+            (What::Kept, None, b"3"),
+            (What::Deleting, Some("b"), b""),
+            (What::Deleted, Some("b"), b""),
+            (What::Stumbled, None, b""),
+        ] {
+            known.apply(&line(what, uidl, bytes));
+        }
+        let mailbox = known.mailbox("m").unwrap();
+        assert_eq!(known.files().len(), 3);
+        assert_eq!((mailbox.uidls["a"].times, mailbox.uidls["a"].certain), (2, true));
+        assert!(!mailbox.uidls["c"].certain);
+        assert!(!mailbox.uidls.contains_key("b"));
+        assert_eq!(mailbox.unnamed, [2]);
+        assert!(mailbox.stumbled);
+        assert!(known.mailbox("other").is_none());
+    }
+}

@@ -1,0 +1,92 @@
+//! `manifest-sha256.txt`: a line for each file, as `sha256sum -c` reads it. It is derived from the
+//! journal and mended at start.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use super::journal::{self, Entry, Position, What};
+use super::store::{is_inside, private};
+
+/// The file's name within the store.
+pub(super) const NAME: &str = "manifest-sha256.txt";
+
+/// The manifest, open for appending.
+pub(super) struct Manifest {
+    out: BufWriter<File>,
+    failed: Option<io::Error>,
+}
+
+impl Manifest {
+    /// Compares the manifest in `folder` with its journal, and writes it anew if they differ.
+    pub(super) fn mend(folder: &Path) -> io::Result<Manifest> {
+        if !agrees(folder)? {
+            rewrite(folder)?;
+        }
+        let file = private().append(true).create(true).open(folder.join(NAME))?;
+        Ok(Manifest { out: BufWriter::with_capacity(64 * 1024, file), failed: None })
+    }
+
+    /// Adds the line of an entry. A failure is told by [`Manifest::flush`]: the message is archived all the
+    /// same, and the next start mends this file.
+    pub(super) fn note(&mut self, entry: &Entry) {
+        if let Some(text) = line(entry)
+            && let Err(error) = self.out.write_all(text.as_bytes())
+        {
+            self.failed.get_or_insert(error);
+        }
+    }
+
+    /// Writes out and syncs.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        self.out.flush()?;
+        self.out.get_ref().sync_data()
+    }
+}
+
+/// The line of an entry that has a file: the hash, two blanks, the path.
+pub(super) fn line(entry: &Entry) -> Option<String> {
+    let sha256 = entry.sha256.filter(|_| entry.what == What::Kept && is_inside(&entry.path))?;
+    Some(format!("{sha256}  {}\n", entry.path))
+}
+
+/// Writes the manifest anew from the journal, aside first.
+pub(super) fn rewrite(folder: &Path) -> io::Result<()> {
+    let aside = folder.join(format!("{NAME}.new"));
+    let mut out = BufWriter::new(private().write(true).create(true).truncate(true).open(&aside)?);
+    each_line(folder, |text| out.write_all(text.as_bytes()).map(|()| true))?;
+    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+    fs::rename(&aside, folder.join(NAME))
+}
+
+fn agrees(folder: &Path) -> io::Result<bool> {
+    let path: PathBuf = folder.join(NAME);
+    let mut reader = match File::open(&path) {
+        Ok(file) => BufReader::with_capacity(64 * 1024, file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let mut have = Vec::new();
+    let same = each_line(folder, |text| {
+        have.clear();
+        io::Read::take(&mut reader, text.len() as u64 + 1).read_until(b'\n', &mut have)?;
+        Ok(have == text.as_bytes())
+    })?;
+    Ok(same && reader.fill_buf()?.is_empty())
+}
+
+/// Hands every line that the journal asks for to `each`, until it says no.
+fn each_line(folder: &Path, mut each: impl FnMut(&str) -> io::Result<bool>) -> io::Result<bool> {
+    let Some(mut lines) = journal::read(folder, Position::START)? else { return Ok(true) };
+    while let Some(found) = lines.next_line()? {
+        if let Some(text) = found.line.and_then(|found| line(&found.entry))
+            && !each(&text)?
+        {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

@@ -1,0 +1,485 @@
+//! `postroom run` for `kind: archive`: the store and its committer, a session for each mailbox, the
+//! progress, and the balance at the end.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::archive::committer::{self, Counts, Desk};
+use crate::archive::quarantine;
+use crate::archive::retrieve::{self, Balance, Mailbox};
+use crate::archive::session::{SessionError, Stop};
+use crate::archive::store::{Store, StoreError};
+use crate::exit::Exit;
+use crate::job::{ArchiveJob, Deletion, MailboxSpec, preset};
+use crate::measure::ByteSize;
+use crate::net::transcript::Transcript;
+use crate::net::{Dialer, NetError};
+use crate::secret::Secret;
+
+/// How a run is to go.
+#[derive(Default, Clone)]
+pub struct Options {
+    /// Only what went wrong is said.
+    pub quiet: bool,
+    /// The summary is one JSON object a mailbox.
+    pub json: bool,
+    /// At most so many messages are fetched from each mailbox.
+    pub limit: Option<u64>,
+    /// This many deletions are agreed to, though they are more than `max_fraction`.
+    pub confirm_deletions: Option<u64>,
+    /// Where the dialogues are written down.
+    pub trace: Option<Transcript>,
+    /// Whether to stop.
+    pub stop: Stop,
+}
+
+/// Archives the mailboxes of a job. Warnings and progress go to stderr, the balance to stdout.
+pub fn run(job: &ArchiveJob, options: &Options) -> Exit {
+    let begun = Instant::now();
+    let opened = Store::open(&job.store, job.layout, |damage| {
+        eprintln!("warning: {damage}; `postroom verify {}` tells more", job.store.display());
+    });
+    let mut store = match opened {
+        Ok(store) => store,
+        Err(error) => {
+            say(&error);
+            return store_exit(&error);
+        }
+    };
+    let folder = store.folder();
+    let known = store.known();
+    let (desk, queue) = Desk::new();
+    let mut prepared = Vec::new();
+    let mut exits = Vec::new();
+    for (number, spec) in (1..).zip(&job.mailboxes) {
+        let counts = Arc::new(Counts::default());
+        match prepare(spec) {
+            Ok((secret, dialer)) => prepared.push(Mailbox {
+                spec,
+                name: name(spec).into(),
+                secret,
+                dialer,
+                delete: &job.delete,
+                confirmed: options.confirm_deletions,
+                limit: options.limit,
+                folder: Arc::clone(&folder),
+                known: Arc::clone(&known),
+                desk: desk.clone(),
+                counts,
+                stop: options.stop.clone(),
+                trace: options.trace.as_ref().map(|trace| trace.connection(number)),
+                now,
+            }),
+            Err(error) => {
+                eprintln!("error: {}: {error}", name(spec));
+                say_hint(spec, &error);
+                exits.push(exit(&error));
+            }
+        }
+    }
+    drop(desk);
+    let all: Vec<Arc<Counts>> = prepared.iter().map(|mailbox| Arc::clone(&mailbox.counts)).collect();
+    let progress = Progress::start(all, options.quiet);
+    let (done, balances) = std::thread::scope(|scope| {
+        let sessions: Vec<_> = prepared
+            .into_iter()
+            .map(|mailbox| {
+                let (spec, name) = (mailbox.spec, Arc::clone(&mailbox.name));
+                (spec, name, scope.spawn(move || retrieve::archive(&mailbox)))
+            })
+            .collect();
+        let done = committer::serve(&mut store, &queue, now, || ());
+        let balances: Vec<_> = sessions
+            .into_iter()
+            .map(|(spec, name, thread)| (spec, name, thread.join().unwrap_or_else(|_| panicked())))
+            .collect();
+        (done, balances)
+    });
+    progress.finish();
+    if let Err(error) = store.finish() {
+        say(&error);
+        exits.push(Exit::Io);
+    }
+    if let Err(error) =
+        quarantine::release(&job.store, &known.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    {
+        eprintln!("warning: cannot tidy the quarantine: {error}");
+    }
+    let committed = done.last_commit.map(|at| at.duration_since(begun));
+    for (spec, name, balance) in &balances {
+        exits.push(report(job, spec, name, balance, committed, options));
+    }
+    // What asks for a person comes before what asks for patience.
+    exits.into_iter().max_by_key(|exit| urgency(*exit)).unwrap_or(Exit::Done)
+}
+
+/// What a run would delete now, for `check --connect`: by the same reckoning, with nothing fetched.
+pub fn preview(job: &ArchiveJob, options: &Options) -> Exit {
+    let mut worst = Exit::Done;
+    let (desk, queue) = Desk::new();
+    drop(queue);
+    let store = match Store::open(&job.store, job.layout, |damage| eprintln!("warning: {damage}")) {
+        Ok(store) => store,
+        Err(error) => {
+            say(&error);
+            return store_exit(&error);
+        }
+    };
+    for spec in &job.mailboxes {
+        let name = name(spec);
+        let listed = prepare(spec).and_then(|(secret, dialer)| {
+            retrieve::preview(&Mailbox {
+                spec,
+                name: name.as_str().into(),
+                secret,
+                dialer,
+                delete: &job.delete,
+                confirmed: options.confirm_deletions,
+                limit: None,
+                folder: store.folder(),
+                known: store.known(),
+                desk: desk.clone(),
+                counts: Arc::default(),
+                stop: options.stop.clone(),
+                trace: options.trace.clone(),
+                now,
+            })
+        });
+        match listed {
+            Ok((listing, due)) => {
+                let bytes: u64 = listing.iter().map(|listed| listed.size).sum();
+                let mut text = format!("{name}: {} messages, {}\n", listing.len(), ByteSize(bytes));
+                match due {
+                    Ok(due) if due.is_empty() => text.push_str("  nothing is due for deletion\n"),
+                    Ok(due) => {
+                        text.push_str(&format!("  {} messages would be deleted:\n", due.len()));
+                        for listed in due.iter().filter_map(|&index| listing.get(index)) {
+                            let uidl = listed.uidl.as_deref().unwrap_or("-");
+                            text.push_str(&format!(
+                                "  {:>7} {:>9} {uidl}\n",
+                                listed.number,
+                                ByteSize(listed.size).to_string()
+                            ));
+                        }
+                    }
+                    Err(too_many) => {
+                        text.push_str(&format!(
+                            "  {} messages are due for deletion, above max_fraction ({} at once): a run refuses \
+                             without --confirm-deletions {}\n",
+                            too_many.due, too_many.allowed, too_many.due
+                        ));
+                        worst = worst.max(Exit::SomeFailed);
+                    }
+                }
+                print(&text);
+            }
+            Err(error) => {
+                eprintln!("error: {name}: {error}");
+                say_hint(spec, &error);
+                worst = worst.max(exit(&error));
+            }
+        }
+    }
+    worst
+}
+
+/// `user@host`: what the journal calls a mailbox. A prefix that only chooses the listing is no part of it.
+pub fn name(spec: &MailboxSpec) -> String {
+    let user = spec.auth.user.strip_prefix("recent:").unwrap_or(&spec.auth.user);
+    format!("{user}@{}", spec.host.to_ascii_lowercase())
+}
+
+/// Seconds since 1970.
+pub(super) fn now() -> i64 {
+    jiff::Timestamp::now().as_second()
+}
+
+/// Password and way of a mailbox; connects to nothing.
+pub(super) fn prepare(spec: &MailboxSpec) -> Result<(Secret, Dialer), SessionError> {
+    let secret =
+        spec.auth.credential.fetch().map_err(|error| SessionError::Credential(with_source(&error)))?;
+    let dialer = Dialer::new(&spec.host, spec.port, &spec.tls, &spec.timeouts)?;
+    Ok((secret, dialer.proxy(spec.proxy.as_deref())?))
+}
+
+/// An error and its cause on one line.
+pub(super) fn with_source(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+fn panicked() -> Balance {
+    Balance {
+        error: Some(SessionError::Store(Arc::new(StoreError::Poisoned))),
+        warnings: vec!["the session ended by a mistake of this program".to_owned()],
+        ..Balance::default()
+    }
+}
+
+fn say(error: &StoreError) {
+    eprintln!("error: {}", with_source(error));
+}
+
+fn say_hint(spec: &MailboxSpec, error: &SessionError) {
+    if let SessionError::Login { .. } = error
+        && let Some(hint) = login_hint(spec)
+    {
+        eprintln!("help: {hint}");
+    }
+}
+
+/// The provider whose ways are known: the one the job names, else the one whose host this is.
+fn preset_of(spec: &MailboxSpec) -> Option<&'static preset::Preset> {
+    spec.provider.as_deref().and_then(preset::find).or_else(|| preset::of_host(&spec.host))
+}
+
+fn login_hint(spec: &MailboxSpec) -> Option<&'static str> {
+    preset_of(spec).map(|preset| preset.login)
+}
+
+fn listing_hint(spec: &MailboxSpec) -> Option<&'static str> {
+    preset_of(spec).and_then(|preset| preset.listing)
+}
+
+/// Says what became of a mailbox; gives its exit code.
+fn report(
+    job: &ArchiveJob,
+    spec: &MailboxSpec,
+    name: &str,
+    balance: &Balance,
+    committed: Option<Duration>,
+    options: &Options,
+) -> Exit {
+    for warning in &balance.warnings {
+        eprintln!("warning: {name}: {warning}");
+    }
+    for failure in &balance.failed {
+        let uidl = failure.uidl.as_deref().unwrap_or("-");
+        eprintln!("failed: {name}: message {} ({uidl}): {}", failure.number, failure.reason);
+    }
+    if let Some(too_many) = &balance.too_many {
+        eprintln!(
+            "error: {name}: {} messages are due for deletion, {} at once are allowed by max_fraction; nothing was \
+             deleted. If that is right: --confirm-deletions {}",
+            too_many.due, too_many.allowed, too_many.due
+        );
+    }
+    if let Some(error) = &balance.error {
+        let source = match error {
+            SessionError::Store(store) => std::error::Error::source(&**store).map(ToString::to_string),
+            _ => None,
+        };
+        eprintln!("error: {name}: {error}{}", source.map(|text| format!(": {text}")).unwrap_or_default());
+        say_hint(spec, error);
+    }
+    // A mailbox that shows nothing, or less than is known, may be one that shows POP3 only a part.
+    if balance.on_server == Some(0)
+        && let Some(hint) = listing_hint(spec)
+    {
+        eprintln!("help: {name}: {hint}");
+    }
+    let text = if options.json {
+        balance_json(name, balance, committed)
+    } else {
+        balance_text(job, name, balance, committed)
+    };
+    if !options.quiet || options.json {
+        print(&text);
+    }
+    match &balance.error {
+        Some(error) => exit(error),
+        None if !balance.is_complete() || balance.too_many.is_some() => Exit::SomeFailed,
+        None => Exit::Done,
+    }
+}
+
+fn balance_text(job: &ArchiveJob, name: &str, balance: &Balance, committed: Option<Duration>) -> String {
+    let Some(on_server) = balance.on_server else { return format!("{name}: nothing was listed\n") };
+    let mut text = format!(
+        "{name}: {on_server} on the server = {} new + {} known + {} duplicate + {} skipped + {} failed",
+        balance.new,
+        balance.known,
+        balance.duplicate,
+        balance.skipped,
+        balance.failed.len()
+    );
+    if balance.unaccounted() > 0 {
+        text.push_str(&format!(" + {} left", balance.unaccounted()));
+    }
+    text.push('\n');
+    if balance.new + balance.duplicate > 0 {
+        let time = committed.map(|time| format!(", the last committed after {:.2} s", time.as_secs_f64()));
+        text.push_str(&format!("  {} received{}\n", ByteSize(balance.bytes), time.unwrap_or_default()));
+    }
+    if balance.deleted > 0 {
+        text.push_str(&format!("  {} deleted on the server, as this listing shows\n", balance.deleted));
+    }
+    if balance.deleting > 0 {
+        text.push_str(&format!(
+            "  {} deletions accepted by the server; the next listing will show whether they are done\n",
+            balance.deleting
+        ));
+    }
+    text.push_str(&format!("  {}\n", job.store.display()));
+    text
+}
+
+fn balance_json(name: &str, balance: &Balance, committed: Option<Duration>) -> String {
+    let failed: Vec<_> = balance
+        .failed
+        .iter()
+        .map(|failure| {
+            serde_json::json!({"number": failure.number, "uidl": failure.uidl, "reason": failure.reason})
+        })
+        .collect();
+    let object = serde_json::json!({
+        "mailbox": name,
+        "on_server": balance.on_server,
+        "new": balance.new,
+        "known": balance.known,
+        "duplicate": balance.duplicate,
+        "skipped": balance.skipped,
+        "failed": failed,
+        "left": balance.unaccounted(),
+        "bytes": balance.bytes,
+        "deletions_accepted": balance.deleting,
+        "deletions_done": balance.deleted,
+        "deletions_refused": balance.too_many.map(|too_many| too_many.due),
+        "last_commit_seconds": committed.map(|time| time.as_secs_f64()),
+        "warnings": balance.warnings,
+        "error": balance.error.as_ref().map(ToString::to_string),
+    });
+    format!("{object}\n")
+}
+
+/// Prints to stdout; a reader that has gone away is no trouble of ours.
+pub(super) fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// The exit code of what ended a session.
+pub(super) fn exit(error: &SessionError) -> Exit {
+    match error {
+        SessionError::Net(NetError::File { .. } | NetError::Setting(_)) => Exit::Job,
+        SessionError::Net(_) | SessionError::Closed(_) | SessionError::Silent(..) => Exit::Unavailable,
+        SessionError::Muddled
+        | SessionError::NotAReply(_)
+        | SessionError::EndlessLine(_)
+        | SessionError::EndlessList(_)
+        | SessionError::Refused { .. } => Exit::Protocol,
+        SessionError::Busy(_) => Exit::Again,
+        SessionError::Login { .. }
+        | SessionError::NoMechanism(_)
+        | SessionError::Sasl(_)
+        | SessionError::NoApop
+        | SessionError::NoStls
+        | SessionError::Credential(_) => Exit::Login,
+        SessionError::Unprotected | SessionError::NotALine(_) => Exit::Job,
+        SessionError::Store(error) => store_exit(error),
+        SessionError::Stopped => Exit::Interrupted,
+    }
+}
+
+/// The exit code of a trouble with the store.
+pub(super) fn store_exit(error: &StoreError) -> Exit {
+    match error {
+        StoreError::Locked(_) => Exit::Again,
+        StoreError::Io { .. } | StoreError::NoRoom { .. } | StoreError::Poisoned => Exit::Io,
+    }
+}
+
+fn urgency(exit: Exit) -> u8 {
+    match exit {
+        Exit::Done => 0,
+        Exit::SomeFailed => 1,
+        Exit::Again => 2,
+        Exit::Unavailable => 3,
+        Exit::Protocol => 4,
+        Exit::Login => 5,
+        Exit::Io => 7,
+        Exit::Interrupted | Exit::Terminated => 8,
+        _ => 6,
+    }
+}
+
+/// What is seen while it runs: a bar on a terminal, elsewhere a line now and then, with `--quiet` nothing.
+struct Progress {
+    over: crossbeam_channel::Sender<()>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+/// How often a line is written where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+impl Progress {
+    fn start(counts: Vec<Arc<Counts>>, quiet: bool) -> Progress {
+        let (over, end) = crossbeam_channel::bounded(0);
+        let thread = std::thread::spawn(move || {
+            if quiet {
+                return;
+            }
+            let sum = |pick: fn(&Counts) -> u64| counts.iter().map(|counts| pick(counts)).sum::<u64>();
+            let all = || {
+                (
+                    sum(|counts| counts.received.load(Relaxed)),
+                    sum(|counts| counts.wanted.load(Relaxed)),
+                    sum(|counts| counts.received_bytes.load(Relaxed)),
+                    sum(|counts| counts.wanted_bytes.load(Relaxed)),
+                )
+            };
+            if std::io::stderr().is_terminal() {
+                let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+                let style = ProgressStyle::with_template(
+                    "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {msg} {eta} left",
+                );
+                if let Ok(style) = style {
+                    bar.set_style(style);
+                }
+                while end.recv_timeout(Duration::from_millis(100)).is_err_and(|error| error.is_timeout()) {
+                    let (received, wanted, bytes, wanted_bytes) = all();
+                    bar.set_length(wanted_bytes);
+                    bar.set_position(bytes);
+                    bar.set_message(format!("{received}/{wanted} messages"));
+                }
+                bar.finish_and_clear();
+                return;
+            }
+            let begun = Instant::now();
+            while end.recv_timeout(LINE_EVERY).is_err_and(|error| error.is_timeout()) {
+                let (received, wanted, bytes, wanted_bytes) = all();
+                let left = match bytes {
+                    0 => "unknown".to_owned(),
+                    _ => format!(
+                        "{:.0} s",
+                        begun.elapsed().as_secs_f64() * wanted_bytes.saturating_sub(bytes) as f64
+                            / bytes as f64
+                    ),
+                };
+                eprintln!(
+                    "{received} of {wanted} messages, {} of {}, time left: {left}",
+                    ByteSize(bytes),
+                    ByteSize(wanted_bytes)
+                );
+            }
+        });
+        Progress { over, thread }
+    }
+
+    fn finish(self) {
+        drop(self.over);
+        // A display that failed has nothing to tell.
+        let _ = self.thread.join();
+    }
+}
+
+/// Whether a job may delete anything.
+pub fn deletes(job: &ArchiveJob) -> bool {
+    job.delete != Deletion::Never
+}

@@ -1,0 +1,430 @@
+//! Rendering, seen from outside: what a row and a job's templates become, and what is said when
+//! they do not fit.
+
+#[path = "../benches/bare_job.rs"]
+mod bare_job;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bare_job::bare_job;
+use postroom::diagnostic::Place;
+use postroom::job::{
+    AttachmentSpec, ColumnKind, ImageSpec, MailboxTemplate, MailboxTemplates, SendJob, TemplateSource, Text,
+    Unsubscribe,
+};
+use postroom::letter::{Cell, Columns, Piece, Row};
+use postroom::render::{Addressed, Templates};
+use serde_json::json;
+
+/// A text with a place of its own, as the job file gives it.
+fn placed(value: &str) -> Text {
+    let source = format!("# a job\nkey: {value}\n");
+    let span = 13..13 + value.len();
+    Text {
+        value: value.to_owned(),
+        place: Some(Place { file: "job.yaml".into(), source: source.into(), span }),
+    }
+}
+
+fn inline(value: &str) -> Option<TemplateSource> {
+    Some(TemplateSource::Inline(placed(value)))
+}
+
+fn file(name: &str) -> Option<TemplateSource> {
+    Some(TemplateSource::File(placed(name)))
+}
+
+fn row(cells: &[(&str, Cell)]) -> Row {
+    let columns = Columns::new(cells.iter().map(|(name, _)| (*name).to_owned()).collect());
+    Row { number: 2, columns: Arc::new(columns), cells: cells.iter().map(|(_, cell)| cell.clone()).collect() }
+}
+
+fn text(value: &str) -> Cell {
+    Cell::Text(value.to_owned())
+}
+
+fn job(change: impl FnOnce(&mut SendJob)) -> SendJob {
+    let mut job = bare_job(Path::new("/nonexistent"));
+    change(&mut job);
+    job
+}
+
+fn compile(job: &SendJob, row: &Row) -> Templates {
+    match Templates::compile(job, Some(&row.columns)) {
+        Ok(templates) => templates,
+        Err(mistakes) => panic!("{}", postroom::diagnostic::print(&mistakes, false)),
+    }
+}
+
+/// The rendered text of a body, or the error's words.
+fn render_text(template: &str, row: &Row) -> Result<String, String> {
+    let job = job(|job| {
+        job.body.text = inline(template);
+        job.vars = json!({"year": 2026, "name": "var", "items": [{"t": "a", "n": 1}, {"t": "b", "n": 2}]})
+            .as_object()
+            .expect("an object")
+            .clone();
+    });
+    let columns = Columns::loose(Vec::new());
+    let templates =
+        Templates::compile(&job, Some(&columns)).map_err(|m| postroom::diagnostic::print(&m, false))?;
+    let letter =
+        templates.letter(row, Vec::new(), Vec::new(), Vec::new()).map_err(|error| error.to_string())?;
+    Ok(letter.letter.text.unwrap_or_default())
+}
+
+#[test]
+fn a_text_sees_the_row_over_the_vars() {
+    let row = row(&[
+        ("email", text("ada@example.org")),
+        ("name", text("Ada & <Co>")),
+        ("姓名", text("张伟")),
+        ("First Name", text("Ada")),
+        ("joined", Cell::Date(jiff::civil::date(2026, 11, 3))),
+        ("balance", Cell::Float(1234.5)),
+        ("count", Cell::Int(3)),
+        ("nothing", Cell::Null),
+        ("nested", Cell::Nested(json!({"a": [1, {"b": "c"}]}))),
+    ]);
+    for (template, expected) in [
+        ("{{ name }}", "Ada & <Co>"),
+        ("{{ 姓名 }}，您好", "张伟，您好"),
+        ("{{ row[\"First Name\"] }} {{ row.email }}", "Ada ada@example.org"),
+        ("{{ year }}", "2026"),
+        ("{{ joined }} {{ joined|date('%d/%m/%Y') }} {{ joined.year }}", "2026-11-03 03/11/2026 2026"),
+        ("{{ balance|money('EUR') }} {{ count * 2 }}", "€1,234.50 6"),
+        ("{% for i in items %}{{ loop.index }}{{ i.t }}{{ i['n'] }} {% endfor %}", "1a1 2b2 "),
+        ("{{ nothing|default('none', true) }}", "none"),
+        ("{% if nothing is none %}yes{% endif %}", "yes"),
+        ("{{ absent|default('x') }}{% if absent is defined %}no{% endif %}", "x"),
+        ("{{ nested.a[1].b }}", "c"),
+        ("{{ name.upper() }} {{ 'x' if count > 2 }}", "ADA & <CO> x"),
+        ("{% for i in range(9) %}{% if i == 3 %}{% break %}{% endif %}{{ i }}{% endfor %}", "012"),
+        ("{% macro m(x) %}<{{ x }}>{% endmacro %}{{ m(count) }}", "<3>"),
+        ("{{ items|map(attribute='t')|join(', ') }}", "a, b"),
+        ("{% for k, v in nested|items %}{{ k }}{% endfor %}", "a"),
+    ] {
+        assert_eq!(render_text(template, &row).as_deref(), Ok(expected), "{template}");
+    }
+    for (template, expected) in [
+        ("x\n{{ absent }}", "body.text, line 3: `absent` is undefined"),
+        (
+            "{{ nothing }}",
+            "body.text, line 2: `nothing`: it is null, which is never printed; `default` gives it a value",
+        ),
+        ("{{ nested.zz }}", "body.text, line 2: `nested.zz` is undefined"),
+        ("{% if absent %}{% endif %}", "body.text, line 2: `absent` is undefined"),
+        (
+            "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+            "line 2: the template takes too long",
+        ),
+        ("{{ name|number }}", "line 2: `number` is given no number"),
+        ("{{ name + 1 }}", "line 2:"),
+    ] {
+        let error = render_text(template, &row).expect_err(template);
+        assert!(error.contains(expected), "{template}: {error}");
+        assert!(!error.contains("ada@example.org"), "{error}");
+    }
+}
+
+#[test]
+fn html_escapes_and_nothing_else_does() {
+    let row = row(&[("email", text("a@b.example")), ("name", text("<b>\"A\" & 'B'</b>/"))]);
+    let job = job(|job| {
+        job.subject = placed("{{ name }}");
+        job.body.html = inline("<p title=\"{{ name }}\">{{ name|safe }} {{ name|upper }}</p>");
+        job.body.text = inline("{{ name }}");
+    });
+    let letter = compile(&job, &row).letter(&row, vec![], vec![], vec![]).expect("rendered").letter;
+    assert_eq!(letter.subject, "<b>\"A\" & 'B'</b>/");
+    assert_eq!(letter.text.as_deref(), Some("<b>\"A\" & 'B'</b>/"));
+    assert_eq!(
+        letter.html.as_deref(),
+        Some(
+            "<p title=\"&lt;b&gt;&quot;A&quot; &amp; &#39;B&#39;&lt;/b&gt;/\"><b>\"A\" & 'B'</b>/ \
+             &lt;B&gt;&quot;A&quot; &amp; &#39;B&#39;&lt;/B&gt;/</p>"
+        )
+    );
+}
+
+#[test]
+fn addresses_are_put_together_without_trusting_values() {
+    let usual =
+        |name: &str, address: &str| MailboxTemplate { name: Some(placed(name)), address: placed(address) };
+    let check = |name: &str, email: &str| {
+        let row = row(&[
+            ("email", text(email)),
+            ("name", text(name)),
+            ("cc", text("x@y.example; Eve <e@y.example>")),
+        ]);
+        let job = job(|job| {
+            job.recipients.to = Some(usual("{{ name }}", "{{ email }}"));
+            job.recipients.cc = MailboxTemplates::Split { each: placed("{{ cc }}"), split: ";".to_owned() };
+        });
+        compile(&job, &row).address(&row).map_err(|error| error.reason)
+    };
+    let Ok(Addressed::To { key, to, cc, bcc }) = check("Lovelace, Ada", "Ada@Example.org") else {
+        panic!("not addressed")
+    };
+    assert_eq!((key.as_str(), to[0].name.as_deref()), ("ada@example.org", Some("Lovelace, Ada")));
+    assert_eq!(to[0].address.as_str(), "Ada@Example.org");
+    assert_eq!((cc.len(), cc[1].name.as_deref(), bcc.len()), (2, Some("Eve"), 0));
+    for (name, email, expected) in [
+        ("Ada\r\nBcc: eve@example.org", "a@b.example", "line break"),
+        ("Ada\0", "a@b.example", "control character"),
+        ("Ada", "a@b.example\r\nRCPT TO:<eve@b.example>", "line break"),
+        ("Ada", "a@b.example> <eve@b.example", "is not an address"),
+        ("Ada", "", "the address is empty"),
+        ("Ada", "nobody", "is not an address"),
+    ] {
+        let reason = check(name, email).expect_err(email);
+        assert!(reason.contains(expected), "{name:?} {email:?}: {reason}");
+    }
+    // What looks like another address in a name stays a name.
+    let Ok(Addressed::To { to, .. }) = check("Eve <eve@b.example>", "a@b.example") else {
+        panic!("not addressed")
+    };
+    assert_eq!(to[0].address.as_str(), "a@b.example");
+}
+
+#[test]
+fn conditions_are_true_or_false() {
+    let list = row(&[
+        ("email", text("a@b.example")),
+        ("plan", text("pro")),
+        ("active", Cell::Bool(true)),
+        ("n", Cell::Int(1)),
+    ]);
+    let check = |condition: &str| {
+        let job = job(|job| {
+            job.recipients.filter = Some(placed(condition));
+            job.recipients.columns.insert("active".to_owned(), (ColumnKind::Bool, placed("bool")));
+            job.recipients.columns.insert("n".to_owned(), (ColumnKind::Int, placed("int")));
+        });
+        match Templates::compile(&job, Some(&list.columns)) {
+            Ok(templates) => {
+                templates.address(&list).map(|to| to != Addressed::Filtered).map_err(|e| e.reason)
+            }
+            Err(mistakes) => Err(postroom::diagnostic::print(&mistakes, false)),
+        }
+    };
+    for (condition, expected) in [
+        ("active", true),
+        ("active and plan != \"free\"", true),
+        ("not active or plan == \"free\"", false),
+        ("plan in [\"pro\", \"team\"]", true),
+        ("n > 0", true),
+    ] {
+        assert_eq!(check(condition), Ok(expected), "{condition}");
+    }
+    for (condition, expected) in [
+        ("plan", "takes `plan` for true or false, but the column is text"),
+        ("active and plan", "columns: {plan: bool}"),
+        ("n", "neither true nor false, but a number"),
+        ("activ", "did you mean `active`?"),
+        ("active }} {{ n", "is not a template as it should be"),
+        ("active and", "is not a template as it should be"),
+        ("plan|uper == 'X'", "did you mean `upper`?"),
+    ] {
+        let error = check(condition).expect_err(condition);
+        assert!(error.contains(expected), "{condition}: {error}");
+    }
+}
+
+#[test]
+fn a_pattern_tells_whose_words_are_whose() {
+    let list = row(&[("email", text("a@b.example")), ("id", text("../7")), ("voice", Cell::Bool(false))]);
+    let spec = |files: &str, rename: Option<&str>, when: Option<&str>| AttachmentSpec {
+        files: placed(files),
+        rename: rename.map(placed),
+        content_type: None,
+        when: when.map(placed),
+        expect: (1, usize::MAX),
+        shared: false,
+    };
+    let job = job(|job| {
+        job.vars = json!({"dir": "reports/2026"}).as_object().expect("an object").clone();
+        job.recipients.columns.insert("voice".to_owned(), (ColumnKind::Bool, placed("bool")));
+        job.attachments = vec![
+            spec("{{ dir }}/{{ id }}-*.pdf", None, None),
+            spec("x/{{ id }}.mp3", None, Some("voice")),
+            spec("fixed.pdf", Some("Terms {{ email }}.pdf"), None),
+            spec("{{ dir ~ id }}", None, None),
+        ];
+    });
+    let wanted = compile(&job, &list).patterns(&list).expect("patterns");
+    assert_eq!(wanted.iter().map(|wanted| wanted.spec).collect::<Vec<_>>(), [0, 2, 3]);
+    assert_eq!(
+        wanted[0].pieces,
+        [
+            Piece::Operator("reports/2026/".to_owned()),
+            Piece::Value("../7".to_owned()),
+            Piece::Operator("-*.pdf".to_owned())
+        ]
+    );
+    assert_eq!(wanted[1].pieces, [Piece::Operator("fixed.pdf".to_owned())]);
+    assert_eq!(wanted[1].rename.as_deref(), Some("Terms a@b.example.pdf"));
+    assert_eq!(wanted[2].pieces, [Piece::Value("reports/2026../7".to_owned())]);
+    let broken = row(&[("email", text("a@b.example")), ("id", text("7\u{1}")), ("voice", Cell::Bool(false))]);
+    assert!(compile(&job, &list).patterns(&broken).is_err());
+}
+
+#[test]
+fn values_never_make_a_header() {
+    let job = job(|job| {
+        job.headers = vec![("X-Campaign".to_owned(), placed("{{ v }}"))];
+        job.unsubscribe = Some(Unsubscribe {
+            url: Some(placed("https://example.com/u/{{ token }}")),
+            mailto: Some(placed("leave+{{ token }}@example.com")),
+            one_click: true,
+        });
+        job.list_id = Some(placed("news.example.com"));
+        job.subject = placed("{{ v|trim }}");
+    });
+    let check = |v: &str, token: &str| {
+        let row = row(&[("email", text("a@b.example")), ("v", text(v)), ("token", text(token))]);
+        compile(&job, &row)
+            .letter(&row, vec![], vec![], vec![])
+            .map(|r| r.letter)
+            .map_err(|error| error.to_string())
+    };
+    let letter = check("fine", "t1").expect("rendered");
+    assert_eq!(letter.headers, [("X-Campaign".to_owned(), "fine".to_owned())]);
+    assert_eq!(
+        letter.list.unsubscribe.as_deref(),
+        Some("<https://example.com/u/t1>, <mailto:leave+t1@example.com>")
+    );
+    assert_eq!(letter.list.id.as_deref(), Some("<news.example.com>"));
+    assert!(letter.list.one_click && letter.list.auto_submitted);
+    for (v, token, expected) in [
+        ("a\r\nBcc: eve@example.org", "t", "subject, line 2: a value in it holds a line break"),
+        ("a\nb", "t", "line break"),
+        ("a\0b", "t", "control character"),
+        ("a", "t>, <https://eve.example", "it is no https URL"),
+        ("a", "t x", "it is no https URL"),
+        ("a", &"t".repeat(1000), "longer than 254 octets"),
+    ] {
+        let error = check(v, token).expect_err(v);
+        assert!(error.contains(expected), "{v:?} {token:?}: {error}");
+    }
+}
+
+#[test]
+fn all_mistakes_are_found_at_once_where_they_are() {
+    let root = tempfile::tempdir().expect("a folder");
+    let write = |path: &str, content: &str| {
+        let path = root.path().join(path);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("folders");
+        std::fs::write(path, content).expect("written");
+    };
+    write(
+        "templates/welcome.html",
+        "<p>Hello {{ first_name }},\n{% include \"footer.html\" %}{{ name|uppper }}</p>",
+    );
+    write("templates/footer.html", "{{ compny }}");
+    write("templates/other.txt", "{% if name %}");
+    let columns = Columns::new(vec!["email".to_owned(), "name".to_owned(), "company".to_owned()]);
+    let mut job = bare_job(root.path());
+    job.subject = placed("Hi {{ nmae }}");
+    job.body.html = file("welcome.html");
+    job.body.text = file("other.txt");
+    job.edition = placed("{{ now | date('%G') }}-{{ name }}");
+    job.headers = vec![("Bcc".to_owned(), placed("x@y.example"))];
+    job.images =
+        vec![ImageSpec { cid: "logo".to_owned(), file: placed("images/{% if name %}a{% endif %}.png") }];
+    let mistakes = Templates::compile(&job, Some(&columns)).expect_err("mistakes");
+    let printed = postroom::diagnostic::print(&mistakes, false);
+    for words in [
+        "template `welcome.html` asks for `first_name`, which `list.csv` does not have",
+        "templates/welcome.html:1:13",
+        "its columns are email, name, company",
+        "`welcome.html` uses the filter `uppper`",
+        "did you mean `upper`?",
+        "template `footer.html` asks for `compny`",
+        "did you mean `company`?",
+        "`subject` asks for `nmae`",
+        "did you mean `name`?",
+        "template `other.txt`",
+        "`edition` asks for `name`",
+        "the field `Bcc` is not for `headers`",
+        "a pattern has names in it",
+    ] {
+        assert!(printed.contains(words), "{words}\n{printed}");
+    }
+    assert_eq!(mistakes.len(), 8, "{printed}");
+    job.body.text = file("othr.txt");
+    let mistakes = Templates::compile(&job, Some(&columns)).expect_err("mistakes");
+    let printed = postroom::diagnostic::print(&mistakes, false);
+    assert!(
+        printed.contains("the template `othr.txt` is not there")
+            && printed.contains("did you mean `other.txt`?")
+    );
+}
+
+#[test]
+fn templates_inherit_include_and_stay_in_their_folder() {
+    let root = tempfile::tempdir().expect("a folder");
+    let write = |path: &str, content: &str| {
+        let path = root.path().join(path);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("folders");
+        std::fs::write(path, content).expect("written");
+    };
+    write("templates/base.html", "<body>{% block main %}{% endblock %}{% include \"part.html\" %}</body>");
+    write("templates/part.html", "[{{ name }}]");
+    write(
+        "templates/letter.html",
+        "{% extends \"base.html\" %}{% block main %}{% include pick %}{% endblock %}",
+    );
+    write("templates/a.html", "A");
+    write("secret.yaml", "password");
+    let columns = Arc::new(Columns::new(vec!["email".to_owned(), "name".to_owned(), "pick".to_owned()]));
+    let mut job = bare_job(root.path());
+    job.body.html = file("letter.html");
+    let templates = Templates::compile(&job, Some(&columns)).expect("compiled");
+    let check = |pick: &str| {
+        let row = Row {
+            number: 1,
+            columns: columns.clone(),
+            cells: vec![text("a@b.example"), text("<A>"), text(pick)],
+        };
+        templates
+            .letter(&row, vec![], vec![], vec![])
+            .map(|rendered| rendered.letter.html.unwrap_or_default())
+    };
+    assert_eq!(check("a.html").as_deref(), Ok("<body>A[&lt;A&gt;]</body>"));
+    for pick in ["../secret.yaml", "secret.yaml", "/etc/passwd", "a.html/../../secret.yaml", "nothing.html"] {
+        let error = check(pick).expect_err(pick);
+        assert_eq!((error.template.as_str(), error.line), ("letter.html", 1), "{error}");
+    }
+    std::fs::write(root.path().join("templates/part.html"), "{{ name }}!").expect("written");
+    let changed = Templates::compile(&job, Some(&columns)).expect("compiled");
+    assert_ne!(templates.fingerprint(), changed.fingerprint());
+    let mut other = job.clone();
+    other.relay.port = 2525;
+    other.recipients.key = Some(placed("{{ email }}"));
+    assert_eq!(
+        Templates::compile(&other, Some(&columns)).expect("compiled").fingerprint(),
+        changed.fingerprint()
+    );
+}
+
+#[test]
+fn an_edition_is_named_by_the_clock_of_the_job() {
+    for (edition, zone, expected) in [
+        ("2026-11", "UTC", "2026-11"),
+        ("{{ now | date('%G-W%V') }}", "UTC", "2026-W47"),
+        ("{{ now | date('%Y-%m-%d') }}", "UTC", "2026-11-22"),
+        ("{{ now | date('%Y-%m-%d') }}", "Asia/Shanghai", "2026-11-23"),
+        ("{{ year }}", "UTC", "2026"),
+    ] {
+        let job = job(|job| {
+            job.edition = placed(edition);
+            job.timezone = Some(zone.to_owned());
+            job.vars = json!({"year": 2026}).as_object().expect("an object").clone();
+        });
+        let templates =
+            Templates::compile(&job, Some(&Columns::new(vec!["email".to_owned()]))).expect("compiled");
+        assert_eq!(templates.edition(1_795_390_000).as_deref(), Ok(expected), "{edition} {zone}");
+    }
+}
