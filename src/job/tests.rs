@@ -634,3 +634,20 @@ const SPOIL: [&str; 40] = [
     "好",
     "\0",
 ];
+
+#[test]
+fn the_samples_hold_no_mistake() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let jobs = std::fs::read_dir(root.join("jobs")).expect("jobs/");
+    let mut count = 0;
+    for entry in jobs {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_some_and(|extension| extension == "yaml") {
+            count += 1;
+            if let Err(mistakes) = super::read(&path, &Environment::fixed(root, &[])) {
+                panic!("{}", diagnostic::print(&mistakes, false));
+            }
+        }
+    }
+    assert!(count > 0);
+}
