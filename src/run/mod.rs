@@ -1,7 +1,9 @@
 //! One file per command; wires the rooms together and owns no craft.
 
 pub mod archive;
+pub mod init;
 pub mod sandbox;
+pub mod schema;
 
 use crate::cli::{Cli, Command};
 use crate::exit::Exit;

@@ -1,0 +1,82 @@
+//! `postroom schema`, `completions` and `man`: what editors, shells and `man` read about us.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+
+use crate::cli::{self, Cli};
+use crate::exit::Exit;
+use crate::job;
+
+/// Prints the JSON Schema of the job file.
+pub fn schema() -> Exit {
+    print(format!("{:#}\n", job::schema()).as_bytes())
+}
+
+/// Prints a completion script.
+pub fn completions(args: &cli::Completions) -> Exit {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::definition(), "postroom", &mut script);
+    print(&script)
+}
+
+/// Prints the manual page of `postroom`, or writes one for every command into a folder.
+pub fn man(args: &cli::Man) -> Exit {
+    let result = match &args.dir {
+        None => page(Cli::definition()).map(|page| print(&page)),
+        Some(dir) => pages(dir).map(|()| Exit::Done),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("postroom man: {error}");
+        Exit::Io
+    })
+}
+
+fn pages(dir: &Path) -> io::Result<()> {
+    fs::create_dir_all(dir)?;
+    let mut root = Cli::definition();
+    root.build();
+    for command in root.get_subcommands().filter(|command| !command.is_hide_set()) {
+        let name = format!("postroom-{}", command.get_name());
+        // clap wants a name that lives as long as the program; there are twenty of them.
+        let command = command.clone().name(&*name.clone().leak());
+        fs::write(dir.join(format!("{name}.1")), page(command)?)?;
+    }
+    fs::write(dir.join("postroom.1"), page(root)?)
+}
+
+fn page(command: clap::Command) -> io::Result<Vec<u8>> {
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command).render(&mut page)?;
+    Ok(page)
+}
+
+/// Writes the answer to stdout; a closed pipe is a quiet end.
+fn print(bytes: &[u8]) -> Exit {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            eprintln!("postroom: cannot write to stdout: {error}");
+            Exit::Io
+        }
+        _ => Exit::Done,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_has_a_page() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let args = cli::Man { dir: Some(dir.path().join("man1")) };
+        assert_eq!(man(&args), Exit::Done);
+        for command in Cli::definition().get_subcommands() {
+            let page = dir.path().join(format!("man1/postroom-{}.1", command.get_name()));
+            let text = fs::read_to_string(&page).expect("a page");
+            assert!(text.contains(".SH SYNOPSIS"), "{}", page.display());
+        }
+        assert!(dir.path().join("man1/postroom.1").exists());
+    }
+}
