@@ -557,9 +557,35 @@ impl Cli {
         Cli::try_parse_from(args)
     }
 
-    /// The command line as clap sees it, for completions and manual pages.
+    /// The command line as clap sees it.
     pub fn definition() -> clap::Command {
         Cli::command()
+    }
+
+    /// A completion script for a shell.
+    pub fn completions(shell: clap_complete::Shell) -> Vec<u8> {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::definition(), "postroom", &mut script);
+        script
+    }
+
+    /// Manual pages by their names: `postroom` first, then one for every command.
+    pub fn manual() -> std::io::Result<Vec<(String, Vec<u8>)>> {
+        let mut root = Cli::definition();
+        root.build();
+        let commands = root.get_subcommands().cloned().map(|command| {
+            // clap wants a name that lives as long as the program; there are twenty of them.
+            let name: &'static str = format!("postroom-{}", command.get_name()).leak();
+            command.name(name)
+        });
+        std::iter::once(root.clone())
+            .chain(commands)
+            .map(|command| {
+                let (name, mut page) = (command.get_name().to_owned(), Vec::new());
+                clap_mangen::Man::new(command).render(&mut page)?;
+                Ok((name, page))
+            })
+            .collect()
     }
 }
 

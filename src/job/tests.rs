@@ -1,4 +1,4 @@
-//! Job files and what is made of them: good ones, and every mistake with its place.
+//! Job files as people write them, right and wrong.
 
 use std::path::Path;
 use std::time::Duration;

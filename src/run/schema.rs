@@ -15,40 +15,25 @@ pub fn schema() -> Exit {
 
 /// Prints a completion script.
 pub fn completions(args: &cli::Completions) -> Exit {
-    let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::definition(), "postroom", &mut script);
-    print(&script)
+    print(&Cli::completions(args.shell))
 }
 
 /// Prints the manual page of `postroom`, or writes one for every command into a folder.
 pub fn man(args: &cli::Man) -> Exit {
-    let result = match &args.dir {
-        None => page(Cli::definition()).map(|page| print(&page)),
-        Some(dir) => pages(dir).map(|()| Exit::Done),
-    };
+    let result = Cli::manual().and_then(|pages| match (&args.dir, pages.first()) {
+        (Some(dir), _) => write(dir, &pages).map(|()| Exit::Done),
+        (None, Some((_, page))) => Ok(print(page)),
+        (None, None) => Ok(Exit::Bug),
+    });
     result.unwrap_or_else(|error| {
         eprintln!("postroom man: {error}");
         Exit::Io
     })
 }
 
-fn pages(dir: &Path) -> io::Result<()> {
+fn write(dir: &Path, pages: &[(String, Vec<u8>)]) -> io::Result<()> {
     fs::create_dir_all(dir)?;
-    let mut root = Cli::definition();
-    root.build();
-    for command in root.get_subcommands().filter(|command| !command.is_hide_set()) {
-        let name = format!("postroom-{}", command.get_name());
-        // clap wants a name that lives as long as the program; there are twenty of them.
-        let command = command.clone().name(&*name.clone().leak());
-        fs::write(dir.join(format!("{name}.1")), page(command)?)?;
-    }
-    fs::write(dir.join("postroom.1"), page(root)?)
-}
-
-fn page(command: clap::Command) -> io::Result<Vec<u8>> {
-    let mut page = Vec::new();
-    clap_mangen::Man::new(command).render(&mut page)?;
-    Ok(page)
+    pages.iter().try_for_each(|(name, page)| fs::write(dir.join(format!("{name}.1")), page))
 }
 
 /// Writes the answer to stdout; a closed pipe is a quiet end.
