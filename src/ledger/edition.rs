@@ -43,6 +43,11 @@ pub struct Edition {
 }
 
 impl Edition {
+    /// Whether it was finished, or left, before this moment and is not pruned yet.
+    pub fn is_older_than(&self, before: i64) -> bool {
+        self.pruned_at.is_none() && self.finished_at.or(self.left_at).is_some_and(|at| at < before)
+    }
+
     /// Whether something of it may still be to send, and it was not left on purpose.
     pub fn is_unfinished(&self) -> bool {
         self.finished_at.is_none() && self.left_at.is_none() && self.pruned_at.is_none()
@@ -205,11 +210,14 @@ impl fmt::Display for Stop {
                  who are new on the list"
             ),
             Stop::Unknown { name, known } if known.is_empty() => {
-                write!(f, "there is no edition {name} yet: `--edition {name} --new-edition` begins it")
+                write!(
+                    f,
+                    "there is no edition {name} to finish: the job file's `edition:` names the one to begin"
+                )
             }
             Stop::Unknown { name, known } => write!(
                 f,
-                "there is no edition {name}; there is {}. `--edition {name} --new-edition` begins it",
+                "there is no edition {name} to finish; there is {}. The job file's `edition:` names the one to begin",
                 known.join(", ")
             ),
             Stop::Pruned { name } => write!(
@@ -217,10 +225,9 @@ impl fmt::Display for Stop {
                 "edition {name} was sent and has been pruned: nobody knows who got it. Give the new one a name of its \
                  own in `edition:`"
             ),
-            Stop::Taken { name } => write!(
-                f,
-                "edition {name} exists already: give the new one a name of its own in `edition:` or by `--edition`"
-            ),
+            Stop::Taken { name } => {
+                write!(f, "edition {name} exists already: give the new one a name of its own in `edition:`")
+            }
         }
     }
 }
@@ -249,7 +256,7 @@ pub fn course(editions: &[(Edition, Counts)], request: &Request<'_>) -> Course {
     // Named by its operator, an edition needs no leave of the others; and a name nobody gave before
     // is rather a slip of the keyboard than a wish to mail everybody again.
     if request.chosen.is_none() {
-        if let Some((edition, counts)) = others().last() {
+        if let Some((edition, counts)) = others().next_back() {
             return Course::Stop(Stop::Unfinished {
                 unfinished: edition.name.clone(),
                 open: edition.enlisted_at.map(|_| counts.open()),

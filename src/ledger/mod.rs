@@ -113,6 +113,9 @@ pub trait Reader: Send {
     /// All editions of a job, the one begun last at the end.
     fn editions(&self, job: &str, purpose: Purpose) -> Result<Vec<Edition>, LedgerError>;
 
+    /// All editions of all jobs, in the order they were begun.
+    fn all_editions(&self) -> Result<Vec<Edition>, LedgerError>;
+
     /// One edition.
     fn edition(&self, id: EditionId) -> Result<Option<Edition>, LedgerError>;
 

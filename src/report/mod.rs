@@ -1,1 +1,49 @@
-//! What became of everyone, for people (terminal) and programs (JSON, CSV).
+//! What became of everyone: for people a table, for programs JSON and CSV. It reads the ledger
+//! and writes text; nothing of a list is held in memory but what is shown.
+
+mod csv;
+mod json;
+mod letter;
+mod table;
+#[cfg(test)]
+mod tests;
+mod text;
+
+pub use csv::csv;
+pub use json::json;
+pub use letter::letter;
+pub use table::{View, counts_line, table};
+
+use std::io;
+
+use crate::ledger::LedgerError;
+
+/// Why a report was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// The ledger could not be read.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The report could not be written.
+    #[error("the report cannot be written: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl ReportError {
+    /// Whether nobody reads any more: a quiet end.
+    pub fn is_closed_pipe(&self) -> bool {
+        matches!(self, ReportError::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+impl From<::csv::Error> for ReportError {
+    fn from(error: ::csv::Error) -> ReportError {
+        ReportError::Output(error.into())
+    }
+}
+
+impl From<serde_json::Error> for ReportError {
+    fn from(error: serde_json::Error) -> ReportError {
+        ReportError::Output(error.into())
+    }
+}

@@ -1,9 +1,13 @@
 //! One file per command; wires the rooms together and owns no craft.
 
 pub mod archive;
+mod book;
+mod flag;
 pub mod init;
+mod report;
 pub mod sandbox;
 pub mod schema;
+mod upkeep;
 
 use crate::cli::{Cli, Command};
 use crate::exit::Exit;
@@ -14,6 +18,9 @@ pub fn main() -> Exit {
         Ok(cli) => cli,
         Err(exit) => return exit,
     };
+    if let Some(exit) = book::run(&cli.command, &cli.global) {
+        return exit;
+    }
     match &cli.command {
         Command::Sandbox(args) => sandbox::run(args),
         other => {

@@ -149,6 +149,10 @@ impl Reader for SqliteReader {
         self.editions_where("job = ?1 AND purpose = ?2", [job, purpose.word()])
     }
 
+    fn all_editions(&self) -> Result<Vec<Edition>, LedgerError> {
+        self.editions_where("1", [])
+    }
+
     fn edition(&self, id: EditionId) -> Result<Option<Edition>, LedgerError> {
         Ok(self.editions_where("id = ?1", [id.0])?.pop())
     }

@@ -1,0 +1,156 @@
+//! `postroom report`: what became of everyone.
+
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use crate::cli::{self, ReportForm};
+use crate::exit::Exit;
+use crate::ledger::{Edition, LedgerError, Reader, Sqlite, State};
+use crate::letter::Purpose;
+use crate::report::{self, ReportError, View};
+
+/// Why a command ended, in words.
+#[derive(Debug)]
+pub(super) struct Said {
+    pub(super) exit: Exit,
+    pub(super) reason: String,
+}
+
+impl From<LedgerError> for Said {
+    fn from(error: LedgerError) -> Said {
+        Said { exit: error.exit(), reason: error.to_string() }
+    }
+}
+
+impl From<ReportError> for Said {
+    fn from(error: ReportError) -> Said {
+        match error {
+            ReportError::Ledger(error) => error.into(),
+            ReportError::Output(_) => Said { exit: Exit::Io, reason: error.to_string() },
+        }
+    }
+}
+
+/// Prints the report of a job on stdout.
+pub(super) fn report(args: &cli::Report, ledger: &Path, job: &str) -> Result<Exit, Said> {
+    let reader = Sqlite::open_read_only(ledger)?;
+    let edition = choose(&reader, job, Purpose::Real, args.edition.as_deref())?;
+    if args.watch {
+        return watch(&reader, edition);
+    }
+    let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
+    match print(args, &reader, &edition, &mut out).and_then(|()| Ok(out.flush()?)) {
+        Err(error) if error.is_closed_pipe() => Ok(Exit::Done),
+        Err(error) => Err(error.into()),
+        Ok(()) => Ok(Exit::Done),
+    }
+}
+
+fn print(
+    args: &cli::Report,
+    reader: &dyn Reader,
+    edition: &Edition,
+    out: &mut dyn Write,
+) -> Result<(), ReportError> {
+    if let Some(key) = &args.letter {
+        let letter = match reader.find_key(edition.id, key)? {
+            Some(seq) => reader.letter(edition.id, seq)?,
+            None => None,
+        };
+        return match letter {
+            Some(letter) => report::letter(out, edition, &letter),
+            None => {
+                eprintln!("postroom: edition {} has nobody with the key {key}", edition.name);
+                Ok(())
+            }
+        };
+    }
+    let words = args.outcome.iter().map(|outcome| outcome.word());
+    let chosen: Vec<State> = words.filter_map(State::from_word).collect();
+    let states = if chosen.is_empty() { &State::ALL[..] } else { &chosen };
+    match args.format {
+        ReportForm::Json => report::json(out, reader, edition, states),
+        ReportForm::Csv => report::csv(out, reader, edition, states),
+        ReportForm::Table => {
+            let view = View {
+                only: (!chosen.is_empty()).then_some(states),
+                some: 20,
+                domains: true,
+                enlisting: None,
+                command: &format!("postroom report {}", args.job.display()),
+            };
+            report::table(out, reader, edition, &view)?;
+            others(out, reader, edition)
+        }
+    }
+}
+
+/// Names the job's other editions, so that one can be asked for.
+fn others(out: &mut dyn Write, reader: &dyn Reader, shown: &Edition) -> Result<(), ReportError> {
+    let editions = reader.editions(&shown.job, shown.purpose)?;
+    let names: Vec<&str> = editions
+        .iter()
+        .rev()
+        .filter(|edition| edition.id != shown.id)
+        .map(|edition| edition.name.as_str())
+        .collect();
+    if !names.is_empty() {
+        let more = names.len().saturating_sub(12);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        writeln!(out, "\nother editions: {}{more}", names[..names.len().min(12)].join(", "))?;
+    }
+    Ok(())
+}
+
+/// The counts again and again, until the edition is finished.
+fn watch(reader: &dyn Reader, mut edition: Edition) -> Result<Exit, Said> {
+    let mut out = io::stdout().lock();
+    let terminal = out.is_terminal();
+    let mut last = String::new();
+    loop {
+        let counts = reader.counts(edition.id)?;
+        let line = format!("{} · {}", edition.name, report::counts_line(&counts));
+        let written = match (terminal, line == last) {
+            // The line is written over itself.
+            (true, _) => write!(out, "\r\x1b[K{line}").and_then(|()| out.flush()),
+            (false, false) => writeln!(out, "{line}"),
+            (false, true) => Ok(()),
+        };
+        last = line;
+        let over = edition.finished_at.is_some() || edition.pruned_at.is_some();
+        if written.is_err() || over {
+            if terminal {
+                let _ = writeln!(out);
+            }
+            return Ok(Exit::Done);
+        }
+        std::thread::sleep(Duration::from_secs(1));
+        if let Some(now) = reader.edition(edition.id)? {
+            edition = now;
+        }
+    }
+}
+
+/// The edition of this name, or the one begun last.
+pub(super) fn choose(
+    reader: &dyn Reader,
+    job: &str,
+    purpose: Purpose,
+    name: Option<&str>,
+) -> Result<Edition, Said> {
+    let mut editions = reader.editions(job, purpose)?;
+    let known: Vec<String> = editions.iter().map(|edition| edition.name.clone()).collect();
+    let place = match name {
+        None => editions.len().checked_sub(1),
+        Some(name) => editions.iter().position(|edition| edition.name == name),
+    };
+    match (place, name) {
+        (Some(place), _) => Ok(editions.swap_remove(place)),
+        (None, Some(name)) if !known.is_empty() => Err(Said {
+            exit: Exit::Usage,
+            reason: format!("there is no edition {name}; there is {}", known.join(", ")),
+        }),
+        (None, _) => Err(Said { exit: Exit::NoInput, reason: format!("{job} was never run") }),
+    }
+}

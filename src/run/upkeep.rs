@@ -1,0 +1,194 @@
+//! `postroom requeue`, `forget`, `prune`: what is done to a ledger between runs. Each tells what it
+//! would do and asks, unless `--yes`.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::path::Path;
+use std::time::SystemTime;
+
+use crate::cli;
+use crate::exit::Exit;
+use crate::ledger::{Edition, Ledger, LedgerError, Reader, Requeue, Sqlite, State};
+use crate::letter::Purpose;
+use crate::measure::grouped;
+
+use super::report::{Said, choose};
+
+/// `postroom requeue`: puts deliveries of a job back to pending.
+pub(super) fn requeue(args: &cli::Requeue, ledger: &Path, job: &str) -> Result<Exit, Said> {
+    if !ledger.exists() {
+        return Err(LedgerError::Missing { path: ledger.to_owned() }.into());
+    }
+    let mut ledger = Sqlite::open(ledger)?;
+    let _lock = ledger.lock(job, Purpose::Real)?;
+    let reader = ledger.reader()?;
+    let edition = choose(reader.as_ref(), job, Purpose::Real, args.edition.as_deref())?;
+    // Named by their keys, people are put back whatever became of them, but for those who got it: who
+    // wants that says so.
+    let words: Vec<&str> = args.outcome.iter().map(|outcome| outcome.word()).collect();
+    let states: Vec<State> = match words.is_empty() {
+        true => vec![State::Refused, State::Unsure, State::Failed, State::Deferred],
+        false => words.iter().filter_map(|word| State::from_word(word)).collect(),
+    };
+    let keys = (!args.only.is_empty()).then_some(args.only.as_slice());
+    let chosen = count(reader.as_ref(), &edition, &states, keys)?;
+    let total: u64 = chosen.iter().map(|(_, number)| number).sum();
+    if total == 0 {
+        eprintln!("postroom: edition {}: nobody to put back", edition.name);
+        return Ok(Exit::Done);
+    }
+    eprintln!("postroom: edition {}: to put back", edition.name);
+    for (state, number) in &chosen {
+        let warning = match state {
+            State::Unsure => "  they may have got it already: then they get it twice",
+            State::Accepted => "  they have got it: they will get it again",
+            _ => "",
+        };
+        eprintln!("  {:<9} {}{warning}", state.word(), grouped(*number));
+    }
+    ask(args.yes, "Put them back?")?;
+    ledger.requeue(edition.id, &Requeue { states: &states, keys, now: unix_now() })?;
+    ledger.tidy()?;
+    eprintln!("postroom: {} put back; `postroom run` sends them", grouped(total));
+    Ok(Exit::Done)
+}
+
+/// How many would be put back, state by state.
+fn count(
+    reader: &dyn Reader,
+    edition: &Edition,
+    states: &[State],
+    keys: Option<&[String]>,
+) -> Result<Vec<(State, u64)>, Said> {
+    let Some(keys) = keys else {
+        let counts = reader.counts(edition.id)?;
+        let pairs = states.iter().map(|state| (*state, counts.of(*state)));
+        return Ok(pairs.filter(|(_, number)| *number > 0).collect());
+    };
+    let mut chosen: Vec<(State, u64)> = states.iter().map(|state| (*state, 0)).collect();
+    for key in keys {
+        let Some(seq) = reader.find_key(edition.id, key)? else {
+            let reason = format!("edition {} has nobody with the key {key}", edition.name);
+            return Err(Said { exit: Exit::Usage, reason });
+        };
+        let state = reader.letter(edition.id, seq)?.map(|letter| letter.record.state);
+        match chosen.iter_mut().find(|(wanted, _)| Some(*wanted) == state) {
+            Some((_, number)) => *number += 1,
+            None => {
+                let word = state.map_or("gone", State::word);
+                eprintln!("postroom: {key} is {word}: left as it is");
+            }
+        }
+    }
+    chosen.retain(|(_, number)| *number > 0);
+    Ok(chosen)
+}
+
+/// `postroom forget`: takes a person's data out of a ledger.
+pub(super) fn forget(args: &cli::Forget, ledger: &Path) -> Result<Exit, Said> {
+    let mut ledger = existing(ledger)?;
+    let _locks = all_locks(&ledger)?;
+    let question = format!("Take {} out of {}?", args.address, ledger.path().display());
+    ask(args.yes, &question)?;
+    let forgotten = ledger.forget(&args.address.to_string())?;
+    eprintln!(
+        "postroom: {} of this person: rows, addresses and answers are taken out, the outcomes stay",
+        letters(forgotten.deliveries)
+    );
+    if forgotten.unsent > 0 {
+        eprintln!("postroom: {} of these were still to be sent: they are skipped", grouped(forgotten.unsent));
+    }
+    if forgotten.mentions > 0 {
+        eprintln!(
+            "postroom: {} of others named the address: it is taken out there",
+            letters(forgotten.mentions)
+        );
+    }
+    eprintln!("postroom: lists, sent/ and archives are files of yours: look there too");
+    if forgotten.open_mentions > 0 {
+        eprintln!(
+            "postroom: {} of others, still to be sent, name the address and were left as they are: forget again \
+             when they are sent",
+            letters(forgotten.open_mentions)
+        );
+        return Ok(Exit::SomeFailed);
+    }
+    Ok(Exit::Done)
+}
+
+/// `postroom prune`: takes old editions out of a ledger.
+pub(super) fn prune(args: &cli::Prune, ledger: &Path) -> Result<Exit, Said> {
+    let mut ledger = existing(ledger)?;
+    let _locks = all_locks(&ledger)?;
+    let now = unix_now();
+    let before = now.saturating_sub(i64::try_from(args.older.as_secs()).unwrap_or(i64::MAX));
+    let old: Vec<Edition> = ledger
+        .reader()?
+        .all_editions()?
+        .into_iter()
+        .filter(|edition| edition.is_older_than(before))
+        .collect();
+    if old.is_empty() {
+        eprintln!("postroom: no edition was finished so long ago");
+        return Ok(Exit::Done);
+    }
+    for edition in &old {
+        eprintln!("  {} · edition {}", edition.job, edition.name);
+    }
+    ask(args.yes, "Take these out? What became of their recipients will not be known any more.")?;
+    let pruned = ledger.prune(before, now)?;
+    let editions = if pruned.editions == 1 { "edition" } else { "editions" };
+    eprintln!(
+        "postroom: {} {editions} with {} taken out; their names are kept, so that they are not sent again",
+        pruned.editions,
+        letters(pruned.deliveries)
+    );
+    Ok(Exit::Done)
+}
+
+fn existing(path: &Path) -> Result<Sqlite, LedgerError> {
+    if !path.exists() {
+        return Err(LedgerError::Missing { path: path.to_owned() });
+    }
+    Sqlite::open(path)
+}
+
+/// The locks of all jobs in a ledger: what is taken out must not be in the hands of a run.
+fn all_locks(ledger: &Sqlite) -> Result<Vec<crate::ledger::RunLock>, LedgerError> {
+    let mut jobs: Vec<(String, Purpose)> =
+        ledger.reader()?.all_editions()?.into_iter().map(|edition| (edition.job, edition.purpose)).collect();
+    jobs.sort_by(|a, b| (&a.0, a.1.word()).cmp(&(&b.0, b.1.word())));
+    jobs.dedup();
+    jobs.iter().map(|(job, purpose)| ledger.lock(job, *purpose)).collect()
+}
+
+/// Asks on the terminal; without one `--yes` is needed.
+fn ask(yes: bool, question: &str) -> Result<(), Said> {
+    if yes {
+        return Ok(());
+    }
+    let refused = |reason: &str| Said { exit: Exit::Usage, reason: reason.to_owned() };
+    if !io::stdin().is_terminal() {
+        return Err(refused("there is no terminal to ask on: say --yes"));
+    }
+    eprint!("{question} [y/N] ");
+    let _ = io::stderr().flush();
+    let mut answer = String::new();
+    io::stdin()
+        .lock()
+        .read_line(&mut answer)
+        .map_err(|error| Said { exit: Exit::Io, reason: format!("the answer cannot be read: {error}") })?;
+    match answer.trim().to_lowercase().as_str() {
+        "y" | "yes" | "是" => Ok(()),
+        _ => Err(refused("nothing was changed")),
+    }
+}
+
+fn letters(number: u64) -> String {
+    format!("{} {}", grouped(number), if number == 1 { "letter" } else { "letters" })
+}
+
+/// Unix seconds.
+fn unix_now() -> i64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
+}
