@@ -428,3 +428,59 @@ fn an_edition_is_named_by_the_clock_of_the_job() {
         assert_eq!(templates.edition(1_795_390_000).as_deref(), Ok(expected), "{edition} {zone}");
     }
 }
+
+#[test]
+fn pictures_on_the_disk_are_embedded_once() {
+    let root = tempfile::tempdir().expect("a folder");
+    let write = |path: &str, content: &str| {
+        let path = root.path().join(path);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("folders");
+        std::fs::write(path, content).expect("written");
+    };
+    write("images/a.png", "a");
+    write("images/logo.png", "logo");
+    write("templates/beside.png", "b");
+    write(
+        "templates/letter.html",
+        "<img src=\"images/a.png\"><table background='images/a.png'><img src=\"images/logo.png\"><img src=\"beside.png\">\
+         <img src=\"https://example.com/x.png\"><img src=\"cid:logo\">\
+         <img src=\"people/{{ id }}.jpg\"><img src=\"people/{{ id }}.jpg\">\
+         {% for item in items %}<img src=\"{{ item.pic }}\">{% endfor %}",
+    );
+    let list = row(&[("email", text("a@b.example")), ("id", text("7"))]);
+    let mut job = bare_job(root.path());
+    job.body.html = file("letter.html");
+    job.images = vec![ImageSpec { cid: "logo".to_owned(), file: placed("images/logo.png") }];
+    job.vars = json!({"items": [{"pic": "images/p1.png"}, {"pic": "https://example.com/p2.png"}]})
+        .as_object()
+        .expect("an object")
+        .clone();
+    let templates = compile(&job, &list);
+    let inline: Vec<(&str, &Path)> =
+        templates.inline_files().iter().map(|(cid, path)| (cid.as_str(), path.as_path())).collect();
+    let canonical = root.path().canonicalize().expect("canonical");
+    assert_eq!(inline.len(), 3, "{inline:?}");
+    assert_eq!(inline[0], ("logo", root.path().join("images/logo.png").as_path()));
+    assert_eq!(inline[1].1, canonical.join("images/a.png"));
+    assert_eq!(inline[2].1, canonical.join("templates/beside.png"));
+    let rendered = templates.letter(&list, vec![], vec![], vec![]).expect("rendered");
+    let html = rendered.letter.html.unwrap_or_default();
+    assert_eq!(html.matches(&format!("cid:{}", inline[1].0)).count(), 2, "{html}");
+    assert_eq!(html.matches("cid:logo").count(), 2, "{html}");
+    assert!(html.contains("src=\"https://example.com/p2.png\""), "{html}");
+    let pieces: Vec<&[Piece]> = rendered.images.iter().map(|(_, pieces)| pieces.as_slice()).collect();
+    let (operator, value) =
+        (|text: &str| Piece::Operator(text.to_owned()), |text: &str| Piece::Value(text.to_owned()));
+    assert_eq!(
+        pieces,
+        [&[operator("people/"), value("7"), operator(".jpg")][..], &[operator("images/p1.png")][..]]
+    );
+    for (cid, _) in &rendered.images {
+        assert!(html.contains(&format!("\"cid:{cid}\"")), "{html}");
+    }
+    write("templates/letter.html", "<p>\n<img src=\"images/gone.png\"></p>");
+    let mistakes = Templates::compile(&job, Some(&list.columns)).expect_err("a picture is not there");
+    let printed = postroom::diagnostic::print(&mistakes, false);
+    assert!(printed.contains("the picture `images/gone.png` is not there"), "{printed}");
+    assert!(printed.contains("templates/letter.html:2:11"), "{printed}");
+}

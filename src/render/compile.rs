@@ -16,6 +16,7 @@ use crate::letter::Columns;
 
 use super::engine::{self, Engine, VALUE_END, VALUE_START};
 use super::line::{Condition, Form, Line, Part, Pattern};
+use super::pictures::{self, Target};
 use super::scan::{Plain, Scan, plain};
 use super::value::Names;
 use super::{Attachment, Body, MailboxLines, Many, Templates, filters, is_bulk, moment};
@@ -69,7 +70,8 @@ pub(super) fn compile(
         whole_row: false,
         mistakes: Vec::new(),
         warnings: Vec::new(),
-        hasher: blake3::Hasher::new(),
+        inline: Vec::new(),
+        seen: Vec::new(),
     };
     let templates = compiler.templates(now);
     match templates {
@@ -101,7 +103,10 @@ struct Compiler<'a> {
     whole_row: bool,
     mistakes: Vec<Diagnostic>,
     warnings: Vec<Diagnostic>,
-    hasher: blake3::Hasher,
+    /// Pictures on the disk that the HTML shows: content-id and file.
+    inline: Vec<(String, PathBuf)>,
+    /// What the reader sees, piece by piece.
+    seen: Vec<(String, String)>,
 }
 
 /// A template file that was read.
@@ -115,8 +120,15 @@ struct Loaded {
 impl Compiler<'_> {
     fn templates(&mut self, now: i64) -> Option<Templates> {
         let job = self.job;
-        self.hash(&serde_json::Value::Object(job.vars.clone()).to_string());
-        self.hash(&format!("{:?} {:?} {:?}", job.class, job.from, job.reply_to));
+        let vars = serde_json::to_string_pretty(&job.vars).unwrap_or_default();
+        self.saw("vars", &vars);
+        self.saw("class", &format!("{:?}", job.class));
+        self.saw("from", &job.from.to_string());
+        let reply_to: Vec<String> = job.reply_to.iter().map(ToString::to_string).collect();
+        self.saw("reply_to", &reply_to.join(", "));
+        if let Some(unsubscribe) = &job.unsubscribe {
+            self.saw("unsubscribe.one_click", &unsubscribe.one_click.to_string());
+        }
         let zone = self.zone();
         let edition = self.line("edition", &job.edition, Sees::VarsOnly);
         let return_path = self.optional("return_path", job.return_path.as_ref());
@@ -125,8 +137,7 @@ impl Compiler<'_> {
         let key = self.optional("key", list.key.as_ref());
         let to = self.to();
         let (cc, bcc) = (self.many("cc", &list.cc), self.many("bcc", &list.bcc));
-        // What is hashed from here on is what the reader sees; who gets it is not.
-        self.hash("letter");
+        // Who gets a letter is not what the reader sees; what follows is.
         let subject = self.seen_line("subject", &job.subject);
         let text = job.body.text.as_ref().map(|source| self.body(source, Role::Text));
         let html = job.body.html.as_ref().map(|source| self.body(source, Role::Html));
@@ -180,10 +191,11 @@ impl Compiler<'_> {
             feedback_id: transpose(feedback_id)?,
             auto_submitted: is_bulk(job.class),
             attachments: attachments?,
-            inline: inline.collect(),
+            inline: inline.chain(std::mem::take(&mut self.inline)).collect(),
             images,
             edition: edition?,
-            fingerprint: *self.hasher.finalize().as_bytes(),
+            fingerprint: fingerprint(&self.seen),
+            seen: std::mem::take(&mut self.seen),
             warnings: std::mem::take(&mut self.warnings),
             engine: std::mem::replace(&mut self.engine, Engine::new()),
             names: Arc::new(std::mem::replace(&mut self.names, Names::new(&serde_json::Map::new(), None))),
@@ -215,8 +227,7 @@ impl Compiler<'_> {
 
     /// A line that the reader sees, and the fingerprint knows.
     fn seen_line(&mut self, key: &str, text: &Text) -> Option<Line> {
-        self.hash(key);
-        self.hash(&text.value);
+        self.saw(key, &text.value);
         self.line(key, text, Sees::Row)
     }
 
@@ -431,12 +442,15 @@ impl Compiler<'_> {
         let mut all = Some(Vec::new());
         for (n, spec) in job.attachments.iter().enumerate() {
             let key = format!("attachments[{n}]");
-            self.hash(&key);
-            for text in
-                [Some(&spec.files), spec.rename.as_ref(), spec.content_type.as_ref(), spec.when.as_ref()]
-            {
-                self.hash(text.map_or("", |text| &text.value));
-            }
+            let words = [
+                ("files", Some(&spec.files)),
+                ("as", spec.rename.as_ref()),
+                ("type", spec.content_type.as_ref()),
+                ("when", spec.when.as_ref()),
+            ];
+            let words =
+                words.iter().filter_map(|(name, text)| text.map(|text| format!("{name}: {}\n", text.value)));
+            self.saw(key.clone(), &words.collect::<String>());
             let files = self.pattern(&format!("{key}.files"), &spec.files);
             let rename = self.optional(&format!("{key}.as"), spec.rename.as_ref());
             let when = spec.when.as_ref().map(|text| self.condition(&format!("{key}.when"), text));
@@ -460,8 +474,7 @@ impl Compiler<'_> {
         let job = self.job;
         let mut all = Some(Vec::new());
         for spec in &job.images {
-            self.hash(&spec.cid);
-            self.hash(&spec.file.value);
+            self.saw(format!("images.{}", spec.cid), &spec.file.value);
             let pattern = self.pattern(&format!("images.{}", spec.cid), &spec.file);
             match (&mut all, pattern) {
                 (Some(all), Some(pattern)) => all.push((spec.cid.clone(), pattern)),
@@ -476,7 +489,6 @@ impl Compiler<'_> {
     /// Compiles a body with all it includes; gives the name of its template.
     fn body(&mut self, source: &TemplateSource, role: Role) -> Option<Body> {
         let key = if role == Role::Html { "body.html" } else { "body.text" };
-        self.hash(key);
         let (main, text, folder) = match source {
             TemplateSource::Inline(text) => {
                 let name = format!("<{key}>");
@@ -521,11 +533,14 @@ impl Compiler<'_> {
         if self.mistakes.len() > before {
             return None;
         }
+        let foreign = self.foreign(&family);
         for loaded in family {
-            self.hash(&loaded.name);
-            self.hash(&loaded.source);
-            let env = self.env(role);
-            if let Err(error) = env.add_template_owned(loaded.name.clone(), loaded.source.to_string()) {
+            self.saw(format!("{key}: {}", loaded.name), &loaded.source);
+            let source = match role {
+                Role::Text => loaded.source.to_string(),
+                Role::Html => self.embed(&loaded, text, &foreign),
+            };
+            if let Err(error) = self.env(role).add_template_owned(loaded.name.clone(), source) {
                 self.mistakes.push(syntax_in_file(&loaded.name, &loaded.path, &loaded.source, &error));
                 return None;
             }
@@ -536,6 +551,97 @@ impl Compiler<'_> {
         self.env(role)
             .set_loader(move |name| Ok(confined(&templates, name).and_then(|path| read(&path).ok())));
         Some(Body { name, at: if inline { line_of(text) } else { 0 } })
+    }
+
+    /// Names in a family of templates whose values a row may have made: columns, and what flows
+    /// from them. What is known to come from `vars` alone is the operator's own word.
+    fn foreign(&self, family: &[Loaded]) -> HashSet<String> {
+        let flows = || family.iter().flat_map(|loaded| loaded.scan.flows.iter());
+        let given: HashSet<&str> = flows().map(|(name, _)| name.as_str()).collect();
+        let mut foreign: HashSet<String> = HashSet::new();
+        loop {
+            let before = foreign.len();
+            for (name, sources) in flows() {
+                let own = sources.as_ref().is_some_and(|sources| {
+                    sources.iter().all(|source| {
+                        let var = self.names.knows_columns() && self.names.var(source).is_some();
+                        (var || given.contains(source.as_str()) || source == "range")
+                            && !foreign.contains(source)
+                    })
+                });
+                if !own {
+                    foreign.insert(name.clone());
+                }
+            }
+            if foreign.len() == before {
+                return foreign;
+            }
+        }
+    }
+
+    /// The source of an HTML template with its pictures rewritten; those that are named literally
+    /// are noted.
+    fn embed(&mut self, loaded: &Loaded, text: &Text, foreign: &HashSet<String>) -> String {
+        let references = pictures::references(&loaded.source);
+        let mut replacements = Vec::with_capacity(references.len());
+        for reference in &references {
+            replacements.push(match &reference.target {
+                Target::File(path) => match self.picture(path, loaded) {
+                    Some(cid) => format!("cid:{cid}"),
+                    None => {
+                        let spot = self.spot_in(loaded, text, reference.span.clone());
+                        let title = format!("the picture `{path}` is not there");
+                        self.mistakes.push(
+                            Diagnostic::error(title)
+                                .label("neither from the root nor beside the template")
+                                .help("a picture on the web needs its whole URL, https://…")
+                                .at_maybe(spot),
+                        );
+                        String::new()
+                    }
+                },
+                Target::Template(parts) => {
+                    let own = |expression: &String| {
+                        let names = pictures::names_in(expression);
+                        let known = |name: &String| {
+                            let assigned = loaded.scan.assigned.contains(name);
+                            let var = self.names.knows_columns() && self.names.var(name).is_some();
+                            (assigned || var) && !foreign.contains(name)
+                        };
+                        !names.is_empty() && names.iter().all(known)
+                    };
+                    let operators: Vec<bool> = parts.iter().skip(1).step_by(2).map(own).collect();
+                    pictures::call(parts, &operators)
+                }
+            });
+        }
+        pictures::rewrite(&loaded.source, &references, &replacements)
+    }
+
+    /// The content-id of a picture on the disk, noted once however often it is shown. One that
+    /// `images` has already keeps the name it has there.
+    fn picture(&mut self, path: &str, loaded: &Loaded) -> Option<String> {
+        let root = &self.job.root;
+        let beside = loaded.path.parent().filter(|_| !loaded.name.starts_with('<'));
+        let file = [Some(root.as_path()), beside].into_iter().flatten().find_map(|folder| {
+            let file = folder.join(path);
+            file.is_file().then(|| file.canonicalize().unwrap_or(file))
+        })?;
+        if let Some((cid, _)) = self.inline.iter().find(|(_, known)| *known == file) {
+            return Some(cid.clone());
+        }
+        let named = self
+            .job
+            .images
+            .iter()
+            .find(|spec| root.join(&spec.file.value).canonicalize().is_ok_and(|known| known == file));
+        if let Some(spec) = named {
+            return Some(spec.cid.clone());
+        }
+        let shown = self.shown(&file);
+        let cid = pictures::content_id(&shown.to_string_lossy());
+        self.inline.push((cid.clone(), file));
+        Some(cid)
     }
 
     fn env(&mut self, role: Role) -> &mut Environment<'static> {
@@ -748,9 +854,9 @@ impl Compiler<'_> {
             .help(format!("{near}its columns are {columns}"))
     }
 
-    fn hash(&mut self, text: &str) {
-        self.hasher.update(&(text.len() as u64).to_be_bytes());
-        self.hasher.update(text.as_bytes());
+    /// Notes a piece of what the reader sees.
+    fn saw(&mut self, name: impl Into<String>, text: &str) {
+        self.seen.push((name.into(), text.to_owned()));
     }
 }
 
@@ -886,6 +992,15 @@ fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let names: Vec<&str> = names.collect();
     let shown = names.iter().take(MOST).copied().collect::<Vec<_>>().join(", ");
     if names.len() > MOST { format!("{shown} and {} more", names.len() - MOST) } else { shown }
+}
+
+fn fingerprint(seen: &[(String, String)]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    for text in seen.iter().flat_map(|(name, text)| [name, text]) {
+        hasher.update(&(text.len() as u64).to_be_bytes());
+        hasher.update(text.as_bytes());
+    }
+    *hasher.finalize().as_bytes()
 }
 
 /// The name that was probably meant.

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value};
 
-use super::filters;
+use super::{filters, pictures};
 
 /// What one rendering may cost, in instructions of the engine: a loop without an end is stopped
 /// after a fraction of a second. A long newsletter takes some ten thousand.
@@ -34,6 +34,7 @@ impl Engine {
         let mut html = base.clone();
         html.set_auto_escape_callback(|_| AutoEscape::Html);
         html.set_formatter(print_html);
+        html.add_function(pictures::EMBED, pictures::embed);
         let mut text = base.clone();
         text.set_formatter(print_text);
         let mut conditions = base.clone();

@@ -10,6 +10,7 @@ mod engine;
 mod error;
 mod filters;
 mod line;
+mod pictures;
 mod scan;
 mod value;
 
@@ -60,6 +61,7 @@ pub struct Templates {
     inline: Vec<(String, PathBuf)>,
     edition: Line,
     fingerprint: [u8; 32],
+    seen: Vec<(String, String)>,
     warnings: Vec<Diagnostic>,
 }
 
@@ -263,6 +265,12 @@ impl Templates {
     /// headers, names of parts. Never over relay, rate or retry.
     pub fn fingerprint(&self) -> [u8; 32] {
         self.fingerprint
+    }
+
+    /// What the fingerprint is over, piece by piece: a name (`subject`, `body.html: newsletter.html`)
+    /// and the text, so that a change can be shown.
+    pub fn seen(&self) -> &[(String, String)] {
+        &self.seen
     }
 
     fn view<'a>(&'a self, row: &'a Row) -> View<'a> {

@@ -32,6 +32,8 @@ pub(super) struct Scan {
     pub(super) emits: Vec<BTreeSet<String>>,
     /// There are `{% %}` blocks.
     pub(super) statements: bool,
+    /// Names that are given a value, and the names that value is made of. A `None` is not known.
+    pub(super) flows: Vec<(String, Option<BTreeSet<String>>)>,
     /// Names that may be missing: behind them stands `default` or `is defined`.
     pub(super) asked: Vec<String>,
     /// Bare names that stand where a truth value is needed.
@@ -123,6 +125,19 @@ impl Walker {
         }
     }
 
+    /// Notes what a target is made of.
+    fn flow(&mut self, target: &Expr, value: Option<&Expr>) {
+        let sources = value.map(|value| {
+            let mut inner = Walker::new();
+            inner.emit = Some(BTreeSet::new());
+            inner.expr(value);
+            inner.emit.take().unwrap_or_default()
+        });
+        let mut inner = Walker::new();
+        inner.target(target);
+        self.scan.flows.extend(inner.scan.assigned.into_iter().map(|name| (name, sources.clone())));
+    }
+
     fn stmts(&mut self, stmts: &[Stmt]) {
         stmts.iter().for_each(|stmt| self.stmt(stmt));
     }
@@ -142,6 +157,7 @@ impl Walker {
             }
             Stmt::ForLoop(each) => {
                 self.expr(&each.iter);
+                self.flow(&each.target, Some(&each.iter));
                 self.scoped(|walker| {
                     walker.target(&each.target);
                     each.filter_expr.iter().for_each(|filter| walker.expr(filter));
@@ -157,17 +173,20 @@ impl Walker {
             Stmt::WithBlock(with) => self.scoped(|walker| {
                 for (target, value) in &with.assignments {
                     walker.expr(value);
+                    walker.flow(target, Some(value));
                     walker.target(target);
                 }
                 walker.stmts(&with.body);
             }),
             Stmt::Set(set) => {
                 self.expr(&set.expr);
+                self.flow(&set.target, Some(&set.expr));
                 self.target(&set.target);
             }
             Stmt::SetBlock(set) => {
                 self.scoped(|walker| walker.stmts(&set.body));
                 set.filter.iter().for_each(|filter| self.expr(filter));
+                self.flow(&set.target, None);
                 self.target(&set.target);
             }
             Stmt::AutoEscape(escape) => {
@@ -185,16 +204,19 @@ impl Walker {
             }
             Stmt::Import(import) => {
                 self.other(&import.expr, range(import.span()), false);
+                self.flow(&import.name, None);
                 self.target(&import.name);
             }
             Stmt::FromImport(import) => {
                 self.other(&import.expr, range(import.span()), false);
                 for (name, alias) in &import.names {
+                    self.flow(alias.as_ref().unwrap_or(name), None);
                     self.target(alias.as_ref().unwrap_or(name));
                 }
             }
             Stmt::Macro(spanned) => {
                 self.assign(spanned.name);
+                self.scan.flows.push((spanned.name.to_owned(), None));
                 self.scoped(|walker| walker.macro_body(spanned));
             }
             Stmt::CallBlock(call) => {
@@ -212,7 +234,10 @@ impl Walker {
 
     fn macro_body(&mut self, body: &Macro) {
         body.defaults.iter().for_each(|default| self.expr(default));
-        body.args.iter().for_each(|arg| self.target(arg));
+        body.args.iter().for_each(|arg| {
+            self.flow(arg, None);
+            self.target(arg);
+        });
         self.stmts(&body.body);
     }
 

@@ -166,14 +166,14 @@ impl Object for Context {
         match name {
             "row" if self.columns.is_some() => Some(Value::from_object(WholeRow(self.clone()))),
             "now" => Some(self.now.clone()),
-            IMAGES => Some(Value::from_dyn_object(self.clone())),
+            HIDDEN => Some(Value::from_dyn_object(self.clone())),
             _ => None,
         }
     }
 }
 
 /// The name under which a function finds the context it is called in; no template can write it.
-pub(super) const IMAGES: &str = "\0context";
+pub(super) const HIDDEN: &str = "\0context";
 
 /// `row`: the cells by any name, `row["First Name"]`.
 #[derive(Debug)]
