@@ -54,7 +54,7 @@ def 通知():
             "to": (row["姓名"], row["邮箱"]),
             "subject": f"{row['姓名']}，{row['部门']}国庆节放假安排",
             "tree": f"multipart/mixed(multipart/alternative(text/plain,multipart/related(text/html,image/png)),{kinds})",
-            "words": [row["姓名"], row["工号"], "8"],
+            "words": [row["姓名"], row["工号"], "八天"],
             "names": names,
             "inline": files("images/logo.png"),
             "headers": {},
