@@ -47,6 +47,10 @@ pub struct Link {
     inbound: Inbound,
     ended: bool,
     truncated: bool,
+    /// The last read from the socket brought less than there was room for.
+    short: bool,
+    /// Plain bytes that wait in the session.
+    readable: usize,
 }
 
 enum Stage {
@@ -106,6 +110,8 @@ impl Link {
             inbound,
             ended: false,
             truncated: false,
+            short: false,
+            readable: 0,
         }
     }
 
@@ -150,7 +156,9 @@ impl Link {
                 self.inbound.take(count);
                 return Ok(count);
             }
-            return read_once(&mut self.stream, buf);
+            let count = read_once(&mut self.stream, buf)?;
+            self.short = count < buf.len();
+            return Ok(count);
         }
         loop {
             let Some(tls) = &mut self.tls else { return Ok(0) };
@@ -162,9 +170,21 @@ impl Link {
                     self.truncated = true;
                     return Ok(0);
                 }
-                other => return other,
+                Ok(count) => {
+                    self.readable = self.readable.saturating_sub(count);
+                    return Ok(count);
+                }
+                Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Whether the last read took all that had come, so that with edge-triggered readiness the next may wait
+    /// for an event: the system call that would only say `WouldBlock` is saved. Not so once an event has
+    /// said that the server's side is closed ([`mio::event::Event::is_read_closed`]): the end itself is only
+    /// seen by reading.
+    pub fn drained(&self) -> bool {
+        self.short && self.readable == 0 && self.inbound.waiting().is_empty()
     }
 
     /// Writes as much as is taken at once of these slices, in their order. `WouldBlock`: nothing can be
@@ -409,14 +429,22 @@ impl Link {
     fn feed(&mut self) -> io::Result<()> {
         let Some(tls) = &mut self.tls else { return Ok(()) };
         let handshaking = tls.is_handshaking();
-        let at_end = self.inbound.waiting().is_empty() && self.inbound.fill(&mut self.stream)? == 0;
+        let mut at_end = false;
+        if self.inbound.waiting().is_empty() {
+            let count = self.inbound.fill(&mut self.stream)?;
+            self.short = count < INBOUND;
+            at_end = count == 0;
+        }
         let count = tls.read_tls(&mut self.inbound.waiting())?;
         self.inbound.take(count);
-        if let Err(error) = tls.process_new_packets() {
-            // The alert that tells the server why; that it may not get it changes nothing.
-            let _ = push(tls, &mut self.stream);
-            let trouble = tls::trouble(&error, handshaking, self.implicit);
-            return Err(NetError::Tls { to: self.to.to_string(), trouble }.into_io());
+        match tls.process_new_packets() {
+            Ok(state) => self.readable = state.plaintext_bytes_to_read(),
+            Err(error) => {
+                // The alert that tells the server why; that it may not get it changes nothing.
+                let _ = push(tls, &mut self.stream);
+                let trouble = tls::trouble(&error, handshaking, self.implicit);
+                return Err(NetError::Tls { to: self.to.to_string(), trouble }.into_io());
+            }
         }
         if at_end {
             self.ended = true;

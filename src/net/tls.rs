@@ -38,7 +38,13 @@ impl TlsClient {
         let name = ServerName::try_from(host.to_owned()).map_err(|_| {
             NetError::Setting(format!("`{host}` is no host name that a certificate could have"))
         })?;
-        let provider = Arc::new(provider::default_provider());
+        let mut provider = provider::default_provider();
+        // Ten rounds instead of fourteen for each block, on both sides, and nobody breaks either. Most
+        // servers take the client's order.
+        provider
+            .cipher_suites
+            .sort_by_key(|suite| !suite.suite().as_str().is_some_and(|name| name.contains("AES_128_GCM")));
+        let provider = Arc::new(provider);
         let versions: &[_] = if spec.only_tls13 {
             &[&rustls::version::TLS13]
         } else {
