@@ -197,6 +197,8 @@ struct Held {
     next_attempt: Option<i64>,
     /// Whether it holds a slot of the doubt limit.
     doubt: bool,
+    /// When its mark was asked for.
+    marked: i64,
 }
 
 #[derive(Debug, Default)]
@@ -207,6 +209,45 @@ struct Group {
     waiting: VecDeque<u64>,
     ready: VecDeque<u64>,
     out: usize,
+}
+
+/// How fast answers come and how long a mark takes to be durable. While a mark is synced the
+/// submitter goes through so many letters more than it has asked for; without them it would wait
+/// for the disk at each turn. A slow relay, or one with a rate, needs none.
+#[derive(Debug, Default)]
+struct Pulse {
+    /// Answers in a millisecond.
+    pace: f64,
+    /// Milliseconds from asking for a mark until it is durable.
+    lag: f64,
+    since: i64,
+    count: u32,
+}
+
+impl Pulse {
+    /// Answers are counted over at least so many milliseconds.
+    const BEAT: i64 = 20;
+
+    fn answered(&mut self, now: i64) {
+        if self.since == 0 {
+            self.since = now;
+        }
+        self.count += 1;
+        let passed = now - self.since;
+        if passed >= Self::BEAT {
+            self.pace = (self.pace + f64::from(self.count) / passed as f64) / 2.0;
+            (self.since, self.count) = (now, 0);
+        }
+    }
+
+    fn synced(&mut self, lag: i64) {
+        self.lag += (lag as f64 - self.lag) / 8.0;
+    }
+
+    /// Letters that may be marked before the submitter asks for them.
+    fn ahead(&self) -> i64 {
+        (self.pace * (self.lag + 1.0) * 1.5) as i64
+    }
 }
 
 /// Counts of this run, for progress and summary.
@@ -236,7 +277,9 @@ pub struct Core {
     ready_bytes: usize,
     ready: usize,
     doubt: usize,
-    credits: usize,
+    /// Letters the submitter wants beyond those marked for it; below zero while marks run ahead.
+    credits: i64,
+    pulse: Pulse,
     handed_over: u64,
     due_asked: bool,
     next_due: Option<i64>,
@@ -266,6 +309,7 @@ impl Core {
             ready: 0,
             doubt: 0,
             credits: 0,
+            pulse: Pulse::default(),
             handed_over: 0,
             due_asked: false,
             next_due: first_due,
@@ -323,6 +367,9 @@ impl Core {
                 self.settle(seq, State::Skipped, None, Vec::new(), now);
             }
             Event::Durable { marks, settled } => {
+                if let Some(held) = marks.first().and_then(|seq| self.held.get(seq)) {
+                    self.pulse.synced(now - held.marked);
+                }
                 marks.into_iter().for_each(|seq| self.marked(seq, now));
                 settled.into_iter().for_each(|seq| self.settled(seq));
             }
@@ -335,7 +382,7 @@ impl Core {
                 }
                 settled.into_iter().for_each(|seq| self.forget(seq));
             }
-            Event::Wanted(more) => self.credits += more,
+            Event::Wanted(more) => self.credits += i64::try_from(more).unwrap_or(i64::MAX / 2),
             Event::Answered { seq, rcpts } => self.answered(seq, rcpts, now),
             Event::Returned { seq } => {
                 if self.stage(seq) == Some(Stage::Out) {
@@ -355,7 +402,7 @@ impl Core {
         if self.stopping.is_none() {
             self.claim(now, &mut actions);
             self.make(&mut actions);
-            self.mark(&mut actions);
+            self.mark(now, &mut actions);
         }
         if !self.hand_over.is_empty() {
             actions.push(Action::HandOver(std::mem::take(&mut self.hand_over)));
@@ -398,6 +445,7 @@ impl Core {
             size: 0,
             next_attempt: None,
             doubt: false,
+            marked: 0,
         };
         self.held.insert(claim.seq, held);
         self.groups[group].waiting.push_back(claim.seq);
@@ -432,6 +480,7 @@ impl Core {
 
     fn answered(&mut self, seq: u64, mut rcpts: Vec<RcptOutcome>, now: i64) {
         let Some(held) = self.held.get(&seq).filter(|held| held.stage == Stage::Out) else { return };
+        self.pulse.answered(now);
         let given_up = self.config.retry.give_up.as_millis() as i64;
         let again = |outcome: Outcome| {
             outcome == Outcome::Deferred
@@ -615,9 +664,10 @@ impl Core {
         }
     }
 
-    fn mark(&mut self, actions: &mut Vec<Action>) {
+    fn mark(&mut self, now: i64, actions: &mut Vec<Action>) {
         let mut seqs = Vec::new();
-        while !self.paused && self.credits > 0 && self.doubt < self.config.doubt {
+        let ahead = self.pulse.ahead();
+        while !self.paused && self.credits > -ahead && self.doubt < self.config.doubt {
             if self.limit_is_reached() {
                 break;
             }
@@ -630,6 +680,7 @@ impl Core {
             let Some(held) = self.held.get_mut(&seq) else { continue };
             held.stage = Stage::Marking;
             held.doubt = true;
+            held.marked = now;
             self.ready -= 1;
             self.ready_bytes -= held.size;
             self.doubt += 1;

@@ -6,7 +6,9 @@
 //! is durable is the `ledger`'s.
 
 pub mod core;
-
+mod engine;
 mod retry;
 #[cfg(test)]
 mod simulation;
+
+pub use engine::{Control, Ended, Engine, Maker, Progress, Trouble, Unmade};
