@@ -77,6 +77,17 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
+/// A duration in seconds as a person says it: `3 s`, `4 min`, `2 h 10 min`, `3 days`.
+pub fn duration_words(seconds: f64) -> String {
+    let seconds = seconds.max(0.0).round() as u64;
+    match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7199 => format!("{} min", seconds / 60),
+        7200..=172_799 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
 /// A number of bytes, shown as a person reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);

@@ -1,0 +1,228 @@
+//! What will be done: templates compiled, job-wide files found and encoded, limits fixed. Nothing
+//! is connected yet. A [`Plan`] that exists can make letters; [`Plan::examine`] says of a row
+//! whether it will, and [`Plan::letter`] makes one.
+
+mod letters;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::diagnostic::Diagnostic;
+use crate::enclosures::Finder;
+use crate::enclosures::part::{Disposition, PartCache};
+use crate::job::SendJob;
+use crate::ledger::Component;
+use crate::letter::{Columns, EncodedPart, Piece, Purpose, RecipientKey};
+use crate::mail::EmailAddress;
+use crate::recipients::{RecipientsError, Suppressed};
+use crate::render::Templates;
+
+pub use letters::{Examined, Identity, Unwritten, Written};
+
+/// Encoded parts that are kept for the run: beyond it they are encoded anew for each letter.
+const KEPT_PARTS: usize = 48 << 20;
+
+/// The largest file that is enclosed. Relays take far less; their SIZE is asked when connected.
+const LARGEST_FILE: u64 = 512 << 20;
+
+/// A job that can be carried out.
+#[derive(Debug)]
+pub struct Plan {
+    /// What was asked.
+    pub job: SendJob,
+    /// Whether letters are meant.
+    pub purpose: Purpose,
+    /// The one address all letters go to instead, with `--to`.
+    pub redirect: Option<EmailAddress>,
+    templates: Templates,
+    finder: Finder,
+    parts: PartCache,
+    images: Vec<Arc<EncodedPart>>,
+    components: Vec<Component>,
+    suppressed: RwLock<Arc<Suppressed>>,
+}
+
+/// Why a plan could not be made.
+#[derive(Debug)]
+pub enum PlanError {
+    /// Mistakes of the job.
+    Mistakes(Vec<Diagnostic>),
+    /// A list cannot be read.
+    Recipients(RecipientsError),
+}
+
+impl Plan {
+    /// Makes the plan of a job whose list has these columns (`None`: rows of any shape).
+    pub fn lay(
+        job: SendJob,
+        columns: Option<&Columns>,
+        purpose: Purpose,
+        redirect: Option<EmailAddress>,
+    ) -> Result<Plan, PlanError> {
+        let mut mistakes = Vec::new();
+        let parts = PartCache::new(KEPT_PARTS, LARGEST_FILE);
+        let templates = match Templates::compile(&job, columns) {
+            Ok(templates) => Some(templates),
+            Err(found) => {
+                mistakes.extend(found);
+                None
+            }
+        };
+        let mut images = Vec::new();
+        for (cid, path) in templates.iter().flat_map(Templates::inline_files) {
+            match inline_part(&parts, cid, path) {
+                Ok(part) => images.push(part),
+                Err(reason) => mistakes.push(Diagnostic::error(reason)),
+            }
+        }
+        let finder = Finder::new(&job.root);
+        let files = match job_wide_files(&job, &finder, &parts) {
+            Ok(files) => files,
+            Err(found) => {
+                mistakes.extend(found);
+                Vec::new()
+            }
+        };
+        let suppressed = Suppressed::load(&job.recipients.suppress).map_err(PlanError::Recipients)?;
+        let Some(templates) = templates.filter(|_| mistakes.is_empty()) else {
+            return Err(PlanError::Mistakes(mistakes));
+        };
+        let components = components(&templates, &images, &files);
+        let suppressed = RwLock::new(Arc::new(suppressed));
+        Ok(Plan { job, purpose, redirect, templates, finder, parts, images, components, suppressed })
+    }
+
+    /// What the reader sees, piece by piece, for whoever wants to know what has changed.
+    pub fn components(&self) -> &[Component] {
+        &self.components
+    }
+
+    /// A hash (BLAKE3) over what the reader sees.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        for component in &self.components {
+            hasher.update(&(component.name.len() as u64).to_be_bytes());
+            hasher.update(component.name.as_bytes());
+            hasher.update(&component.hash);
+        }
+        *hasher.finalize().as_bytes()
+    }
+
+    /// Fixes `now` for the templates: the moment the edition was begun.
+    pub fn set_now(&mut self, unix: i64) {
+        self.templates.set_now(unix);
+    }
+
+    /// The templates, for the edition's name and fingerprint.
+    pub fn templates(&self) -> &Templates {
+        &self.templates
+    }
+
+    /// Reads the suppress files again, where they have changed. A file that cannot be read leaves
+    /// the list as it was: nobody is written to because a file was away for a moment.
+    pub fn refresh_suppressed(&self) -> Result<(), RecipientsError> {
+        let now = self.suppressed();
+        if !self.job.recipients.suppress.is_empty() && now.changed() {
+            let fresh = Arc::new(now.reload()?);
+            *self.suppressed.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        }
+        Ok(())
+    }
+
+    fn suppressed(&self) -> Arc<Suppressed> {
+        Arc::clone(&self.suppressed.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The attachments whose pattern is the same for every row: found now, so that a missing one is a
+/// mistake of the job and not of each row.
+fn job_wide_files(
+    job: &SendJob,
+    finder: &Finder,
+    parts: &PartCache,
+) -> Result<Vec<Arc<EncodedPart>>, Vec<Diagnostic>> {
+    let (mut files, mut mistakes) = (Vec::new(), Vec::new());
+    for spec in job.attachments.iter().filter(|spec| !spec.files.value.contains(['{', '}'])) {
+        let pattern = [Piece::Operator(spec.files.value.clone())];
+        let mistake = |reason: String| {
+            let mistake = Diagnostic::error(reason);
+            match &spec.files.place {
+                Some(place) => mistake.at(place.clone()),
+                None => mistake,
+            }
+        };
+        let Some(nobody) = RecipientKey::new("-") else { continue };
+        match finder.find(&pattern, &nobody, true, spec.expect) {
+            Err(error) => mistakes.push(mistake(with_cause(&error))),
+            Ok(found) => {
+                for path in found {
+                    let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+                    let content_type = spec.content_type.as_ref().map(|text| text.value.as_str());
+                    match parts.part(&path, &name.unwrap_or_default(), content_type, &Disposition::Attachment)
+                    {
+                        Ok(part) => files.push(part),
+                        Err(error) => mistakes.push(mistake(with_cause(&error))),
+                    }
+                }
+            }
+        }
+    }
+    if mistakes.is_empty() { Ok(files) } else { Err(mistakes) }
+}
+
+/// What the reader sees, by name: what the templates are made of, and the files that all get.
+fn components(
+    templates: &Templates,
+    images: &[Arc<EncodedPart>],
+    files: &[Arc<EncodedPart>],
+) -> Vec<Component> {
+    let texts = templates.seen().iter().map(|(name, text)| Component {
+        name: name.clone(),
+        hash: *blake3::hash(text.as_bytes()).as_bytes(),
+        text: Some(text.clone()),
+    });
+    let parts = images.iter().map(|part| ("image", part)).chain(files.iter().map(|part| ("file", part)));
+    let parts = parts.map(|(kind, part)| Component {
+        name: format!("{kind} {}", part.record.name),
+        hash: part.record.sha256,
+        text: None,
+    });
+    let mut components: Vec<Component> = texts.chain(parts).collect();
+    components.sort_by(|a, b| (&a.name, &a.hash).cmp(&(&b.name, &b.hash)));
+    components.dedup();
+    components
+}
+
+fn inline_part(parts: &PartCache, cid: &str, path: &PathBuf) -> Result<Arc<EncodedPart>, String> {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or(cid);
+    let disposition = Disposition::Inline { cid: cid.to_owned() };
+    parts.part(path, name, None, &disposition).map_err(|error| with_cause(&error))
+}
+
+/// An error and what lies behind it, in one line.
+fn with_cause(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// Standard input for a list that comes from it; nothing for all others.
+pub fn stdin_of(job: &SendJob) -> Box<dyn io::Read + Send> {
+    match job.recipients.source {
+        crate::job::SourceSpec::Stdin { .. } => Box::new(io::stdin()),
+        _ => Box::new(io::empty()),
+    }
+}
+
+impl Plan {
+    /// Whether a file was found for two recipients: then it is nobody's, and a list that was being
+    /// enlisted is to be examined again with that known.
+    pub fn any_contested(&self) -> bool {
+        self.finder.claims().any_contested()
+    }
+}
