@@ -2,15 +2,27 @@
 
 pub mod archive;
 mod book;
+mod check;
+mod enlist;
 mod flag;
 pub mod init;
+mod progress;
 mod report;
 pub mod sandbox;
 pub mod schema;
+mod send;
+mod signals;
+mod summary;
 mod upkeep;
 
-use crate::cli::{Cli, Command};
+use crate::archive::session::Stop;
+use crate::cli::{self, Cli, Command};
+use crate::diagnostic;
 use crate::exit::Exit;
+use crate::job::{self, Job};
+use crate::net::transcript::Transcript;
+
+use signals::Signals;
 
 /// Runs the command line; stdout is the answer, stderr the talk.
 pub fn main() -> Exit {
@@ -22,10 +34,115 @@ pub fn main() -> Exit {
         return exit;
     }
     match &cli.command {
+        Command::Run(args) => run(args, &cli.global),
+        Command::Check(args) => check(args, &cli.global),
+        Command::Init(args) => init::init(&args.dir),
         Command::Sandbox(args) => sandbox::run(args),
+        Command::Schema(_) => schema::schema(),
+        Command::Completions(args) => schema::completions(args),
+        Command::Man(args) => schema::man(args),
         other => {
             eprintln!("postroom: not built yet: {other:?}");
             Exit::Bug
         }
     }
+}
+
+/// `postroom run`: all job files are read before the first is carried out.
+fn run(args: &cli::Run, global: &cli::Global) -> Exit {
+    let jobs = match read(&args.jobs, global) {
+        Ok(jobs) => jobs,
+        Err(exit) => return exit,
+    };
+    let signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(error) => {
+            eprintln!("postroom: cannot listen to signals: {error}");
+            return Exit::Bug;
+        }
+    };
+    let mut worst = Exit::Done;
+    for job in jobs {
+        let exit = match job {
+            Job::Send(job) => send::run(*job, args, global, &signals),
+            Job::Archive(job) => archive::run(&job, &archiving(args, global, &signals)),
+        };
+        worst = worst.max(exit);
+        if let Some(exit) = signals.exit() {
+            return exit;
+        }
+    }
+    worst
+}
+
+/// How an archiving job is to go.
+fn archiving(args: &cli::Run, global: &cli::Global, signals: &Signals) -> archive::Options {
+    archive::Options {
+        quiet: global.quiet,
+        json: global.log == cli::LogForm::Json,
+        limit: args.limit,
+        confirm_deletions: None,
+        trace: args.trace.then(Transcript::stderr),
+        stop: Stop::counting(signals.count()),
+    }
+}
+
+/// `postroom check`
+fn check(args: &cli::Check, global: &cli::Global) -> Exit {
+    let jobs = match read(&args.jobs, global) {
+        Ok(jobs) => jobs,
+        Err(exit) => return exit,
+    };
+    let checks = jobs.into_iter().map(|job| match job {
+        Job::Send(job) => check::check(*job, args, global),
+        Job::Archive(job) if args.connect => archive::preview(&job, &archive::Options::default()),
+        Job::Archive(job) => {
+            println!("{} · {} mailboxes, into {}", job.name, job.mailboxes.len(), job.store.display());
+            Exit::Done
+        }
+    });
+    checks.max().unwrap_or(Exit::Done)
+}
+
+/// Reads job files; the mistakes of all of them are shown.
+fn read(paths: &[std::path::PathBuf], global: &cli::Global) -> Result<Vec<Job>, Exit> {
+    let environment = match job::Environment::process() {
+        Ok(environment) => environment,
+        Err(error) => {
+            eprintln!("postroom: cannot tell which folder this is: {error}");
+            return Err(Exit::Io);
+        }
+    };
+    let (mut jobs, mut exit) = (Vec::new(), Exit::Done);
+    for path in paths {
+        match job::read(path, &environment) {
+            Ok(job) => jobs.push(job),
+            Err(mistakes) => {
+                eprint!("{}", diagnostic::print(&mistakes, global.color.on_stderr()));
+                exit = mistakes.iter().map(|mistake| mistake.exit).fold(exit, Exit::max);
+            }
+        }
+    }
+    if exit == Exit::Done { Ok(jobs) } else { Err(exit) }
+}
+
+/// An error and all that lies behind it, in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !words.contains(&said) {
+            words = format!("{words}: {said}");
+        }
+        cause = error.source();
+    }
+    words
+}
+
+/// Unix seconds.
+fn unix_now() -> i64 {
+    let now =
+        std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
 }

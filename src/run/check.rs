@@ -1,0 +1,314 @@
+//! `postroom check` for a job that sends: every row is examined and its letter made, and the plan
+//! is shown. Nothing is connected to, unless that is asked for.
+
+use std::collections::HashMap;
+use std::io::Write;
+
+use rayon::prelude::*;
+use serde_json::json;
+
+use crate::cli;
+use crate::diagnostic;
+use crate::exit::Exit;
+use crate::job::{Class, Dedupe, SendJob};
+use crate::letter::{Purpose, Row};
+use crate::measure::{self, ByteSize};
+use crate::plan::{self, Examined, Identity, Plan, PlanError, Unwritten};
+use crate::recipients::{self, BadRow};
+use crate::submit::Submitter;
+
+/// Rows that are read and made into letters at once.
+const BATCH: usize = 1024;
+
+/// How many bad rows are named.
+const NAMED: usize = 20;
+
+/// How many domains are named.
+const DOMAINS: usize = 10;
+
+/// Domains are counted up to this number; what comes after is "others", so that a list of nonsense
+/// does not fill the memory.
+const COUNTED_DOMAINS: usize = 20_000;
+
+/// What was found out about a list.
+#[derive(Default)]
+struct Findings {
+    rows: u64,
+    letters: u64,
+    filtered: u64,
+    suppressed: u64,
+    duplicates: u64,
+    bad: u64,
+    named: Vec<(u64, String)>,
+    bytes: u64,
+    largest: u64,
+    files: u64,
+    domains: HashMap<String, u64>,
+    other_domains: u64,
+    /// Hash of the key, hash of the row, number of the row: sixteen bytes a letter.
+    keys: Vec<(u64, u32, u32)>,
+}
+
+/// One row, looked at.
+enum Looked {
+    Letter { key: u64, row: u32, domain: String, bytes: u64, files: u64 },
+    Filtered,
+    Suppressed,
+    Bad(String),
+}
+
+/// Checks a sending job.
+pub(super) fn check(job: SendJob, args: &cli::Check, global: &cli::Global) -> Exit {
+    let colour = global.color.on_stderr();
+    let fail = |exit: Exit, words: String| {
+        eprintln!("postroom: {words}");
+        exit
+    };
+    let mut rows = match recipients::open(&job.recipients, plan::stdin_of(&job)) {
+        Ok(rows) => rows,
+        Err(error) => return fail(error.exit(), super::with_causes(&error)),
+    };
+    let columns = rows.columns();
+    let mut warnings = job.warnings.clone();
+    lint(&job, &mut warnings);
+    let plan = match Plan::lay(job, columns.as_deref(), Purpose::Real, None) {
+        Ok(plan) => plan,
+        Err(PlanError::Mistakes(mistakes)) => {
+            eprint!("{}", diagnostic::print(&mistakes, colour));
+            return Exit::Job;
+        }
+        Err(PlanError::Recipients(error)) => return fail(error.exit(), super::with_causes(&error)),
+    };
+    let edition = match plan.templates().edition(super::unix_now()) {
+        Ok(edition) => edition,
+        Err(error) => return fail(Exit::Job, error.to_string()),
+    };
+    if !warnings.is_empty() && !global.quiet {
+        eprint!("{}", diagnostic::print(&warnings, colour));
+    }
+    let mut findings = Findings::default();
+    loop {
+        let batch = match rows.next_batch(BATCH) {
+            Ok(batch) if batch.is_empty() => break,
+            Ok(batch) => batch,
+            Err(error) => return fail(error.exit(), super::with_causes(&error)),
+        };
+        let looked: Vec<(u64, Looked)> =
+            batch.into_par_iter().with_min_len(16).map(|row| look(&plan, &edition, row)).collect();
+        looked.into_iter().for_each(|(number, looked)| findings.note(number, looked));
+    }
+    findings.count_duplicates(plan.job.recipients.dedupe);
+
+    let stdout = std::io::stdout().lock();
+    let said = if args.json {
+        say_json(stdout, &plan, &edition, &findings)
+    } else {
+        say(stdout, &plan, &edition, &findings)
+    };
+    // A closed pipe is a quiet end: whoever reads has read enough.
+    let _ = said;
+    let max_bad = plan.job.recipients.max_bad;
+    let exit = if findings.bad == 0 {
+        Exit::Done
+    } else if args.strict || max_bad.exceeded(findings.bad, findings.rows) {
+        Exit::Data
+    } else {
+        Exit::SomeFailed
+    };
+    if args.connect { exit.max(connect(&plan, args)) } else { exit }
+}
+
+fn look(plan: &Plan, edition: &str, row: Result<Row, BadRow>) -> (u64, Looked) {
+    let row = match row {
+        Ok(row) => row,
+        Err(bad) => return (bad.number, Looked::Bad(bad.reason)),
+    };
+    let (key, domain) = match plan.examine(&row) {
+        Examined::Ready { key, domain } => (key, domain),
+        Examined::Filtered => return (row.number, Looked::Filtered),
+        Examined::Suppressed { .. } => return (row.number, Looked::Suppressed),
+        Examined::Bad { reason, .. } => return (row.number, Looked::Bad(reason)),
+    };
+    let identity =
+        Identity { secret: &[0; 32], edition, key: key.as_str(), generation: 0, date: 0, settled: &[] };
+    let looked = match plan.letter(&row, &identity) {
+        Ok(written) => Looked::Letter {
+            key: hash(key.as_str()),
+            row: hash(&row.to_json()) as u32,
+            domain,
+            bytes: written.message.content.len() as u64,
+            files: written.files.len() as u64,
+        },
+        Err(Unwritten::Suppressed) => Looked::Suppressed,
+        Err(Unwritten::Failed { reason, .. }) => Looked::Bad(reason),
+    };
+    (row.number, looked)
+}
+
+fn hash(text: &str) -> u64 {
+    let mut first = [0; 8];
+    first.copy_from_slice(&blake3::hash(text.as_bytes()).as_bytes()[..8]);
+    u64::from_le_bytes(first)
+}
+
+impl Findings {
+    fn note(&mut self, number: u64, looked: Looked) {
+        self.rows += 1;
+        match looked {
+            Looked::Filtered => self.filtered += 1,
+            Looked::Suppressed => self.suppressed += 1,
+            Looked::Bad(reason) => self.bad(number, reason),
+            Looked::Letter { key, row, domain, bytes, files } => {
+                self.letters += 1;
+                self.bytes += bytes;
+                self.largest = self.largest.max(bytes);
+                self.files += files;
+                self.keys.push((key, row, u32::try_from(number).unwrap_or(u32::MAX)));
+                let counted = self.domains.len();
+                match self.domains.get_mut(&domain) {
+                    Some(count) => *count += 1,
+                    None if counted < COUNTED_DOMAINS => {
+                        self.domains.insert(domain, 1);
+                    }
+                    None => self.other_domains += 1,
+                }
+            }
+        }
+    }
+
+    fn bad(&mut self, number: u64, reason: String) {
+        self.bad += 1;
+        if self.named.len() < NAMED {
+            self.named.push((number, reason));
+        }
+    }
+
+    /// Finds rows with one key. Those that are equal in every cell are one row.
+    fn count_duplicates(&mut self, dedupe: Dedupe) {
+        let mut keys = std::mem::take(&mut self.keys);
+        keys.sort_unstable_by_key(|&(key, _, number)| (key, number));
+        let mut first = 0;
+        for at in 1..keys.len() {
+            if keys[at].0 != keys[first].0 {
+                first = at;
+                continue;
+            }
+            self.duplicates += 1;
+            self.letters -= 1;
+            if dedupe == Dedupe::Refuse && keys[at].1 != keys[first].1 {
+                let reason = format!("it is another row than row {} and has the same key", keys[first].2);
+                self.bad(u64::from(keys[at].2), reason);
+            }
+        }
+    }
+
+    fn top_domains(&self) -> Vec<(&str, u64)> {
+        let mut domains: Vec<(&str, u64)> =
+            self.domains.iter().map(|(name, count)| (name.as_str(), *count)).collect();
+        domains.sort_unstable_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
+        domains.truncate(DOMAINS);
+        domains
+    }
+}
+
+/// What a careful colleague would say about the job.
+fn lint(job: &SendJob, warnings: &mut Vec<diagnostic::Diagnostic>) {
+    if job.class == Class::Bulk && job.unsubscribe.is_none() {
+        warnings.push(diagnostic::Diagnostic::warning("bulk mail without `unsubscribe:`").help(
+            "large providers refuse bulk mail without List-Unsubscribe; `class: personal` says it is none",
+        ));
+    }
+    if job.body.html.is_some() && job.body.text.is_none() {
+        warnings.push(
+            diagnostic::Diagnostic::warning("no `text:`: the plain text is made from the HTML")
+                .help("look at it with `postroom run --sandbox`"),
+        );
+    }
+}
+
+/// Seconds at the relay's rate, where it has one.
+fn seconds(plan: &Plan, letters: u64) -> Option<f64> {
+    plan.job.relay.rate.map(|rate| rate.per.as_secs_f64() / f64::from(rate.count) * letters as f64)
+}
+
+fn say(mut out: impl Write, plan: &Plan, edition: &str, found: &Findings) -> std::io::Result<()> {
+    let job = &plan.job;
+    writeln!(out, "{} · edition {edition}", job.name)?;
+    writeln!(out, "from       {}", job.from)?;
+    writeln!(out, "relay      {}:{}", job.relay.host, job.relay.port)?;
+    write!(out, "rows       {}", found.rows)?;
+    for (count, word) in [
+        (found.filtered, "left out by `where`"),
+        (found.suppressed, "suppressed"),
+        (found.duplicates, "with a key that came before"),
+        (found.bad, "bad"),
+    ] {
+        if count > 0 {
+            write!(out, ", {count} {word}")?;
+        }
+    }
+    writeln!(out)?;
+    let mean = found.bytes.checked_div(found.letters.max(1)).unwrap_or(0);
+    writeln!(
+        out,
+        "letters    {}, {} in all, {} on average, {} the largest",
+        found.letters,
+        ByteSize(found.bytes),
+        ByteSize(mean),
+        ByteSize(found.largest)
+    )?;
+    if found.files > 0 {
+        writeln!(out, "files      {}", found.files)?;
+    }
+    let domains: Vec<String> =
+        found.top_domains().iter().map(|(name, count)| format!("{name} {count}")).collect();
+    if !domains.is_empty() {
+        let more = found.domains.len().saturating_sub(domains.len());
+        let more = if more > 0 { format!(", {more} more") } else { String::new() };
+        writeln!(out, "domains    {}{more}", domains.join(", "))?;
+    }
+    if let (Some(seconds), Some(rate)) = (seconds(plan, found.letters), job.relay.rate) {
+        writeln!(out, "time       {} at {rate}", measure::duration_words(seconds))?;
+    }
+    for (number, reason) in &found.named {
+        writeln!(out, "row {number}: {reason}")?;
+    }
+    if found.bad > found.named.len() as u64 {
+        writeln!(out, "… and {} more bad rows", found.bad - found.named.len() as u64)?;
+    }
+    Ok(())
+}
+
+fn say_json(mut out: impl Write, plan: &Plan, edition: &str, found: &Findings) -> std::io::Result<()> {
+    let bad: Vec<_> = found.named.iter().map(|(row, reason)| json!({"row": row, "reason": reason})).collect();
+    let domains: serde_json::Map<String, serde_json::Value> =
+        found.top_domains().into_iter().map(|(name, count)| (name.to_owned(), count.into())).collect();
+    let plan = json!({
+        "job": plan.job.name, "edition": edition, "from": plan.job.from.to_string(),
+        "relay": {"host": plan.job.relay.host, "port": plan.job.relay.port},
+        "rows": found.rows, "filtered": found.filtered, "suppressed": found.suppressed,
+        "duplicates": found.duplicates, "bad": found.bad, "bad_rows": bad,
+        "letters": found.letters, "bytes": found.bytes, "largest": found.largest, "files": found.files,
+        "domains": domains, "seconds": seconds(plan, found.letters),
+    });
+    serde_json::to_writer_pretty(&mut out, &plan)?;
+    writeln!(out)
+}
+
+/// `--connect`: one login at the relay, and what it offers.
+fn connect(plan: &Plan, args: &cli::Check) -> Exit {
+    let (events, _answers) = crossbeam_channel::unbounded();
+    let trace = args.trace.then(crate::net::transcript::Transcript::stderr);
+    match Submitter::start(&plan.job.relay, trace, events) {
+        Ok(submitter) => {
+            submitter.drain();
+            eprintln!("relay {}:{} answers and lets us in", plan.job.relay.host, plan.job.relay.port);
+            Exit::Done
+        }
+        Err(error) => {
+            let stop = super::send::submit_trouble(&error, &plan.job.relay);
+            eprintln!("postroom: {}", stop.words);
+            stop.exit
+        }
+    }
+}

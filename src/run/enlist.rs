@@ -1,0 +1,191 @@
+//! Takes a list into the ledger: rows are read on one thread, examined on all, written here.
+
+use std::thread;
+
+use crossbeam_channel::bounded;
+use rayon::prelude::*;
+
+use crate::exit::Exit;
+use crate::job::MaxBad;
+use crate::ledger::{Edition, Enlist, EnlistState, Enlisting, Ledger, LedgerError, SourceRecord};
+use crate::letter::{RecipientKey, Row};
+use crate::plan::{Examined, Plan};
+use crate::recipients::{BadRow, RecipientsError, Rows};
+
+/// Rows that are read, examined and written at once.
+const BATCH: usize = 1024;
+
+/// Why a list was not taken in. Nothing is sent then.
+#[derive(Debug, thiserror::Error)]
+pub enum NotEnlisted {
+    /// It cannot be read.
+    #[error(transparent)]
+    Recipients(#[from] RecipientsError),
+    /// The ledger cannot take it.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// A file was found for two recipients, of whom the first was enlisted before that was known:
+    /// the list is to be read again.
+    #[error("a file was found for two recipients, and a list from standard input cannot be read again")]
+    Contested,
+    /// Too many of its rows are bad.
+    #[error("{bad} of {rows} rows are bad, and {allowed}: nothing is sent")]
+    TooManyBad {
+        /// How many.
+        bad: u64,
+        /// Of how many.
+        rows: u64,
+        /// What the job allows, in words.
+        allowed: String,
+        /// The first of them: row number and reason.
+        first: Vec<(u64, String)>,
+    },
+}
+
+impl NotEnlisted {
+    /// How the process ends.
+    pub fn exit(&self) -> Exit {
+        match self {
+            NotEnlisted::Recipients(error) => error.exit(),
+            NotEnlisted::Ledger(error) => error.exit(),
+            NotEnlisted::TooManyBad { .. } | NotEnlisted::Contested => Exit::Data,
+        }
+    }
+}
+
+/// One row, examined.
+struct Looked {
+    number: u64,
+    json: String,
+    verdict: Verdict,
+}
+
+enum Verdict {
+    Filtered,
+    Pending { key: RecipientKey, domain: String },
+    Suppressed { key: RecipientKey, domain: String },
+    Failed { key: RecipientKey, reason: String },
+    Rejected { key: Option<String>, reason: String },
+}
+
+/// How many bad rows are named when there are too many.
+const NAMED: usize = 10;
+
+/// Takes the rows into an edition. `strict`: not one of them may be bad. `again`: this is the second
+/// look at a list in which a file was found for two recipients.
+pub fn enlist(
+    plan: &Plan,
+    ledger: &mut dyn Ledger,
+    edition: &Edition,
+    mut rows: Rows,
+    strict: bool,
+    again: bool,
+    now: i64,
+) -> Result<(Enlisting, SourceRecord), NotEnlisted> {
+    let columns = rows.columns();
+    let names = columns.as_ref().map(|columns| columns.names().to_vec());
+    let dedupe = plan.job.recipients.dedupe;
+    let mut enlister = ledger.enlist(edition.id, names.as_deref(), dedupe)?;
+    let mut bad = 0u64;
+    let mut first = Vec::new();
+    let mut source = SourceRecord::default();
+    thread::scope(|scope| {
+        let (send, receive) = bounded(2);
+        let reader = scope.spawn(move || -> Result<[u8; 32], RecipientsError> {
+            loop {
+                let batch = rows.next_batch(BATCH)?;
+                if batch.is_empty() {
+                    return Ok(rows.source_hash());
+                }
+                let looked: Vec<Looked> =
+                    batch.into_par_iter().with_min_len(64).map(|row| look(plan, row)).collect();
+                if send.send(looked).is_err() {
+                    return Ok([0; 32]); // the writer has given up and says why
+                }
+            }
+        });
+        for looked in &receive {
+            source.rows += looked.len() as u64;
+            write(&mut *enlister, &looked, &mut source, |number, reason| {
+                bad += 1;
+                if first.len() < NAMED {
+                    first.push((number, reason.to_owned()));
+                }
+            })?;
+        }
+        drop(receive);
+        source.hash = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        Ok::<(), NotEnlisted>(())
+    })?;
+    if plan.any_contested() && !again {
+        return Err(NotEnlisted::Contested);
+    }
+    let bad = bad.max(enlister.rejected());
+    let max_bad = plan.job.recipients.max_bad;
+    if (strict && bad > 0) || max_bad.exceeded(bad, source.rows) {
+        let allowed = if strict {
+            "`--strict` allows none".into()
+        } else {
+            format!("`max_bad` allows {}", max_bad_words(max_bad))
+        };
+        return Err(NotEnlisted::TooManyBad { bad, rows: source.rows, allowed, first });
+    }
+    let enlisted = enlister.finish(source, now)?;
+    Ok((enlisted, source))
+}
+
+fn look(plan: &Plan, row: Result<Row, BadRow>) -> Looked {
+    let row = match row {
+        Ok(row) => row,
+        Err(bad) => {
+            let verdict = Verdict::Rejected { key: bad.key_hint, reason: bad.reason };
+            return Looked { number: bad.number, json: String::new(), verdict };
+        }
+    };
+    let verdict = match plan.examine(&row) {
+        Examined::Filtered => Verdict::Filtered,
+        Examined::Ready { key, domain } => Verdict::Pending { key, domain },
+        Examined::Suppressed { key, domain } => Verdict::Suppressed { key, domain },
+        Examined::Bad { key: Some(key), reason } => Verdict::Failed { key, reason },
+        Examined::Bad { key: None, reason } => Verdict::Rejected { key: None, reason },
+    };
+    Looked { number: row.number, json: row.to_json(), verdict }
+}
+
+fn write(
+    enlister: &mut dyn crate::ledger::Enlister,
+    looked: &[Looked],
+    source: &mut SourceRecord,
+    mut bad: impl FnMut(u64, &str),
+) -> Result<(), LedgerError> {
+    let mut rows = Vec::with_capacity(looked.len());
+    for row in looked {
+        let (key, domain, state) = match &row.verdict {
+            Verdict::Filtered => {
+                source.filtered += 1;
+                continue;
+            }
+            Verdict::Rejected { key, reason } => {
+                bad(row.number, reason);
+                enlister.reject(row.number, key.as_deref(), reason)?;
+                continue;
+            }
+            Verdict::Pending { key, domain } => (key, domain.as_str(), EnlistState::Pending),
+            Verdict::Suppressed { key, domain } => (key, domain.as_str(), EnlistState::Skipped("suppressed")),
+            Verdict::Failed { key, reason } => {
+                bad(row.number, reason);
+                (key, "", EnlistState::Failed(reason))
+            }
+        };
+        rows.push(Enlist { number: row.number, key: key.as_str(), domain, row: &row.json, state });
+    }
+    enlister.add(&rows)
+}
+
+fn max_bad_words(max_bad: MaxBad) -> String {
+    match max_bad {
+        MaxBad::Any => "any number".into(),
+        MaxBad::Rows(rows) => rows.to_string(),
+        MaxBad::Fraction(fraction) => format!("{} %", fraction * 100.0),
+    }
+}

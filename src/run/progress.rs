@@ -1,0 +1,113 @@
+//! Where a run stands, while it runs: a bar on a terminal, a line now and then elsewhere.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::cli::{Global, LogForm};
+use crate::dispatch::Progress;
+
+/// Without a terminal a line is written this often.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// Shows a run's progress on stderr.
+#[derive(Debug)]
+pub struct Show {
+    form: Form,
+    total: u64,
+    started: Instant,
+}
+
+#[derive(Debug)]
+enum Form {
+    Bar(ProgressBar),
+    Lines { said: Instant, json: bool },
+    Silent,
+}
+
+impl Show {
+    /// Shows the sending of `total` letters as the command line asks for it.
+    pub fn new(global: &Global, name: &str, total: u64) -> Show {
+        let terminal = std::io::stderr().is_terminal();
+        let form = if global.quiet {
+            Form::Silent
+        } else if terminal && global.log == LogForm::Text {
+            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(8));
+            let template = "{prefix} {wide_bar} {pos}/{len} {per_sec}, {eta} left {msg}";
+            bar.set_style(
+                ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
+            );
+            bar.set_prefix(name.to_owned());
+            Form::Bar(bar)
+        } else {
+            Form::Lines { said: Instant::now(), json: global.log == LogForm::Json }
+        };
+        Show { form, total, started: Instant::now() }
+    }
+
+    /// Shows where it stands.
+    pub fn tell(&mut self, progress: &Progress) {
+        let counts = &progress.counts;
+        let done = counts.accepted + counts.refused + counts.failed + counts.unsure + counts.skipped;
+        match &mut self.form {
+            Form::Silent => {}
+            Form::Bar(bar) => {
+                bar.set_position(done);
+                bar.set_message(words(progress));
+            }
+            Form::Lines { said, json } => {
+                if said.elapsed() < LINE_EVERY {
+                    return;
+                }
+                *said = Instant::now();
+                if *json {
+                    eprintln!("{}", line_json(progress, done, self.total));
+                } else {
+                    let pace = done as f64 / self.started.elapsed().as_secs_f64().max(0.001);
+                    eprintln!("postroom: {done} of {} letters, {pace:.0}/s {}", self.total, words(progress));
+                }
+            }
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn end(self) {
+        if let Form::Bar(bar) = self.form {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// What is worth saying beside the count.
+fn words(progress: &Progress) -> String {
+    let counts = &progress.counts;
+    let mut said = Vec::new();
+    for (number, word) in [
+        (counts.refused, "refused"),
+        (counts.deferred, "deferred"),
+        (counts.failed, "failed"),
+        (counts.unsure, "unsure"),
+    ] {
+        if number > 0 {
+            said.push(format!("{number} {word}"));
+        }
+    }
+    if progress.paused {
+        said.push("paused".into());
+    }
+    if let Some(seconds) = progress.waiting {
+        said.push(format!("next try in {seconds} s"));
+    }
+    if said.is_empty() { String::new() } else { format!("({})", said.join(", ")) }
+}
+
+fn line_json(progress: &Progress, done: u64, total: u64) -> serde_json::Value {
+    let counts = &progress.counts;
+    serde_json::json!({
+        "event": "progress", "done": done, "total": total,
+        "accepted": counts.accepted, "refused": counts.refused, "deferred": counts.deferred,
+        "failed": counts.failed, "unsure": counts.unsure, "connections": progress.connections,
+        "paused": progress.paused, "waiting": progress.waiting,
+    })
+}

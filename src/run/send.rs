@@ -1,0 +1,615 @@
+//! `postroom run` for a job that sends: plan, edition, enlisting, the question, the engine, the summary.
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crossbeam_channel::unbounded;
+
+use crate::cli;
+use crate::diagnostic;
+use crate::dispatch::core::{Config, End};
+use crate::dispatch::{Ended, Engine, Maker, Trouble, Unmade};
+use crate::exit::Exit;
+use crate::job::{LedgerUrl, RelaySpec, SendJob, SourceSpec, TlsMode, preset};
+use crate::ledger::{
+    self, Claimed, Counts, Course, Domains, Edition, Ledger, LedgerError, Mark, NewEdition, Request, Sqlite,
+};
+use crate::letter::{Answer, Columns, Message, Outcome, Purpose, RcptOutcome, Row};
+use crate::measure;
+use crate::net::transcript::Transcript;
+use crate::plan::{self, Identity, Plan, PlanError, Unwritten, Written};
+use crate::recipients;
+use crate::sandbox;
+use crate::submit::{SubmitError, Submitter};
+
+use super::enlist::{self, NotEnlisted};
+use super::progress::Show;
+use super::signals::Signals;
+use super::summary;
+
+/// Most letters that a crash may leave unsure, where the job does not say.
+const DOUBT: usize = 256;
+
+/// Letters made ahead of the wire.
+const AHEAD: usize = 256;
+
+/// Bytes of letters made ahead of the wire.
+const AHEAD_BYTES: usize = 16 << 20;
+
+/// Deliveries claimed at once.
+const CLAIMED: usize = 512;
+
+/// Why a job was not carried out: what is said, and how the process ends.
+pub(super) struct Stop {
+    pub(super) exit: Exit,
+    pub(super) words: String,
+}
+
+impl Stop {
+    fn new(exit: Exit, words: impl Into<String>) -> Stop {
+        Stop { exit, words: words.into() }
+    }
+}
+
+impl From<LedgerError> for Stop {
+    fn from(error: LedgerError) -> Stop {
+        Stop::new(error.exit(), super::with_causes(&error))
+    }
+}
+
+impl From<NotEnlisted> for Stop {
+    fn from(error: NotEnlisted) -> Stop {
+        let mut words = super::with_causes(&error);
+        if let NotEnlisted::TooManyBad { bad, first, .. } = &error {
+            for (number, reason) in first {
+                words.push_str(&format!("\n  row {number}: {reason}"));
+            }
+            if *bad > first.len() as u64 {
+                words.push_str(&format!("\n  … and {} more", bad - first.len() as u64));
+            }
+        }
+        Stop::new(error.exit(), words)
+    }
+}
+
+/// Carries out a sending job.
+pub(super) fn run(job: SendJob, args: &cli::Run, global: &cli::Global, signals: &Signals) -> Exit {
+    let name = job.name.clone();
+    match carry_out(job, args, global, signals) {
+        Ok(exit) => exit,
+        Err(stop) => {
+            eprintln!("postroom: {name}: {}", stop.words);
+            stop.exit
+        }
+    }
+}
+
+fn carry_out(
+    mut job: SendJob,
+    args: &cli::Run,
+    global: &cli::Global,
+    signals: &Signals,
+) -> Result<Exit, Stop> {
+    let purpose = match (args.sandbox, &args.to) {
+        (true, _) => Purpose::Sandbox,
+        (false, Some(_)) => Purpose::Redirected,
+        (false, None) => Purpose::Real,
+    };
+    let asks = purpose != Purpose::Sandbox && !args.yes;
+    if asks && !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
+        return Err(Stop::new(
+            Exit::Usage,
+            "there is no terminal to ask whether to send: say --yes, or try it with --sandbox",
+        ));
+    }
+    for warning in &job.warnings {
+        eprint!("{}", diagnostic::print(std::slice::from_ref(warning), global.color.on_stderr()));
+    }
+
+    let mut ledger = Sqlite::open(&ledger_path(&job, purpose))?;
+    let mut lock = ledger.lock(&job.name, purpose)?;
+    let relay = relay_of(&mut job, purpose)?;
+    let opened = open_list(&job, &ledger, purpose)?;
+    let columns = opened.columns();
+    let plan = Plan::lay(job, columns.as_deref(), purpose, args.to.clone())
+        .map_err(|error| refused(error, global))?;
+    let mut plan = plan;
+    if purpose != Purpose::Real && is_stale(&plan, &ledger)? {
+        // A trial that is over, or of another letter, makes room for the next one.
+        let path = ledger.path().to_owned();
+        drop((ledger, lock));
+        remove(&path)?;
+        ledger = Sqlite::open(&path)?;
+        lock = ledger.lock(&plan.job.name, purpose)?;
+    }
+    let edition = edition(&plan, &mut ledger, args)?;
+    plan.set_now(edition.begun);
+    let plan = Arc::new(plan);
+    let edition = take_in(&plan, &mut ledger, edition, opened, args, global)?;
+    let unsure = ledger.recover(edition.id, plan.job.relay.unsure)?;
+    if !unsure.is_empty() && !global.quiet {
+        eprintln!("postroom: {} letters of a run that broke off are in doubt:", unsure.len());
+        unsure.iter().take(10).for_each(|(_, key)| eprintln!("  {key}"));
+    }
+
+    let counts = ledger.reader()?.counts(edition.id)?;
+    if counts.open() == 0 {
+        let words = format!("edition {} is finished: there is nothing left to send", edition.name);
+        ledger.finish(edition.id, super::unix_now())?;
+        if !global.quiet {
+            eprintln!("postroom: {}: {words}", plan.job.name);
+        }
+        drop(lock);
+        return last_words(&plan, &mut ledger, &edition, args, global);
+    }
+    if asks && !ask(&plan, &edition, &counts, &relay)? {
+        return Err(Stop::new(Exit::Usage, "nothing was sent"));
+    }
+    let sending = Sending { plan: &plan, edition: &edition, relay: &relay, args, global, signals };
+    let ended = sending.send(ledger, counts.open())?;
+    drop(lock);
+    sending.close(ended)
+}
+
+/// Where the ledger lies: trials have one of their own.
+pub(super) fn ledger_path(job: &SendJob, purpose: Purpose) -> PathBuf {
+    match (purpose, &job.ledger) {
+        (Purpose::Real, LedgerUrl::Sqlite(path)) => path.clone(),
+        (Purpose::Sandbox, _) => job.root.join(".postroom/sandbox").join(trial_name(&job.name)),
+        (Purpose::Redirected, _) => job.root.join(".postroom/trial").join(trial_name(&job.name)),
+    }
+}
+
+/// A file name of a job's name, whatever is in it.
+fn trial_name(job: &str) -> String {
+    let plain: String =
+        job.chars().map(|c| if c.is_alphanumeric() || c == '-' { c } else { '_' }).take(40).collect();
+    format!("{plain}-{}.db", &blake3::hash(job.as_bytes()).to_hex()[..8])
+}
+
+/// Whether a trial's ledger is of no more use: always with `--to`, and for the sandbox once its
+/// edition is through or what the reader sees is another letter by now.
+fn is_stale(plan: &Plan, ledger: &Sqlite) -> Result<bool, Stop> {
+    let reader = ledger.reader()?;
+    let editions = reader.editions(&plan.job.name, plan.purpose)?;
+    let Some(last) = editions.last() else { return Ok(false) };
+    let through = last.enlisted_at.is_none() || reader.counts(last.id)?.open() == 0;
+    Ok(plan.purpose == Purpose::Redirected || through || last.fingerprint != plan.fingerprint())
+}
+
+fn remove(path: &Path) -> Result<(), Stop> {
+    for suffix in ["", "-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        match std::fs::remove_file(&name) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                let words = format!("cannot remove the ledger of the last trial {}: {error}", path.display());
+                return Err(Stop::new(Exit::Io, words));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The list as it is opened: its columns are known, its rows not yet read.
+enum List {
+    /// Rows to be read.
+    Rows(recipients::Rows),
+    /// Standard input was frozen when the edition was begun: the ledger has the rows.
+    Frozen(Option<Arc<Columns>>),
+}
+
+impl List {
+    fn columns(&self) -> Option<Arc<Columns>> {
+        match self {
+            List::Rows(rows) => rows.columns(),
+            List::Frozen(columns) => columns.clone(),
+        }
+    }
+}
+
+fn open_list(job: &SendJob, ledger: &Sqlite, purpose: Purpose) -> Result<List, Stop> {
+    if let SourceSpec::Stdin { .. } = job.recipients.source {
+        let editions = ledger.reader()?.editions(&job.name, purpose)?;
+        let begun = editions.into_iter().rfind(|edition| edition.enlisted_at.is_some());
+        if let Some(edition) = begun.filter(|edition| edition.finished_at.is_none()) {
+            let layout = edition.layouts.into_iter().next().flatten();
+            return Ok(List::Frozen(layout.map(|names| Arc::new(Columns::new(names)))));
+        }
+    }
+    let rows = recipients::open(&job.recipients, plan::stdin_of(job))
+        .map_err(|error| Stop::new(error.exit(), super::with_causes(&error)))?;
+    Ok(List::Rows(rows))
+}
+
+fn refused(error: PlanError, global: &cli::Global) -> Stop {
+    match error {
+        PlanError::Mistakes(mistakes) => {
+            eprint!("{}", diagnostic::print(&mistakes, global.color.on_stderr()));
+            Stop::new(Exit::Job, "nothing was sent")
+        }
+        PlanError::Recipients(error) => Stop::new(error.exit(), super::with_causes(&error)),
+    }
+}
+
+/// The relay letters go to, and the embedded one, where it is that.
+struct Relay {
+    spec: RelaySpec,
+    embedded: Option<(sandbox::Relay, PathBuf)>,
+}
+
+fn relay_of(job: &mut SendJob, purpose: Purpose) -> Result<Relay, Stop> {
+    if purpose != Purpose::Sandbox {
+        return Ok(Relay { spec: job.relay.clone(), embedded: None });
+    }
+    let outbox = job.root.join("outbox").join(&job.name);
+    let options = sandbox::Options { outbox: Some(outbox.clone()), ..sandbox::Options::default() };
+    let embedded = sandbox::Relay::start(options)
+        .map_err(|error| Stop::new(Exit::Io, format!("the sandbox does not start: {error}")))?;
+    let spec = RelaySpec {
+        host: embedded.address().ip().to_string(),
+        port: embedded.port(),
+        tls: crate::job::TlsSpec { mode: TlsMode::None, ..job.relay.tls.clone() },
+        auth: None,
+        proxy: None,
+        local_address: None,
+        fallback: None,
+        rate: None,
+        limits: Vec::new(),
+        ..job.relay.clone()
+    };
+    Ok(Relay { spec, embedded: Some((embedded, outbox)) })
+}
+
+/// Finds or begins the edition.
+fn edition(plan: &Plan, ledger: &mut Sqlite, args: &cli::Run) -> Result<Edition, Stop> {
+    let now = super::unix_now();
+    let evaluated = plan.templates().edition(now).map_err(|error| Stop::new(Exit::Job, error.to_string()))?;
+    let reader = ledger.reader()?;
+    let editions = reader.editions(&plan.job.name, plan.purpose)?;
+    let counted = editions.into_iter().map(|edition| Ok((reader.counts(edition.id)?, edition)));
+    let editions = counted.map(|pair| pair.map(|(counts, edition)| (edition, counts)));
+    let editions = editions.collect::<Result<Vec<(Edition, Counts)>, LedgerError>>()?;
+    let (fingerprint, components) = (plan.fingerprint(), plan.components());
+    let request = Request {
+        name: &evaluated,
+        chosen: args.edition.as_deref(),
+        new_edition: args.new_edition,
+        accept_changes: args.accept_changes,
+        fingerprint,
+    };
+    let id = match ledger::course(&editions, &request) {
+        Course::Begin { name, leaving } => {
+            for left in leaving {
+                ledger.leave(left, Some(now))?;
+            }
+            ledger.begin(&NewEdition {
+                job: &plan.job.name,
+                name: &name,
+                purpose: plan.purpose,
+                fingerprint,
+                components,
+                timezone: plan.templates().zone().iana_name().unwrap_or("UTC"),
+                now,
+            })?
+        }
+        Course::Resume { id, accept } => {
+            if accept {
+                ledger.accept_changes(id, fingerprint, components)?;
+            }
+            id
+        }
+        Course::Stop(stop) => {
+            let mut words = stop.to_string();
+            if let ledger::Stop::Changed { id, .. } | ledger::Stop::FinishedChanged { id, .. } = stop {
+                for change in ledger::changes(&reader.components(id)?, components) {
+                    words.push_str(&format!("\n{change}"));
+                }
+            }
+            return Err(Stop::new(Exit::Job, words));
+        }
+    };
+    let found = ledger.reader()?.edition(id)?;
+    found.ok_or_else(|| Stop::new(Exit::Bug, "the edition that was just begun is not in the ledger"))
+}
+
+/// Takes the list in, unless the ledger has it and it is unchanged.
+fn take_in(
+    plan: &Plan,
+    ledger: &mut Sqlite,
+    edition: Edition,
+    list: List,
+    args: &cli::Run,
+    global: &cli::Global,
+) -> Result<Edition, Stop> {
+    let List::Rows(rows) = list else { return Ok(edition) };
+    if let (Some(source), SourceSpec::File { path, .. }) = (edition.source, &plan.job.recipients.source)
+        && hash_of(path).is_ok_and(|hash| hash == source.hash)
+    {
+        return Ok(edition);
+    }
+    let known = edition.enlisted_at.is_some();
+    let now = super::unix_now();
+    let mut taken = enlist::enlist(plan, ledger, &edition, rows, args.strict, false, now);
+    if matches!(taken, Err(NotEnlisted::Contested))
+        && !matches!(plan.job.recipients.source, SourceSpec::Stdin { .. })
+    {
+        let rows =
+            recipients::open(&plan.job.recipients, plan::stdin_of(&plan.job)).map_err(NotEnlisted::from)?;
+        taken = enlist::enlist(plan, ledger, &edition, rows, args.strict, true, now);
+    }
+    let (enlisted, source) = taken?;
+    if !global.quiet {
+        eprint!("{}", summary::enlisted(&enlisted, &source, known));
+    }
+    let fresh = ledger.reader()?.edition(edition.id)?;
+    Ok(fresh.unwrap_or(edition))
+}
+
+fn hash_of(path: &Path) -> std::io::Result<[u8; 32]> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(std::fs::File::open(path)?)?;
+    Ok(*hasher.finalize().as_bytes())
+}
+
+/// Shows what is about to happen and asks. Anything but yes is no.
+fn ask(plan: &Plan, edition: &Edition, counts: &Counts, relay: &Relay) -> Result<bool, Stop> {
+    let mut err = std::io::stderr().lock();
+    let open = counts.open();
+    let letters = if open == 1 { "letter".to_owned() } else { "letters".to_owned() };
+    let to = match &plan.redirect {
+        Some(address) => format!("all to {address}"),
+        None => "each to its recipient".to_owned(),
+    };
+    let pace = relay.spec.rate.map_or(String::new(), |rate| {
+        let seconds = rate.per.as_secs_f64() / f64::from(rate.count) * open as f64;
+        format!(", at {rate} about {}", measure::duration_words(seconds))
+    });
+    let question = format!(
+        "{} · edition {} · from {}\n{open} {letters} by {}:{}, {to}{pace}\nSend? [y/N] ",
+        plan.job.name, edition.name, plan.job.from, relay.spec.host, relay.spec.port,
+    );
+    let said = |error: std::io::Error| Stop::new(Exit::Io, format!("cannot ask: {error}"));
+    err.write_all(question.as_bytes()).and_then(|()| err.flush()).map_err(said)?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer).map_err(said)?;
+    Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes" | "是" | "好"))
+}
+
+/// What a sending run is made of, once everything is known.
+struct Sending<'a> {
+    plan: &'a Arc<Plan>,
+    edition: &'a Edition,
+    relay: &'a Relay,
+    args: &'a cli::Run,
+    global: &'a cli::Global,
+    signals: &'a Signals,
+}
+
+impl Sending<'_> {
+    /// Opens the pool and runs the engine; the ledger comes back with the end.
+    fn send(&self, ledger: Sqlite, open: u64) -> Result<Ended<Sqlite>, Stop> {
+        let spec = &self.relay.spec;
+        let (events, answers) = unbounded();
+        let trace = self.args.trace.then(Transcript::stderr);
+        let submitter =
+            Submitter::start(spec, trace, events).map_err(|error| submit_trouble(&error, spec))?;
+        let maker = Letters {
+            plan: Arc::clone(self.plan),
+            secret: ledger.secret(),
+            edition: self.edition.name.clone(),
+            layouts: layouts(self.edition),
+        };
+        let limits: Vec<Vec<String>> = spec.limits.iter().map(|limit| limit.domains.clone()).collect();
+        let reader = ledger.reader()?;
+        let first_due = reader.next_due(self.edition.id, i64::MIN)?;
+        let engine = Engine {
+            config: self.config(),
+            maker: Arc::new(maker),
+            edition: self.edition.id,
+            job: (self.plan.job.name.clone(), self.plan.purpose),
+            ledger,
+            reader,
+            domains: domains(&limits),
+            submitter,
+            answers,
+            control: self.signals.control(),
+            group_of: Arc::new(move |domain| group_of(&limits, domain)),
+            first_due,
+        };
+        let mut show = Show::new(self.global, &self.plan.job.name, open);
+        let ended = engine.run(|progress| show.tell(progress));
+        show.end();
+        Ok(ended)
+    }
+
+    /// Records the end, says what became of everyone, and finds the exit code.
+    fn close(&self, ended: Ended<Sqlite>) -> Result<Exit, Stop> {
+        let Ended { end, trouble, ledger, .. } = ended;
+        let mut ledger = ledger.ok_or_else(|| Stop::new(Exit::Bug, "the ledger's thread broke"))?;
+        let counts = ledger.reader()?.counts(self.edition.id)?;
+        if counts.open() == 0 {
+            ledger.finish(self.edition.id, super::unix_now())?;
+        }
+        let said = last_words(self.plan, &mut ledger, self.edition, self.args, self.global);
+        if let (Some((_, outbox)), false) = (&self.relay.embedded, self.global.quiet) {
+            eprintln!("the letters lie in {}", outbox.display());
+        }
+        let by_counts = said?;
+        if let Some(exit) = self.signals.exit().filter(|_| end == End::Stopped) {
+            return Ok(exit);
+        }
+        match (end, trouble) {
+            (_, Some(trouble)) => Err(self.trouble(trouble)),
+            (End::Complete | End::Limit, None) => Ok(by_counts),
+            (End::Deferred, None) => Ok(Exit::Again),
+            (End::Stopped, None) => {
+                Err(Stop::new(Exit::Again, "stopped by `postroom stop`; the next run takes it up again"))
+            }
+            (End::TooManyRefused, None) => Err(Stop::new(
+                Exit::Unavailable,
+                "too many recipients were refused (`stop_when`): something is wrong with the list, the letter or \
+                 the relay's opinion of the sender; the rest is pending",
+            )),
+            (End::Relay, None) => Err(Stop::new(Exit::Bug, "the submitter ended without a word")),
+            (End::Ledger, None) => Err(Stop::new(Exit::Io, "the ledger cannot be written")),
+        }
+    }
+
+    fn trouble(&self, trouble: Trouble) -> Stop {
+        let spec = &self.relay.spec;
+        match trouble {
+            Trouble::Sender { command, answer } => {
+                let hint = spec.provider.as_deref().and_then(preset::sender_hint);
+                let hint = hint.map_or(String::new(), |hint| format!("\nhelp: {hint}"));
+                let words = format!(
+                    "relay {}:{} refuses us as the sender, in answer to {command}: {answer}\n\
+                     nothing more was sent; what was not accepted is pending{hint}",
+                    spec.host, spec.port
+                );
+                Stop::new(Exit::Unavailable, words)
+            }
+            Trouble::Submit(error) => submit_trouble(&error, spec),
+            Trouble::Ledger(error) => Stop::from(error),
+            Trouble::Thread(error) => Stop::new(Exit::Io, format!("cannot start a thread: {error}")),
+        }
+    }
+
+    fn config(&self) -> Config {
+        let spec = &self.relay.spec;
+        // Under a rate few letters are needed ahead, and a letter's Date should be the day it goes.
+        let pace =
+            spec.rate.map(|rate| (2.0 * f64::from(rate.count) / rate.per.as_secs_f64()).ceil() as usize);
+        let ahead = pace.map_or(AHEAD, |pace| pace.clamp(2, AHEAD));
+        let group_out = spec.limits.iter().map(|limit| {
+            let pace =
+                limit.rate.map_or(f64::INFINITY, |rate| f64::from(rate.count) / rate.per.as_secs_f64());
+            let by_pace = (pace / 2.0).clamp(1.0, AHEAD as f64) as usize + 1;
+            by_pace.min(limit.connections.unwrap_or(usize::MAX).saturating_mul(2))
+        });
+        Config {
+            doubt: spec.doubt.unwrap_or(DOUBT).max(1),
+            ahead,
+            ahead_bytes: AHEAD_BYTES,
+            claim_batch: CLAIMED,
+            retry: spec.retry,
+            unsure: spec.unsure,
+            group_out: group_out.collect(),
+            limit: self.args.limit,
+            stop_when: spec.stop_when,
+        }
+    }
+}
+
+/// The summary on stderr, the report file, and the exit code the outcomes ask for.
+fn last_words(
+    plan: &Plan,
+    ledger: &mut Sqlite,
+    edition: &Edition,
+    args: &cli::Run,
+    global: &cli::Global,
+) -> Result<Exit, Stop> {
+    ledger.tidy()?;
+    let summary = summary::Summary::of(&*ledger.reader()?, edition.id)?;
+    let exit = summary.exit();
+    if !global.quiet || exit != Exit::Done {
+        eprint!("{}", summary.for_people(&plan.job.path));
+    }
+    Ok(exit)
+}
+
+/// The column layouts of an edition's rows.
+fn layouts(edition: &Edition) -> Vec<Arc<Columns>> {
+    edition.layouts.iter().map(|names| Arc::new(Columns::new(names.clone().unwrap_or_default()))).collect()
+}
+
+/// Group 0 is all that has no limit of its own. Without limits no domains are named at all.
+fn domains(limits: &[Vec<String>]) -> Vec<Domains> {
+    if limits.is_empty() {
+        return Vec::new();
+    }
+    let mut groups = vec![Domains::Except(limits.concat())];
+    groups.extend(limits.iter().cloned().map(Domains::Only));
+    groups
+}
+
+fn group_of(limits: &[Vec<String>], domain: &str) -> usize {
+    let names = |pattern: &String| match pattern.strip_prefix('*') {
+        Some(below) => domain.ends_with(below),
+        None => domain == pattern,
+    };
+    limits.iter().position(|group| group.iter().any(names)).map_or(0, |place| place + 1)
+}
+
+/// Makes letters of claimed rows: the plan's craft under the engine's name for it.
+struct Letters {
+    plan: Arc<Plan>,
+    secret: [u8; 32],
+    edition: String,
+    layouts: Vec<Arc<Columns>>,
+}
+
+impl Maker for Letters {
+    fn make(&self, claimed: &Claimed, now: i64) -> Result<(Message, Mark), Unmade> {
+        let failed = |addresses: Vec<String>, reason: &str| {
+            let addresses = if addresses.is_empty() { vec![claimed.key.clone()] } else { addresses };
+            let answer = Answer { code: 0, enhanced: None, text: reason.to_owned() };
+            let rcpt = |address| RcptOutcome { address, outcome: Outcome::Failed, answer: answer.clone() };
+            Unmade::Failed(addresses.into_iter().map(rcpt).collect())
+        };
+        let columns = self.layouts.get(claimed.layout);
+        let row = columns.and_then(|columns| Row::from_json(claimed.number, &claimed.row, columns));
+        let row = row.ok_or_else(|| failed(Vec::new(), "its row in the ledger cannot be read"))?;
+        let date = claimed.date.unwrap_or(now);
+        let identity = Identity {
+            secret: &self.secret,
+            edition: &self.edition,
+            key: &claimed.key,
+            generation: claimed.generation,
+            date,
+            settled: &claimed.settled,
+        };
+        match self.plan.letter(&row, &identity) {
+            Ok(Written { message, message_id, files }) => {
+                let mark = Mark { seq: claimed.seq, date, at: now, message_id, files, digest: None };
+                Ok((message, mark))
+            }
+            Err(Unwritten::Suppressed) => Err(Unmade::Suppressed),
+            Err(Unwritten::Failed { addresses, reason }) => Err(failed(addresses, &reason)),
+        }
+    }
+
+    fn suppressed(&self, message: &Message) -> bool {
+        self.plan.is_suppressed(message)
+    }
+
+    fn refresh(&self) {
+        if let Err(error) = self.plan.refresh_suppressed() {
+            eprintln!("postroom: {error}; the suppress list stays as it was");
+        }
+    }
+}
+
+/// What a relay's trouble means for whoever has to mend it.
+pub(super) fn submit_trouble(error: &SubmitError, spec: &RelaySpec) -> Stop {
+    let provider = spec.provider.as_deref();
+    let (exit, hint) = match error {
+        SubmitError::Login { .. } => (Exit::Login, provider.and_then(preset::login_hint)),
+        SubmitError::Credential { .. } => (Exit::Login, None),
+        SubmitError::Protocol { .. } => (Exit::Protocol, None),
+        SubmitError::NoStartTls { .. } => (
+            Exit::Unavailable,
+            Some("say `tls: implicit` (port 465) where the relay has that; `tls: none` sends in clear text"),
+        ),
+        SubmitError::Connect { .. } | SubmitError::Tls { .. } | SubmitError::Refused { .. } => {
+            (Exit::Unavailable, None)
+        }
+    };
+    let mut words = super::with_causes(error);
+    if let Some(hint) = hint {
+        words.push_str(&format!("\nhelp: {hint}"));
+    }
+    Stop::new(exit, words)
+}

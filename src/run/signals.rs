@@ -1,0 +1,71 @@
+//! SIGINT and SIGTERM as words to the engine: the first ends the run with everything recorded,
+//! the second ends it at once.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+use std::thread;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals as Incoming;
+
+use crate::dispatch::Control;
+use crate::exit::Exit;
+
+/// The signals of this process from now on. The first is passed on to whatever run is going; the
+/// third ends the process, should even the second not be heeded.
+#[derive(Debug)]
+pub struct Signals {
+    control: Receiver<Control>,
+    /// Kept, so that the receiver never sees a closed channel.
+    _sender: Sender<Control>,
+    seen: Arc<AtomicI32>,
+    count: Arc<AtomicUsize>,
+}
+
+impl Signals {
+    /// Begins to listen.
+    pub fn listen() -> io::Result<Signals> {
+        let (sender, control) = unbounded();
+        let seen = Arc::new(AtomicI32::new(0));
+        let mut incoming = Incoming::new([SIGINT, SIGTERM])?;
+        let count = Arc::new(AtomicUsize::new(0));
+        let (noted, counted, passed) = (Arc::clone(&seen), Arc::clone(&count), sender.clone());
+        thread::Builder::new().name("signals".into()).spawn(move || {
+            for signal in incoming.forever() {
+                noted.store(signal, Ordering::Relaxed);
+                match counted.fetch_add(1, Ordering::Relaxed) {
+                    0 => {
+                        eprintln!("postroom: stopping: replies are awaited; a second signal ends it at once");
+                        let _ = passed.send(Control::Stop);
+                    }
+                    1 => {
+                        let _ = passed.send(Control::Abort);
+                    }
+                    _ => std::process::exit(128 + signal),
+                }
+            }
+        })?;
+        Ok(Signals { control, _sender: sender, seen, count })
+    }
+
+    /// What the engine is to listen to.
+    pub fn control(&self) -> Receiver<Control> {
+        self.control.clone()
+    }
+
+    /// How many came so far.
+    pub fn count(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.count)
+    }
+
+    /// The exit code of the signal that came, if one came.
+    pub fn exit(&self) -> Option<Exit> {
+        match self.seen.load(Ordering::Relaxed) {
+            0 => None,
+            SIGTERM => Some(Exit::Terminated),
+            _ => Some(Exit::Interrupted),
+        }
+    }
+}
