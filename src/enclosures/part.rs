@@ -12,6 +12,7 @@ use encodify::{Fold, base64, rfc2047};
 use ring::digest::{Context, SHA256};
 
 use crate::letter::{EncodedPart, FileRecord};
+use crate::mail;
 
 /// The longest name a recipient sees, in octets: what file systems take.
 const LONGEST_NAME: usize = 255;
@@ -149,20 +150,6 @@ pub fn encode_file(
     Ok(part.finish(shown, size))
 }
 
-/// Whether a text may be a `type:` of the job file: `type/subtype`, with parameters or without, one
-/// line of ASCII.
-pub fn is_content_type(text: &str) -> bool {
-    let (essence, parameters) = text.split_once(';').unwrap_or((text, ""));
-    let token = |word: &str| {
-        !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&b))
-    };
-    let parts = essence.trim().split_once('/');
-    parts.is_some_and(|(kind, subtype)| token(kind) && token(subtype))
-        && !essence.trim().to_ascii_lowercase().starts_with("multipart/")
-        && parameters.bytes().all(|b| matches!(b, b' '..=b'~'))
-        && text.len() <= WIDTH
-}
-
 /// Parts of a run, each encoded when it is first asked for. A part is known by its file, name, type
 /// and disposition; when the file is not what it was, that is an error and no silent change.
 #[derive(Debug)]
@@ -295,7 +282,7 @@ struct Kind(String);
 
 impl Kind {
     fn of(name: &str, given: Option<&str>, start: &[u8]) -> Kind {
-        if let Some(given) = given.map(str::trim).filter(|given| is_content_type(given)) {
+        if let Some(given) = given.map(str::trim).filter(|given| mail::is_content_type(given)) {
             return Kind(given.to_owned());
         }
         let extension = name.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase());

@@ -10,9 +10,9 @@ use minijinja::Environment;
 use minijinja::value::ValueKind;
 
 use crate::diagnostic::{Diagnostic, Place};
-use crate::enclosures::part;
 use crate::job::{ColumnKind, MailboxTemplate, MailboxTemplates, SendJob, SourceSpec, TemplateSource, Text};
 use crate::letter::Columns;
+use crate::mail;
 
 use super::engine::{self, Engine, VALUE_END, VALUE_START};
 use super::line::{Condition, Form, Line, Part, Pattern};
@@ -455,7 +455,7 @@ impl Compiler<'_> {
             let rename = self.optional(&format!("{key}.as"), spec.rename.as_ref());
             let when = spec.when.as_ref().map(|text| self.condition(&format!("{key}.when"), text));
             if let Some(kind) = &spec.content_type
-                && !part::is_content_type(&kind.value)
+                && !mail::is_content_type(&kind.value)
             {
                 let mistake = Diagnostic::error(format!("`{}` is no content type", kind.value));
                 self.mistakes.push(place(mistake, kind).help("a content type is like application/pdf"));
