@@ -35,13 +35,15 @@ pub struct Cli {
 #[derive(Debug, Clone, Args)]
 pub struct Global {
     /// Say only what went wrong
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, display_order = 900)]
     pub quiet: bool,
-    /// How progress and warnings are written on stderr
+    /// How progress and warnings are written on stderr: text or json
     #[arg(long, global = true, value_name = "FORM", value_enum, default_value_t = LogForm::Text)]
+    #[arg(hide_possible_values = true, display_order = 901)]
     pub log: LogForm,
-    /// When to use colour
+    /// When to use colour: auto, always or never
     #[arg(long, alias = "colour", global = true, value_name = "WHEN", value_enum, default_value_t = Colour::Auto)]
+    #[arg(hide_possible_values = true, display_order = 902)]
     pub color: Colour,
 }
 

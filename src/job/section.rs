@@ -44,7 +44,8 @@ impl Reading {
         let mut found = self.found.into_inner();
         found.sort_by_key(|one| {
             let place = one.place.as_ref();
-            (one.level == Level::Warning, place.map(|place| (place.file.clone(), place.span.start)))
+            let at = place.map(|place| (place.file.clone(), place.span.start));
+            (one.level == Level::Warning, at, one.title.clone())
         });
         // A shared relay that a job names is read twice.
         found.dedup_by(|a, b| {

@@ -231,7 +231,7 @@ fn archiving_jobs_are_read() {
         ),
         (
             "b.yaml",
-            "kind: archive\nname: b\nmailboxes: [support, {provider: gmail, auth: {user: a@gmail.com, password: {env: P}}}]\n\
+            "kind: archive\nname: b\nmailboxes: [support, {provider: gmail, pipelining: on, auth: {user: a@gmail.com, password: {env: P}}}]\n\
              store: /var/mail/b\nlayout: maildir\ndelete: {after: 30d, keep_newest: 500, max_fraction: 20%}\n",
         ),
         (
@@ -245,6 +245,7 @@ fn archiving_jobs_are_read() {
     assert_eq!((a.mailboxes[0].port, a.layout, a.delete), (995, Layout::Dated, Deletion::Never));
     let b = project.archive("b.yaml");
     assert_eq!((&*b.mailboxes[0].host, &*b.mailboxes[1].host), ("pop.example.com", "pop.gmail.com"));
+    assert_eq!(b.mailboxes[1].pipelining, Some(true));
     assert_eq!(b.mailboxes[1].auth.user, "recent:a@gmail.com");
     let after = Duration::from_secs(30 * 86_400);
     assert_eq!(b.delete, Deletion::After { after, keep_newest: 500, max_fraction: 0.2 });
@@ -291,6 +292,28 @@ fn the_root_is_the_nearest_folder_with_a_house() {
     assert!(project.read("postroom.yaml").is_err());
     let ledger = shared_ledger(&Environment::fixed(&root.join("a/b"), &[])).expect("a ledger");
     assert_eq!(ledger, LedgerUrl::Sqlite(root.join(".postroom/ledger.db")));
+}
+
+#[test]
+fn a_file_in_another_encoding_is_told_apart() {
+    let project = Project::new(&[]);
+    let text = format!("{LEAST}# password: hunter2 ");
+    let mut bytes = text.into_bytes();
+    bytes.extend(*b"\xc4\xfa\xba\xc3\n");
+    std::fs::write(project.root().join("job.yaml"), bytes).expect("written");
+    let printed = diagnostic::print(&project.read("job.yaml").expect_err("GBK"), false);
+    assert!(printed.contains("is not UTF-8") && printed.contains("job.yaml:9:"), "{printed}");
+    assert!(!printed.contains("hunter2"), "{printed}");
+}
+
+#[test]
+fn a_long_list_is_read_in_one_pass() {
+    let rows: String =
+        (0..20_000).map(|n| format!("    - {{email: r{n}@example.org, 姓名: \"张 {n}\"}}\n")).collect();
+    let text = with("recipients", &format!("recipients:\n  list:\n{rows}"));
+    let job = Project::new(&[("job.yaml", &text)]).send("job.yaml");
+    let SourceSpec::List(rows) = &job.recipients.source else { panic!("no list") };
+    assert_eq!((rows.len(), &rows[19_999]["姓名"]), (20_000, &serde_json::json!("张 19999")));
 }
 
 #[test]

@@ -169,9 +169,10 @@ pub(super) fn text_of(path: &Path, shown: &Path) -> Result<String, Box<Diagnosti
     }
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        let lossy = String::from_utf8_lossy(error.as_bytes());
+        let lossy: Arc<str> = Arc::from(&*String::from_utf8_lossy(error.as_bytes()));
+        let lossy = masked(lossy.clone(), &likely_secrets(&lossy));
         // Up to `at` the lossy text has the same bytes.
-        let place = Place { file: shown.to_owned(), source: Arc::from(&*lossy), span: at..at + 3 };
+        let place = Place { file: shown.to_owned(), source: lossy, span: at..at + 3 };
         Diagnostic::error(format!("{} is not UTF-8", shown.display()))
             .at(place)
             .label("from here on")
