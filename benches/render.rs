@@ -38,12 +38,16 @@ fn row() -> Row {
 }
 
 fn newsletter() -> Templates {
+    templates(true)
+}
+
+fn templates(with_text: bool) -> Templates {
     let inline = |text: &str| Some(TemplateSource::Inline(Text::new(text)));
     let mut job = bare_job(Path::new("/nonexistent"));
     job.subject = Text::new("News for {{ name }} in {{ city }}");
     job.recipients.to = Some(MailboxTemplate { name: None, address: Text::new("{{ email }}") });
     job.body.html = inline(include_str!("newsletter.html"));
-    job.body.text = inline(include_str!("newsletter.txt"));
+    job.body.text = inline(include_str!("newsletter.txt")).filter(|_| with_text);
     let items: Vec<_> = (0..10)
         .map(|n| {
             json!({
@@ -75,6 +79,12 @@ fn address(bencher: Bencher) {
 #[divan::bench]
 fn letter_w1(bencher: Bencher) {
     bench_letter(bencher, &newsletter());
+}
+
+/// The newsletter without its text, which is then made from the HTML.
+#[divan::bench]
+fn letter_w1_html_only(bencher: Bencher) {
+    bench_letter(bencher, &templates(false));
 }
 
 #[divan::bench]

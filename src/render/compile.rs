@@ -348,9 +348,7 @@ impl Compiler<'_> {
             return None;
         }
         if scan.statements || text.value.contains([VALUE_START, VALUE_END]) {
-            let mistake = Diagnostic::error(format!(
-                "a pattern has names in it, `{{{{ }}}}`, and no blocks, `{{% %}}`"
-            ));
+            let mistake = Diagnostic::error("a pattern has names in it, `{{ }}`, and no blocks, `{% %}`");
             self.mistakes.push(place(mistake, text).help("`when:` says when an entry counts"));
             return None;
         }

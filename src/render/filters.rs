@@ -318,7 +318,7 @@ impl Decimal {
     fn grouped(&self, (group, point): (&str, &str)) -> String {
         let mut out = String::with_capacity(self.whole.len() * 4 / 3 + self.fraction.len() + 2);
         for (at, digit) in self.whole.chars().enumerate() {
-            if at > 0 && (self.whole.len() - at) % 3 == 0 {
+            if at > 0 && (self.whole.len() - at).is_multiple_of(3) {
                 out.push_str(group);
             }
             out.push(digit);

@@ -11,6 +11,7 @@ mod error;
 mod filters;
 mod line;
 mod pictures;
+mod plain;
 mod scan;
 mod value;
 
@@ -187,7 +188,8 @@ impl Templates {
         };
         let text = match &self.text {
             Some(body) => Some(view.render(&self.engine.text, &body.name, body.at)?),
-            None => None,
+            // Every letter has a text, for those who read it without a picture of the page.
+            None => html.as_deref().map(plain::text),
         };
         let mut headers = Vec::with_capacity(self.headers.len());
         for (name, line) in &self.headers {
