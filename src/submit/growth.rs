@@ -1,52 +1,60 @@
-//! How many letters may be unanswered: the window grows while the pace grows, and is no larger
-//! than it pays. A value with the clock passed in.
+//! How many letters may be unanswered: twice what the path holds at the pace the relay keeps. So
+//! the window grows while the pace grows, and is no larger than it pays: what is in flight beyond
+//! pace times round trip only waits in the relay's queue, and is in doubt while it waits. A value
+//! with the clock passed in.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::wire::smtp::Window;
 
-/// Parcels in flight over a connection at first. Enough to hide most round trips at once, few enough to be in doubt.
+/// Parcels in flight over a connection at first, and at least: enough to hide most round trips at once and to share
+/// the cost of waking up, few enough to be in doubt.
 const FIRST: usize = 16;
 /// More than this has not paid on any path measured.
 const MOST: usize = 128;
 /// Octets in flight over a connection at first, and at most: some round trips of a fast line.
 const FIRST_OCTETS: usize = 512 * 1024;
 const MOST_OCTETS: usize = 4 * 1024 * 1024;
-/// A larger window pays if it brings this much.
-const PAYS: f64 = 1.10;
-/// Rounds after which it is tried anew whether more pays: the path may have changed.
-const AGAIN: u32 = 200;
+/// The best pace of so many rounds counts: a slow moment of the relay is no reason to slow down ourselves.
+const ROUNDS: usize = 10;
+/// The shortest round trip is forgotten after so many rounds to twice as many: paths change.
+const GENERATION: u32 = 50;
+/// A round is no shorter than this, so that a pace is measured and not a moment.
+const ROUND: Duration = Duration::from_millis(10);
 
 /// The window of every connection of a pool.
 #[derive(Debug)]
 pub(super) struct Growth {
-    window: Window,
     /// No more than this: a part of the doubt limit.
     most: usize,
-    /// Letters answered, ever, while the window was what held us back.
-    round: Option<Round>,
-    best: f64,
-    rounds_since_best: u32,
-    grown: bool,
-}
-
-#[derive(Debug)]
-struct Round {
-    began: Instant,
-    answered: usize,
-    of: usize,
+    /// No more than this for now: a connection broke with letters in doubt.
+    careful: usize,
+    window: Window,
+    began: Option<Instant>,
+    letters: usize,
+    octets: usize,
+    /// Letters and octets a second and connection, of the last rounds.
+    paces: [(f64, f64); ROUNDS],
+    rounds: u32,
+    trip: Option<Duration>,
+    trip_before: Option<Duration>,
 }
 
 impl Growth {
+    /// `most`: parcels in flight over a connection that the doubt limit allows.
     pub(super) fn new(most: usize) -> Growth {
         let most = most.clamp(1, MOST);
         Growth {
-            window: Window { parcels: FIRST.min(most), octets: FIRST_OCTETS },
             most,
-            round: None,
-            best: 0.0,
-            rounds_since_best: 0,
-            grown: false,
+            careful: most,
+            window: Window { parcels: FIRST.min(most), octets: FIRST_OCTETS },
+            began: None,
+            letters: 0,
+            octets: 0,
+            paces: [(0.0, 0.0); ROUNDS],
+            rounds: 0,
+            trip: None,
+            trip_before: None,
         }
     }
 
@@ -55,102 +63,99 @@ impl Growth {
         self.window
     }
 
-    /// So many letters were answered. `full` says whether more would have been on the wire had the window been
-    /// larger; `in_flight` how many were. True if the window has changed.
-    pub(super) fn answered(&mut self, letters: usize, full: bool, in_flight: usize, now: Instant) -> bool {
-        if !full {
-            self.round = None;
-            return false;
-        }
-        let Some(round) = &mut self.round else {
-            self.round = Some(Round { began: now, answered: 0, of: in_flight.max(1) });
+    /// A letter of so many octets was answered so long after it was begun.
+    pub(super) fn answered(&mut self, octets: usize, trip: Duration) {
+        self.letters += 1;
+        self.octets += octets;
+        self.trip = Some(self.trip.map_or(trip, |least| least.min(trip)));
+    }
+
+    /// Some letters were answered, over so many connections. True if the window has changed.
+    pub(super) fn turn(&mut self, connections: usize, now: Instant) -> bool {
+        let Some(began) = self.began else {
+            // What is answered first was begun before anybody looked at the clock.
+            (self.began, self.letters, self.octets) = (Some(now), 0, 0);
             return false;
         };
-        round.answered += letters;
-        // A round is over when all that was on the wire at its beginning, and as much again, is answered.
-        if round.answered < 2 * round.of {
+        let Some(trip) = self.trip.into_iter().chain(self.trip_before).min() else { return false };
+        let took = now.saturating_duration_since(began);
+        if took < trip.max(ROUND) {
             return false;
         }
-        let took = now.saturating_duration_since(round.began).as_secs_f64().max(1e-6);
-        let pace = round.answered as f64 / took;
-        self.round = Some(Round { began: now, answered: 0, of: in_flight.max(1) });
-        self.judge(pace)
-    }
-
-    /// A connection was lost with letters in doubt: the next ones shall be fewer.
-    pub(super) fn lost(&mut self) {
-        self.round = None;
-        self.grown = false;
-        self.best = 0.0;
-        let parcels = (self.window.parcels / 2).max(FIRST.min(self.most) / 8).max(1);
-        self.window = Window { parcels, octets: (self.window.octets / 2).max(FIRST_OCTETS / 8) };
-    }
-
-    fn judge(&mut self, pace: f64) -> bool {
-        let before = self.window;
-        self.rounds_since_best += 1;
-        if pace > self.best * PAYS {
-            self.best = pace;
-            self.rounds_since_best = 0;
-            self.resize(self.window.parcels * 2, self.window.octets * 2);
-            self.grown = self.window != before;
-        } else if self.grown {
-            // The last step did not pay.
-            self.grown = false;
-            self.resize(self.window.parcels / 2, self.window.octets / 2);
-        } else if self.rounds_since_best > AGAIN {
-            self.rounds_since_best = 0;
-            self.best = pace;
-            self.resize(self.window.parcels * 2, self.window.octets * 2);
-            self.grown = self.window != before;
+        let seconds = took.as_secs_f64() * connections.max(1) as f64;
+        let pace = (self.letters as f64 / seconds, self.octets as f64 / seconds);
+        (self.began, self.letters, self.octets) = (Some(now), 0, 0);
+        // After a pause nothing was measured but the pause.
+        if took > 4 * trip.max(ROUND) {
+            return false;
         }
+        self.paces[self.rounds as usize % ROUNDS] = pace;
+        self.rounds = self.rounds.wrapping_add(1);
+        if self.rounds.is_multiple_of(GENERATION) {
+            self.trip_before = self.trip.take();
+            self.careful = (self.careful * 2).min(self.most);
+        }
+        let best = |of: fn(&(f64, f64)) -> f64| self.paces.iter().map(of).fold(0.0, f64::max);
+        let held = |pace: f64| (2.0 * pace * trip.as_secs_f64()).ceil() as usize;
+        let before = self.window;
+        self.window = Window {
+            parcels: held(best(|pace| pace.0)).clamp(FIRST, MOST).min(self.careful),
+            octets: held(best(|pace| pace.1)).clamp(FIRST_OCTETS, MOST_OCTETS),
+        };
         self.window != before
     }
 
-    fn resize(&mut self, parcels: usize, octets: usize) {
-        self.window = Window {
-            parcels: parcels.clamp(1, self.most),
-            octets: octets.clamp(FIRST_OCTETS / 8, MOST_OCTETS),
-        };
+    /// A connection was lost with letters in doubt: for a while fewer are at stake.
+    pub(super) fn lost(&mut self) {
+        self.careful = (self.window.parcels / 2).max(1);
+        self.window.parcels = self.careful;
+        self.rounds = 0;
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
-    /// A path on which so many letters a second are the most, and a round trip takes so long.
+    /// A path on which so many letters a second are the most, and a round trip takes so long, and now and then longer.
     fn settles_at(most_a_second: f64, round_trip_ms: u64) -> usize {
         let (mut growth, mut now) = (Growth::new(MOST), Instant::now());
-        for _ in 0..100 {
+        let round_trip = Duration::from_millis(round_trip_ms).as_secs_f64();
+        for round in 0..400 {
             let window = growth.window().parcels;
-            let round_trip = Duration::from_millis(round_trip_ms).as_secs_f64();
-            now += Duration::from_secs_f64(round_trip.max(window as f64 / most_a_second));
-            growth.answered(window, true, window, now);
+            let trip = round_trip + 1.0 / most_a_second;
+            let took = trip.max(window as f64 / most_a_second);
+            let took = if round % 7 == 3 { took * 1.8 } else { took };
+            now += Duration::from_secs_f64(took);
+            (0..window).for_each(|_| growth.answered(1000, Duration::from_secs_f64(took)));
+            // The first of a window waits for nobody.
+            growth.answered(1000, Duration::from_secs_f64(trip));
+            growth.turn(1, now);
         }
         growth.window().parcels
     }
 
     #[test]
     fn the_window_is_no_larger_than_it_pays() {
-        for (most_a_second, round_trip_ms, expected) in
-            [(1e9, 40, MOST), (20_000.0, 0, FIRST), (600.0, 40, 32), (300.0, 40, 16), (2_000.0, 40, 128)]
-        {
+        for (most_a_second, round_trip_ms, expected) in [
+            (1e9, 40, MOST..=MOST),
+            (20_000.0, 0, FIRST..=FIRST),
+            (600.0, 40, 40..=70),
+            (300.0, 40, 20..=40),
+            (5_000.0, 40, MOST..=MOST),
+        ] {
             let settled = settles_at(most_a_second, round_trip_ms);
-            assert_eq!(settled, expected, "{most_a_second}/s over {round_trip_ms} ms");
+            assert!(expected.contains(&settled), "{most_a_second}/s over {round_trip_ms} ms: {settled}");
         }
     }
 
     #[test]
-    fn what_the_engine_holds_back_is_no_reason_to_grow() {
-        let (mut growth, mut now) = (Growth::new(MOST), Instant::now());
-        for n in 1..100 {
-            now += Duration::from_millis(100 / n);
-            assert!(!growth.answered(16, false, 3, now));
-        }
-        assert_eq!(growth.window().parcels, FIRST);
+    fn doubt_is_a_limit_and_breaks_make_careful() {
         assert_eq!(Growth::new(4).window().parcels, 4);
+        let mut growth = Growth::new(MOST);
+        growth.lost();
+        assert_eq!(growth.window().parcels, FIRST / 2);
+        (0..10).for_each(|_| growth.lost());
+        assert_eq!(growth.window().parcels, 1);
     }
 }

@@ -17,6 +17,7 @@ mod trials;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use crossbeam_channel::Sender;
 
@@ -158,6 +159,8 @@ enum Command {
 struct Queued {
     consignment: Consignment,
     losses: u8,
+    /// When it was given to a connection last.
+    began: Instant,
 }
 
 impl Content for Queued {

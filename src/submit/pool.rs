@@ -23,7 +23,7 @@ use crate::letter::{Answer, Outcome};
 use crate::net::transcript::Transcript;
 use crate::net::{Dialer, NetError};
 use crate::wire::smtp::{
-    Awaited, Event as Wire, Heard, Level, LoginError, Offers, Record, Security, Session, Way,
+    Awaited, Content as _, Event as Wire, Heard, Level, LoginError, Offers, Record, Security, Session, Way,
 };
 
 /// How long replies are awaited once nothing new is begun.
@@ -98,8 +98,7 @@ pub(super) fn start(
         jitter: Jitter::new(),
         handed: 0,
         granted: 0,
-        backlog: false,
-        answered: 0,
+        answered: false,
         phase: Phase::Trial(ready),
         tried: false,
         door: Arc::clone(&door),
@@ -304,10 +303,8 @@ struct Pool {
     handed: usize,
     /// Credits given and not yet used.
     granted: usize,
-    /// Letters waited for room after the last turn.
-    backlog: bool,
-    /// Letters answered in this turn.
-    answered: usize,
+    /// Windowed letters were answered in this turn.
+    answered: bool,
     phase: Phase,
     /// The first connection was ready: the engine listens.
     tried: bool,
@@ -355,7 +352,7 @@ impl Pool {
                     let open = matches!(self.phase, Phase::Trial(_) | Phase::Running | Phase::Draining(_));
                     for consignment in letters {
                         match open {
-                            true => self.lanes.push(Queued { consignment, losses: 0 }),
+                            true => self.lanes.push(Queued { consignment, losses: 0, began: now }),
                             false => self.return_letter(consignment),
                         }
                     }
@@ -450,11 +447,9 @@ impl Pool {
             let Some(connection) = &mut self.connections[slot] else { continue };
             while connection.session.room() > 0 {
                 if self.pace.as_ref().is_some_and(|pace| pace.wait(now).is_some()) {
-                    self.backlog = false;
                     return;
                 }
                 let Some(queued) = self.lanes.take(now) else {
-                    self.backlog = false;
                     return;
                 };
                 if let Some(answer) = outcome::unfit(&queued.consignment, connection.session.offers()) {
@@ -466,10 +461,9 @@ impl Pool {
                 if let Some(pace) = &mut self.pace {
                     pace.start(now);
                 }
-                connection.session.submit(queued);
+                connection.session.submit(Queued { began: now, ..queued });
             }
         }
-        self.backlog = self.lanes.waiting > 0;
     }
 
     fn send(&mut self, now: Instant) {
@@ -488,9 +482,6 @@ impl Pool {
     }
 
     fn receive(&mut self, now: Instant) {
-        self.answered = 0;
-        let in_flight: usize =
-            self.connections.iter().flatten().map(|connection| connection.session.held()).sum();
         for slot in 0..self.connections.len() {
             let Some(connection) = &mut self.connections[slot] else { continue };
             let received = connection.receive(now);
@@ -499,7 +490,7 @@ impl Pool {
                 self.lose(slot, Some(loss), now);
             }
         }
-        if self.answered > 0 && self.growth.answered(self.answered, self.backlog, in_flight, now) {
+        if std::mem::take(&mut self.answered) && self.growth.turn(self.live(), now) {
             self.set_windows();
         }
     }
@@ -546,7 +537,10 @@ impl Pool {
 
     /// A letter's transaction is over. `culprit`: a connection was lost while this letter was the one spoken of.
     fn judge(&mut self, queued: Queued, record: Record, culprit: bool, now: Instant) {
-        self.answered += 1;
+        if record.level == Level::Window && record.way == Way::Answered {
+            self.answered = true;
+            self.growth.answered(queued.octets(), now.saturating_duration_since(queued.began));
+        }
         let accepted = record.valid() > 0 && record.end.as_ref().is_some_and(Heard::is_yes);
         if accepted && !self.windowed && record.level == Level::Window {
             self.windowed = true;
@@ -563,14 +557,14 @@ impl Pool {
         self.handed -= settled;
         match step {
             Step::Settled => {}
-            Step::Again(consignment) => self.put_back(Queued { consignment, losses }),
+            Step::Again(consignment) => self.put_back(Queued { consignment, losses, began: now }),
             Step::Back(consignment) if losses >= MAX_LOSSES => {
                 let text = "the connection was lost each time this letter was submitted";
                 let answer = outcome::said_by_us(text);
                 self.handed -= 1;
                 let _ = outcome::settle_all(consignment, Outcome::Deferred, &answer, &mut self.batch);
             }
-            Step::Back(consignment) => self.put_back(Queued { consignment, losses }),
+            Step::Back(consignment) => self.put_back(Queued { consignment, losses, began: now }),
             Step::Trouble(consignment, command, answer) => {
                 self.return_letter(consignment);
                 self.trouble(command, answer, now);

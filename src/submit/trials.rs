@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
+use std::time::Instant;
 
 use super::outcome::{Desk, Step};
 use super::{Consignment, Event, Queued};
@@ -23,7 +24,7 @@ fn letter(seq: u64, recipients: &[&str]) -> Queued {
         eight_bit: false,
         smtputf8: false,
     };
-    Queued { consignment: Consignment { seq, message }, losses: 0 }
+    Queued { consignment: Consignment { seq, message }, losses: 0, began: Instant::now() }
 }
 
 /// Everything that waits to be written.
@@ -303,11 +304,15 @@ mod books {
                             let losses = queued.losses;
                             match desk.judge(queued.consignment, record, &mut events) {
                                 Step::Settled => {}
-                                Step::Again(consignment) => untouched.push(Queued { consignment, losses }),
+                                Step::Again(consignment) => {
+                                    untouched.push(Queued { consignment, losses, began: Instant::now() })
+                                }
                                 Step::Back(consignment) if stopped || losses > 5 => {
                                     events.push(Event::Returned { seq: consignment.seq });
                                 }
-                                Step::Back(consignment) => untouched.push(Queued { consignment, losses }),
+                                Step::Back(consignment) => {
+                                    untouched.push(Queued { consignment, losses, began: Instant::now() })
+                                }
                                 Step::Trouble(consignment, ..) => {
                                     stopped = true;
                                     events.push(Event::Returned { seq: consignment.seq });
