@@ -33,8 +33,7 @@ pub(super) fn login(
         // What was said before TLS is not believed.
         session.capa()?;
     }
-    let secured = session.link().link().secured();
-    let protected = secured || session.link().link().peer().ip().is_loopback();
+    let protected = session.link().link().protected();
     if spec.apop {
         return apop(session, greeting, spec, secret);
     }

@@ -101,15 +101,14 @@ impl Connection {
         self.secure(now)?;
         while self.readable && !self.securing {
             let space = self.replies.space();
-            let room = space.len();
             match self.link.read(space) {
                 Ok(0) => return Err(Loss::Closed),
                 Ok(count) => {
                     self.replies.filled(count);
                     self.progress = now;
                     self.hear()?;
-                    // A plain socket that gives less than asked for is empty; the next edge tells of more.
-                    if count < room && !self.ended && !self.link.secured() {
+                    // A socket that gave less than asked for is empty; the next edge tells of more.
+                    if self.link.drained() && !self.ended {
                         self.readable = false;
                     }
                 }

@@ -48,7 +48,7 @@ impl Identity {
             offered: &offered,
             wanted: self.auth.mechanism,
             token: self.auth.token,
-            protected: link.secured() || link.peer().ip().is_loopback(),
+            protected: link.protected(),
             binding: binding.is_some(),
             refused,
         })
