@@ -17,7 +17,7 @@ const BATCH: usize = 1024;
 
 /// Why a list was not taken in. Nothing is sent then.
 #[derive(Debug, thiserror::Error)]
-pub enum NotEnlisted {
+pub(super) enum NotEnlisted {
     /// It cannot be read.
     #[error(transparent)]
     Recipients(#[from] RecipientsError),
@@ -44,7 +44,7 @@ pub enum NotEnlisted {
 
 impl NotEnlisted {
     /// How the process ends.
-    pub fn exit(&self) -> Exit {
+    pub(super) fn exit(&self) -> Exit {
         match self {
             NotEnlisted::Recipients(error) => error.exit(),
             NotEnlisted::Ledger(error) => error.exit(),
@@ -73,7 +73,7 @@ const NAMED: usize = 10;
 
 /// Takes the rows into an edition. `strict`: not one of them may be bad. `again`: this is the second
 /// look at a list in which a file was found for two recipients.
-pub fn enlist(
+pub(super) fn enlist(
     plan: &Plan,
     ledger: &mut dyn Ledger,
     edition: &Edition,
@@ -81,7 +81,7 @@ pub fn enlist(
     strict: bool,
     again: bool,
     now: i64,
-) -> Result<(Enlisting, SourceRecord), NotEnlisted> {
+) -> Result<Enlisting, NotEnlisted> {
     let columns = rows.columns();
     let names = columns.as_ref().map(|columns| columns.names().to_vec());
     let dedupe = plan.job.recipients.dedupe;
@@ -130,8 +130,17 @@ pub fn enlist(
         };
         return Err(NotEnlisted::TooManyBad { bad, rows: source.rows, allowed, first });
     }
-    let enlisted = enlister.finish(source, now)?;
-    Ok((enlisted, source))
+    source.hash = source_hash(plan, source.hash);
+    Ok(enlister.finish(source, now)?)
+}
+
+/// What a list is known by: its bytes, and the job file, which says what is made of them.
+pub(super) fn source_hash(plan: &Plan, bytes: [u8; 32]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&bytes);
+    // A job file that cannot be read again is one that may have changed.
+    hasher.update(&std::fs::read(&plan.job.path).unwrap_or_default());
+    *hasher.finalize().as_bytes()
 }
 
 fn look(plan: &Plan, row: Result<Row, BadRow>) -> Looked {

@@ -6,13 +6,13 @@ mod check;
 mod enlist;
 mod flag;
 pub mod init;
+mod only;
 mod progress;
 mod report;
 pub mod sandbox;
 pub mod schema;
 mod send;
 mod signals;
-mod summary;
 mod upkeep;
 
 use crate::archive::session::Stop;

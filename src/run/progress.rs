@@ -13,7 +13,7 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// Shows a run's progress on stderr.
 #[derive(Debug)]
-pub struct Show {
+pub(super) struct Show {
     form: Form,
     total: u64,
     started: Instant,
@@ -28,7 +28,7 @@ enum Form {
 
 impl Show {
     /// Shows the sending of `total` letters as the command line asks for it.
-    pub fn new(global: &Global, name: &str, total: u64) -> Show {
+    pub(super) fn new(global: &Global, name: &str, total: u64) -> Show {
         let terminal = std::io::stderr().is_terminal();
         let form = if global.quiet {
             Form::Silent
@@ -47,7 +47,7 @@ impl Show {
     }
 
     /// Shows where it stands.
-    pub fn tell(&mut self, progress: &Progress) {
+    pub(super) fn tell(&mut self, progress: &Progress) {
         let counts = &progress.counts;
         let done = counts.accepted + counts.refused + counts.failed + counts.unsure + counts.skipped;
         match &mut self.form {
@@ -72,7 +72,7 @@ impl Show {
     }
 
     /// Takes the bar away.
-    pub fn end(self) {
+    pub(super) fn end(self) {
         if let Form::Bar(bar) = self.form {
             bar.finish_and_clear();
         }

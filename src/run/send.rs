@@ -1,6 +1,6 @@
 //! `postroom run` for a job that sends: plan, edition, enlisting, the question, the engine, the summary.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,20 +13,22 @@ use crate::dispatch::{Ended, Engine, Maker, Trouble, Unmade};
 use crate::exit::Exit;
 use crate::job::{LedgerUrl, RelaySpec, SendJob, SourceSpec, TlsMode, preset};
 use crate::ledger::{
-    self, Claimed, Counts, Course, Domains, Edition, Ledger, LedgerError, Mark, NewEdition, Request, Sqlite,
+    self, Claimed, Counts, Course, Domains, Edition, Enlisting, Ledger, LedgerError, Mark, NewEdition,
+    Reader, Request, Sqlite, State,
 };
 use crate::letter::{Answer, Columns, Message, Outcome, Purpose, RcptOutcome, Row};
 use crate::measure;
 use crate::net::transcript::Transcript;
 use crate::plan::{self, Identity, Plan, PlanError, Unwritten, Written};
 use crate::recipients;
+use crate::report::{self, ReportError, View};
 use crate::sandbox;
 use crate::submit::{SubmitError, Submitter};
 
 use super::enlist::{self, NotEnlisted};
+use super::only::Only;
 use super::progress::Show;
 use super::signals::Signals;
-use super::summary;
 
 /// Most letters that a crash may leave unsure, where the job does not say.
 const DOUBT: usize = 256;
@@ -126,7 +128,7 @@ fn carry_out(
     let edition = edition(&plan, &mut ledger, args)?;
     plan.set_now(edition.begun);
     let plan = Arc::new(plan);
-    let edition = take_in(&plan, &mut ledger, edition, opened, args, global)?;
+    let (edition, enlisting) = take_in(&plan, &mut ledger, edition, opened, args)?;
     let unsure = ledger.recover(edition.id, plan.job.relay.unsure)?;
     if !unsure.is_empty() && !global.quiet {
         eprintln!("postroom: {} letters of a run that broke off are in doubt:", unsure.len());
@@ -141,12 +143,13 @@ fn carry_out(
             eprintln!("postroom: {}: {words}", plan.job.name);
         }
         drop(lock);
-        return last_words(&plan, &mut ledger, &edition, args, global);
+        return last_words(&plan, &mut ledger, &edition, enlisting.as_ref(), args, global);
     }
     if asks && !ask(&plan, &edition, &counts, &relay)? {
         return Err(Stop::new(Exit::Usage, "nothing was sent"));
     }
-    let sending = Sending { plan: &plan, edition: &edition, relay: &relay, args, global, signals };
+    let (plan, edition, enlisting) = (&plan, &edition, enlisting.as_ref());
+    let sending = Sending { plan, edition, enlisting, relay: &relay, args, global, signals };
     let ended = sending.send(ledger, counts.open())?;
     drop(lock);
     sending.close(ended)
@@ -322,15 +325,13 @@ fn take_in(
     edition: Edition,
     list: List,
     args: &cli::Run,
-    global: &cli::Global,
-) -> Result<Edition, Stop> {
-    let List::Rows(rows) = list else { return Ok(edition) };
+) -> Result<(Edition, Option<Enlisting>), Stop> {
+    let List::Rows(rows) = list else { return Ok((edition, None)) };
     if let (Some(source), SourceSpec::File { path, .. }) = (edition.source, &plan.job.recipients.source)
-        && hash_of(path).is_ok_and(|hash| hash == source.hash)
+        && hash_of(path).is_ok_and(|hash| enlist::source_hash(plan, hash) == source.hash)
     {
-        return Ok(edition);
+        return Ok((edition, None));
     }
-    let known = edition.enlisted_at.is_some();
     let now = super::unix_now();
     let mut taken = enlist::enlist(plan, ledger, &edition, rows, args.strict, false, now);
     if matches!(taken, Err(NotEnlisted::Contested))
@@ -340,12 +341,9 @@ fn take_in(
             recipients::open(&plan.job.recipients, plan::stdin_of(&plan.job)).map_err(NotEnlisted::from)?;
         taken = enlist::enlist(plan, ledger, &edition, rows, args.strict, true, now);
     }
-    let (enlisted, source) = taken?;
-    if !global.quiet {
-        eprint!("{}", summary::enlisted(&enlisted, &source, known));
-    }
+    let enlisting = taken?;
     let fresh = ledger.reader()?.edition(edition.id)?;
-    Ok(fresh.unwrap_or(edition))
+    Ok((fresh.unwrap_or(edition), Some(enlisting)))
 }
 
 fn hash_of(path: &Path) -> std::io::Result<[u8; 32]> {
@@ -382,6 +380,7 @@ fn ask(plan: &Plan, edition: &Edition, counts: &Counts, relay: &Relay) -> Result
 struct Sending<'a> {
     plan: &'a Arc<Plan>,
     edition: &'a Edition,
+    enlisting: Option<&'a Enlisting>,
     relay: &'a Relay,
     args: &'a cli::Run,
     global: &'a cli::Global,
@@ -392,10 +391,6 @@ impl Sending<'_> {
     /// Opens the pool and runs the engine; the ledger comes back with the end.
     fn send(&self, ledger: Sqlite, open: u64) -> Result<Ended<Sqlite>, Stop> {
         let spec = &self.relay.spec;
-        let (events, answers) = unbounded();
-        let trace = self.args.trace.then(Transcript::stderr);
-        let submitter =
-            Submitter::start(spec, trace, events).map_err(|error| submit_trouble(&error, spec))?;
         let maker = Letters {
             plan: Arc::clone(self.plan),
             secret: ledger.secret(),
@@ -403,8 +398,21 @@ impl Sending<'_> {
             layouts: layouts(self.edition),
         };
         let limits: Vec<Vec<String>> = spec.limits.iter().map(|limit| limit.domains.clone()).collect();
-        let reader = ledger.reader()?;
+        let mut reader = ledger.reader()?;
+        if !self.args.only.is_empty() {
+            reader = match Only::find(reader, self.edition.id, &self.args.only)? {
+                Ok(only) => Box::new(only),
+                Err(key) => {
+                    let words = format!("edition {} has nobody with the key {key}", self.edition.name);
+                    return Err(Stop::new(Exit::Usage, words));
+                }
+            };
+        }
         let first_due = reader.next_due(self.edition.id, i64::MIN)?;
+        let (events, answers) = unbounded();
+        let trace = self.args.trace.then(Transcript::stderr);
+        let submitter =
+            Submitter::start(spec, trace, events).map_err(|error| submit_trouble(&error, spec))?;
         let engine = Engine {
             config: self.config(),
             maker: Arc::new(maker),
@@ -433,7 +441,7 @@ impl Sending<'_> {
         if counts.open() == 0 {
             ledger.finish(self.edition.id, super::unix_now())?;
         }
-        let said = last_words(self.plan, &mut ledger, self.edition, self.args, self.global);
+        let said = last_words(self.plan, &mut ledger, self.edition, self.enlisting, self.args, self.global);
         if let (Some((_, outbox)), false) = (&self.relay.embedded, self.global.quiet) {
             eprintln!("the letters lie in {}", outbox.display());
         }
@@ -508,16 +516,52 @@ fn last_words(
     plan: &Plan,
     ledger: &mut Sqlite,
     edition: &Edition,
+    enlisting: Option<&Enlisting>,
     args: &cli::Run,
     global: &cli::Global,
 ) -> Result<Exit, Stop> {
     ledger.tidy()?;
-    let summary = summary::Summary::of(&*ledger.reader()?, edition.id)?;
-    let exit = summary.exit();
-    if !global.quiet || exit != Exit::Done {
-        eprint!("{}", summary.for_people(&plan.job.path));
+    let reader = ledger.reader()?;
+    let edition = reader.edition(edition.id)?.unwrap_or_else(|| edition.clone());
+    let standing = reader.standing(edition.id)?;
+    let trouble = [State::Refused, State::Failed, State::Unsure];
+    let bad = standing.rejected > 0 || trouble.into_iter().any(|state| standing.counts.of(state) > 0);
+    if bad || !global.quiet {
+        let command = match plan.purpose {
+            Purpose::Real => format!("postroom report {}", plan.job.path.display()),
+            // A trial's ledger is not what `report` reads.
+            Purpose::Sandbox | Purpose::Redirected => "--report FILE.csv".to_owned(),
+        };
+        let view = View { only: None, some: 10, domains: false, enlisting, command: &command };
+        report::table(&mut std::io::stderr().lock(), &*reader, &edition, &view).map_err(unsaid)?;
     }
-    Ok(exit)
+    if let Some(path) = &args.report {
+        write_report(path, &*reader, &edition)?;
+    }
+    Ok(if bad { Exit::SomeFailed } else { Exit::Done })
+}
+
+/// `--report FILE`: JSON or CSV by its name, written aside and put in place when it is whole.
+fn write_report(path: &Path, reader: &dyn Reader, edition: &Edition) -> Result<(), Stop> {
+    let failed =
+        |error: std::io::Error| Stop::new(Exit::Io, format!("cannot write {}: {error}", path.display()));
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".part");
+    let mut out = BufWriter::new(std::fs::File::create(&aside).map_err(failed)?);
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("json") => report::json(&mut out, reader, edition, &State::ALL),
+        _ => report::csv(&mut out, reader, edition, &State::ALL),
+    }
+    .map_err(unsaid)?;
+    out.flush().map_err(failed)?;
+    std::fs::rename(&aside, path).map_err(failed)
+}
+
+fn unsaid(error: ReportError) -> Stop {
+    match error {
+        ReportError::Ledger(error) => error.into(),
+        error => Stop::new(Exit::Io, error.to_string()),
+    }
 }
 
 /// The column layouts of an edition's rows.

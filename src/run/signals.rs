@@ -16,7 +16,7 @@ use crate::exit::Exit;
 /// The signals of this process from now on. The first is passed on to whatever run is going; the
 /// third ends the process, should even the second not be heeded.
 #[derive(Debug)]
-pub struct Signals {
+pub(super) struct Signals {
     control: Receiver<Control>,
     /// Kept, so that the receiver never sees a closed channel.
     _sender: Sender<Control>,
@@ -26,7 +26,7 @@ pub struct Signals {
 
 impl Signals {
     /// Begins to listen.
-    pub fn listen() -> io::Result<Signals> {
+    pub(super) fn listen() -> io::Result<Signals> {
         let (sender, control) = unbounded();
         let seen = Arc::new(AtomicI32::new(0));
         let mut incoming = Incoming::new([SIGINT, SIGTERM])?;
@@ -51,17 +51,17 @@ impl Signals {
     }
 
     /// What the engine is to listen to.
-    pub fn control(&self) -> Receiver<Control> {
+    pub(super) fn control(&self) -> Receiver<Control> {
         self.control.clone()
     }
 
     /// How many came so far.
-    pub fn count(&self) -> Arc<AtomicUsize> {
+    pub(super) fn count(&self) -> Arc<AtomicUsize> {
         Arc::clone(&self.count)
     }
 
     /// The exit code of the signal that came, if one came.
-    pub fn exit(&self) -> Option<Exit> {
+    pub(super) fn exit(&self) -> Option<Exit> {
         match self.seen.load(Ordering::Relaxed) {
             0 => None,
             SIGTERM => Some(Exit::Terminated),

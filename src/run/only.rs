@@ -1,0 +1,139 @@
+//! `--only KEY`: a reader that claims nobody else.
+
+use std::ops::ControlFlow;
+
+use crate::ledger::{
+    Claimed, Component, Counts, Domains, Edition, EditionId, Flags, LedgerError, LetterRecord, Reader,
+    Record, Reject, Standing, State,
+};
+use crate::letter::Purpose;
+
+/// Reads the ledger as if these deliveries were all there is to claim.
+pub(super) struct Only {
+    reader: Box<dyn Reader>,
+    seqs: Vec<u64>,
+}
+
+impl Only {
+    /// Finds the deliveries of these keys; the first key that the edition does not have, if any.
+    pub(super) fn find(
+        reader: Box<dyn Reader>,
+        edition: EditionId,
+        keys: &[String],
+    ) -> Result<Result<Only, String>, LedgerError> {
+        let mut seqs = Vec::with_capacity(keys.len());
+        for key in keys {
+            match reader.find_key(edition, key)? {
+                Some(seq) => seqs.push(seq),
+                None => return Ok(Err(key.clone())),
+            }
+        }
+        seqs.sort_unstable();
+        seqs.dedup();
+        Ok(Ok(Only { reader, seqs }))
+    }
+
+    fn wanted(&self, claimed: Vec<Claimed>) -> Vec<Claimed> {
+        claimed.into_iter().filter(|claimed| self.seqs.binary_search(&claimed.seq).is_ok()).collect()
+    }
+}
+
+impl Reader for Only {
+    fn claim(&self, edition: EditionId, after: u64, limit: usize) -> Result<Vec<Claimed>, LedgerError> {
+        let start = self.seqs.partition_point(|&seq| seq <= after);
+        let mut claimed = Vec::new();
+        for &seq in self.seqs[start..].iter().take(limit) {
+            claimed.extend(self.reader.rows_in(edition, &[State::Pending], seq - 1, 1)?);
+        }
+        Ok(self.wanted(claimed))
+    }
+
+    fn claim_of(
+        &self,
+        edition: EditionId,
+        domains: &Domains,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Claimed>, LedgerError> {
+        let mut claimed = Vec::new();
+        for &seq in self.seqs.iter().filter(|&&seq| seq > after).take(limit) {
+            claimed.extend(self.reader.claim_of(edition, domains, seq - 1, 1)?);
+        }
+        Ok(self.wanted(claimed))
+    }
+
+    fn claim_due(&self, edition: EditionId, now: i64, limit: usize) -> Result<Vec<Claimed>, LedgerError> {
+        Ok(self.wanted(self.reader.claim_due(edition, now, limit.saturating_add(1 << 20))?))
+    }
+
+    fn claim_these(&self, edition: EditionId, seqs: &[u64]) -> Result<Vec<Claimed>, LedgerError> {
+        Ok(self.wanted(self.reader.claim_these(edition, seqs)?))
+    }
+
+    /// Those who are deferred and not wanted are nobody to wait for.
+    fn next_due(&self, edition: EditionId, after: i64) -> Result<Option<i64>, LedgerError> {
+        let Some(next) = self.reader.next_due(edition, after)? else { return Ok(None) };
+        let mut due = self.reader.claim_due(edition, i64::MAX, usize::MAX >> 1)?;
+        due.retain(|claimed| self.seqs.binary_search(&claimed.seq).is_ok());
+        Ok((!due.is_empty()).then_some(next))
+    }
+
+    fn editions(&self, job: &str, purpose: Purpose) -> Result<Vec<Edition>, LedgerError> {
+        self.reader.editions(job, purpose)
+    }
+
+    fn all_editions(&self) -> Result<Vec<Edition>, LedgerError> {
+        self.reader.all_editions()
+    }
+
+    fn edition(&self, id: EditionId) -> Result<Option<Edition>, LedgerError> {
+        self.reader.edition(id)
+    }
+
+    fn components(&self, edition: EditionId) -> Result<Vec<Component>, LedgerError> {
+        self.reader.components(edition)
+    }
+
+    fn find_key(&self, edition: EditionId, key: &str) -> Result<Option<u64>, LedgerError> {
+        self.reader.find_key(edition, key)
+    }
+
+    fn counts(&self, edition: EditionId) -> Result<Counts, LedgerError> {
+        self.reader.counts(edition)
+    }
+
+    fn rows_in(
+        &self,
+        edition: EditionId,
+        states: &[State],
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Claimed>, LedgerError> {
+        self.reader.rows_in(edition, states, after, limit)
+    }
+
+    fn standing(&self, edition: EditionId) -> Result<Standing, LedgerError> {
+        self.reader.standing(edition)
+    }
+
+    fn each(
+        &self,
+        edition: EditionId,
+        states: &[State],
+        visit: &mut dyn FnMut(Record) -> ControlFlow<()>,
+    ) -> Result<(), LedgerError> {
+        self.reader.each(edition, states, visit)
+    }
+
+    fn letter(&self, edition: EditionId, seq: u64) -> Result<Option<LetterRecord>, LedgerError> {
+        self.reader.letter(edition, seq)
+    }
+
+    fn rejects(&self, edition: EditionId, limit: usize) -> Result<Vec<Reject>, LedgerError> {
+        self.reader.rejects(edition, limit)
+    }
+
+    fn flags(&self, job: &str, purpose: Purpose) -> Result<Flags, LedgerError> {
+        self.reader.flags(job, purpose)
+    }
+}
