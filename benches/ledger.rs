@@ -11,6 +11,7 @@ use postroom::ledger::{
     EditionId, Enlist, EnlistState, Group, Ledger, Mark, NewEdition, Settlement, SourceRecord, Sqlite, State,
 };
 use postroom::letter::{Answer, Enhanced, Outcome, Purpose, RcptOutcome};
+use postroom::report::{self, View};
 
 fn main() {
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
@@ -179,6 +180,22 @@ fn figures(rows: u64, size: usize) {
     let before = Usage::now();
     reader.counts(edition).expect("counts");
     before.tell("counts", rows);
+
+    let found = reader.edition(edition).expect("an edition").expect("the edition");
+    let view = View { only: None, some: 20, domains: true, enlisting: None, command: "postroom report" };
+    let before = Usage::now();
+    report::table(&mut std::io::sink(), reader.as_ref(), &found, &view).expect("a table");
+    before.tell("report, table", rows);
+    let before = Usage::now();
+    report::csv(&mut std::io::sink(), reader.as_ref(), &found, &State::ALL).expect("a CSV");
+    before.tell("report, CSV", rows);
+    let before = Usage::now();
+    report::json(&mut std::io::sink(), reader.as_ref(), &found, &State::ALL).expect("a document");
+    before.tell("report, JSON", rows);
+
+    let before = Usage::now();
+    enlist(&mut ledger, edition, rows);
+    before.tell("enlist the same list again", rows);
     let bytes = std::fs::metadata(folder.path().join("ledger.db")).map_or(0, |file| file.len());
     println!("ledger.db {} MB", bytes / 1_000_000);
 }

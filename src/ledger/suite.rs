@@ -25,6 +25,7 @@ pub(super) fn run(fresh: Fresh<'_>) {
         ("changes are accepted", changes_are_accepted),
         ("flags and pace", flags_and_pace),
         ("editions do not mix", editions_do_not_mix),
+        ("letters are claimed by domain", letters_are_claimed_by_domain),
         ("letters are put back", letters_are_put_back),
         ("people are forgotten", people_are_forgotten),
         ("old editions are pruned", old_editions_are_pruned),
@@ -558,4 +559,31 @@ fn reports_read_all_of_it(ledger: &mut dyn Ledger) {
     assert!(reader.letter(edition, 99).unwrap().is_none());
     let refused = reader.rows_in(edition, &[State::Refused, State::Accepted], 1, 10).unwrap();
     assert_eq!(refused.iter().map(|claimed| claimed.seq).collect::<Vec<_>>(), [2]);
+}
+
+fn letters_are_claimed_by_domain(ledger: &mut dyn Ledger) {
+    let edition = begin(ledger, "2026-11");
+    let at = |number, key, domain| Enlist { domain, ..row(number, key) };
+    let list = [
+        at(1, "a", "gmail.com"),
+        at(2, "b", "example.org"),
+        at(3, "c", "mail.example.org"),
+        at(4, "d", "gmail.com"),
+        at(5, "e", "notexample.org"),
+    ];
+    enlist(ledger, edition, Dedupe::Refuse, &list);
+    let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+    let reader = ledger.reader().unwrap();
+    for (domains, after, limit, expected) in [
+        (Domains::Only(names(&["gmail.com"])), 0, 9, vec![1, 4]),
+        (Domains::Only(names(&["gmail.com"])), 1, 9, vec![4]),
+        (Domains::Only(names(&["*.example.org", "example.org"])), 0, 9, vec![2, 3]),
+        (Domains::Except(names(&["*.example.org", "gmail.com"])), 0, 9, vec![2, 5]),
+        (Domains::Except(names(&[])), 0, 2, vec![1, 2]),
+        (Domains::Only(names(&[])), 0, 9, vec![]),
+    ] {
+        let claimed = reader.claim_of(edition, &domains, after, limit).unwrap();
+        let seqs: Vec<u64> = claimed.into_iter().map(|claimed| claimed.seq).collect();
+        assert_eq!(seqs, expected, "{domains:?} after {after}");
+    }
 }
