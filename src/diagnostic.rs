@@ -102,15 +102,21 @@ pub fn print(diagnostics: &[Diagnostic], colour: bool) -> String {
     let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
     let renderer = renderer.decor_style(DecorStyle::Unicode).term_width(WIDTH);
     let mut text = String::new();
-    for (number, diagnostic) in diagnostics.iter().enumerate() {
+    for (number, diagnostic) in diagnostics.iter().take(MOST).enumerate() {
         if number > 0 {
             text.push('\n');
         }
         text.push_str(&renderer.render(&[group(diagnostic)]));
         text.push('\n');
     }
+    if let Some(rest @ 1..) = diagnostics.len().checked_sub(MOST) {
+        text.push_str(&format!("\n… and {rest} more\n"));
+    }
     text
 }
+
+/// Nobody reads on after so many; a list in the job file can have a mistake in every row.
+const MOST: usize = 100;
 
 /// Lines of a file that are longer are cut around the mark.
 const WIDTH: usize = 110;
@@ -122,17 +128,29 @@ fn group(diagnostic: &Diagnostic) -> Group<'_> {
     };
     let mut group = Group::with_title(heading.primary_title(&diagnostic.title));
     if let Some(place) = &diagnostic.place {
-        let mut mark = AnnotationKind::Primary.span(within(place));
+        // Only the lines at fault are handed over: the file may be large, and is not read for each mistake.
+        let (window, line, span) = window(place);
+        let mut mark = AnnotationKind::Primary.span(span);
         if !diagnostic.label.is_empty() {
             mark = mark.label(&diagnostic.label);
         }
         let file = place.file.display().to_string();
-        group = group.element(Snippet::source(&*place.source).path(file).annotation(mark));
+        group = group.element(Snippet::source(window).line_start(line).path(file).annotation(mark));
     }
     match &diagnostic.help {
         Some(help) => group.element(Heading::HELP.message(help)),
         None => group,
     }
+}
+
+/// The lines of a place, the number of the first, and the span within them.
+fn window(place: &Place) -> (&str, usize, Range<usize>) {
+    let source = &*place.source;
+    let span = within(place);
+    let start = source[..span.start].rfind('\n').map_or(0, |at| at + 1);
+    let end = source[span.end..].find('\n').map_or(source.len(), |at| span.end + at);
+    let line = 1 + source[..start].bytes().filter(|byte| *byte == b'\n').count();
+    (&source[start..end], line, span.start - start..span.end - start)
 }
 
 /// The span, moved to where the source has characters: a place that is off must not end the program
@@ -210,5 +228,7 @@ mod tests {
         assert_eq!(print(&[], false), "");
         assert_eq!(print(&[Diagnostic::error("a"), Diagnostic::error("b")], false), "error: a\n\nerror: b\n");
         assert!(print(&[Diagnostic::error("a")], true).contains('\u{1b}'));
+        let many = vec![Diagnostic::error("a"); 102];
+        assert!(print(&many, false).ends_with("error: a\n\n… and 2 more\n"));
     }
 }

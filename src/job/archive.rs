@@ -33,7 +33,7 @@ pub struct MailboxSpec {
     pub host: String,
     /// `port`: 995 with implicit TLS, else 110.
     pub port: u16,
-    /// `provider`, where a preset was named.
+    /// The provider's name, by `provider` or by a host that is known as its: for hints.
     pub provider: Option<String>,
     /// `tls`
     pub tls: TlsSpec,

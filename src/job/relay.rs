@@ -14,7 +14,7 @@ pub struct RelaySpec {
     pub host: String,
     /// `port`: 587 with starttls, 465 with implicit, 25 with none.
     pub port: u16,
-    /// `provider`, where a preset was named.
+    /// The provider's name, by `provider` or by a host that is known as its: for hints.
     pub provider: Option<String>,
     /// `tls` and what belongs to it.
     pub tls: TlsSpec,

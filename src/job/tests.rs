@@ -279,6 +279,20 @@ fn tls_begins_as_the_port_says() {
 }
 
 #[test]
+fn a_provider_is_known_by_its_host_and_its_limits_hold_when_it_is_named() {
+    for (relay, provider, connections) in [
+        ("{host: smtp.qq.com}", Some("qq"), 4),
+        ("{provider: qq}", Some("qq"), 1),
+        ("{provider: QQ, connections: 3}", Some("qq"), 3),
+        ("{host: mail.example.com}", None, 4),
+    ] {
+        let text = LEAST.replace("{host: 127.0.0.1, port: 2525}", relay);
+        let read = Project::new(&[("job.yaml", &text)]).send("job.yaml").relay;
+        assert_eq!((read.provider.as_deref(), read.connections), (provider, connections), "{relay}");
+    }
+}
+
+#[test]
 fn the_root_is_the_nearest_folder_with_a_house() {
     let project = Project::new(&[
         ("postroom.yaml", ""),

@@ -70,7 +70,7 @@ pub(in crate::job) fn mailbox(value: Value<'_>, house: &House<'_>) -> Option<Mai
     Some(MailboxSpec {
         host: server.host,
         port: server.port,
-        provider: server.provider.map(|preset| preset.names[0].to_owned()),
+        provider: server.known_as,
         tls: server.tls,
         auth,
         apop: apop?,

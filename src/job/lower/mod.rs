@@ -251,7 +251,10 @@ impl<'d> House<'d> {
 struct Server {
     host: String,
     port: u16,
+    /// The provider that was named: its limits hold.
     provider: Option<&'static preset::Preset>,
+    /// The provider by name or by host: its hints are worth giving.
+    known_as: Option<String>,
     tls: TlsSpec,
     auth: Option<Auth>,
     timeouts: Timeouts,
@@ -325,7 +328,10 @@ fn server(
     let timeouts = section.get("timeouts").map_or(Some(Timeouts::default()), timeouts);
     let proxy = section.get("proxy").map(proxy);
     let tls = tls?;
+    let host = host?;
+    let known = provider.or_else(|| preset::of_host(&host));
     Some(Server {
+        known_as: known.map(|preset| preset.names[0].to_owned()),
         port: port.or(preset.filter(|server| server.tls == tls.mode).map(|server| server.port)).unwrap_or(
             match tls.mode {
                 TlsMode::StartTls => ports.starttls,
@@ -333,7 +339,7 @@ fn server(
                 TlsMode::None => ports.none,
             },
         ),
-        host: host?,
+        host,
         provider,
         tls,
         auth,

@@ -78,7 +78,7 @@ fn relay_within(value: Value<'_>, house: &House<'_>, depth: usize) -> Option<Rel
     Some(RelaySpec {
         host: server.host,
         port: server.port,
-        provider: server.provider.map(|preset| preset.names[0].to_owned()),
+        provider: server.known_as,
         tls: server.tls,
         auth: server.auth,
         connections: match connections {
