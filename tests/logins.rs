@@ -1,5 +1,5 @@
 //! Every login mechanism against Debian's Postfix with Dovecot's SASL behind it, on loopback. Needs root and
-//! both packages: `cargo test --test logins -- --ignored`.
+//! both packages; where they are missing it says so, and fails where nothing may be left out (`CI`).
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -21,7 +21,17 @@ struct Servers {
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/postfix-auth.sh");
 
 impl Servers {
-    fn start() -> Servers {
+    fn start() -> Option<Servers> {
+        let root = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n");
+        let missing = ["/usr/sbin/postfix", "/usr/sbin/dovecot", "/usr/bin/openssl"]
+            .into_iter()
+            .find(|program| !Path::new(program).exists())
+            .or((!root).then_some("root"));
+        if let Some(missing) = missing {
+            assert!(std::env::var_os("CI").is_none(), "{missing} is needed for Postfix and Dovecot");
+            eprintln!("LEFT OUT: logins at Postfix need {missing}");
+            return None;
+        }
         let dir = tempfile::tempdir().unwrap();
         // Two ports side by side that are free now.
         let port = loop {
@@ -35,7 +45,7 @@ impl Servers {
             .status()
             .unwrap();
         assert!(status.success());
-        Servers { dir, port }
+        Some(Servers { dir, port })
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -133,9 +143,8 @@ const TOKENS: [Mechanism; 2] = [Mechanism::XOAuth2, Mechanism::OAuthBearer];
 const ROOM: usize = 512 - "AUTH \r\n".len();
 
 #[test]
-#[ignore = "needs root, Debian's Postfix and Dovecot"]
 fn every_mechanism_logs_in_at_postfix() {
-    let servers = Servers::start();
+    let Some(servers) = Servers::start() else { return };
     let (password, token, stale) =
         (servers.text("password"), servers.text("token"), servers.text("stale-token"));
     for mode in [TlsMode::None, TlsMode::StartTls, TlsMode::Implicit] {
@@ -157,6 +166,10 @@ fn every_mechanism_logs_in_at_postfix() {
                 session.say("MAIL FROM:<ada@example.com>");
                 assert_eq!(session.reply().0, 250);
 
+                // Dovecot thinks half a second about each: once for each mechanism is enough.
+                if (mode, room) != (TlsMode::Implicit, ROOM) {
+                    continue;
+                }
                 let mut session = servers.dial(mode);
                 session.say("EHLO localhost");
                 session.reply();
@@ -168,6 +181,9 @@ fn every_mechanism_logs_in_at_postfix() {
                 session.reply();
                 assert_eq!(session.login(mechanism, &token, room), (235, None), "{mechanism:?} {mode:?}");
 
+                if mode != TlsMode::Implicit {
+                    continue;
+                }
                 let mut session = servers.dial(mode);
                 session.say("EHLO localhost");
                 session.reply();
