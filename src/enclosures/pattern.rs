@@ -20,8 +20,6 @@ const MAX_NAME: usize = 255;
 pub(super) struct Pattern {
     /// As resolved, for messages.
     pub(super) text: String,
-    /// A row contributed to it.
-    pub(super) has_value: bool,
     /// One for each choice of the braces, in their order.
     pub(super) alternatives: Vec<Vec<Component>>,
     /// It begins with `/`.
@@ -65,7 +63,7 @@ enum Token {
 #[derive(Debug, Clone)]
 enum Sign<'a> {
     /// The operator's.
-    Sign(char),
+    Own(char),
     /// The operator's behind a backslash: means itself.
     Literal(char),
     Value(&'a str),
@@ -101,19 +99,18 @@ impl Pattern {
                                 chars.next().ok_or_else(|| wrong("it ends in a lone backslash"))?,
                             ),
                             '\0' => return Err(wrong("it holds a NUL byte")),
-                            sign => Sign::Sign(sign),
+                            sign => Sign::Own(sign),
                         });
                     }
                 }
             }
         }
-        let has_value = signs.iter().any(|sign| matches!(sign, Sign::Value(_)));
         let mut flat = Vec::with_capacity(1);
         expand(signs, &mut flat).map_err(wrong)?;
-        let absolute = flat.iter().all(|signs| matches!(signs.first(), Some(Sign::Sign('/'))));
+        let absolute = flat.iter().all(|signs| matches!(signs.first(), Some(Sign::Own('/'))));
         let mut alternatives = Vec::with_capacity(flat.len());
         for signs in &flat {
-            if !absolute && matches!(signs.first(), Some(Sign::Sign('/'))) {
+            if !absolute && matches!(signs.first(), Some(Sign::Own('/'))) {
                 return Err(wrong("its braces mix paths from the root with others"));
             }
             alternatives.push(components(signs).map_err(|reason| match reason {
@@ -121,7 +118,7 @@ impl Pattern {
                 Reason::Value(reason) => EnclosureError::Value { pattern: text.clone(), reason },
             })?);
         }
-        Ok(Pattern { text, has_value, alternatives, absolute })
+        Ok(Pattern { text, alternatives, absolute })
     }
 }
 
@@ -266,15 +263,15 @@ fn expand<'a>(signs: Vec<Sign<'a>>, flat: &mut Vec<Vec<Sign<'a>>>) -> Result<(),
         let mut class = false;
         for (at, sign) in signs.iter().enumerate().skip(open) {
             match sign {
-                Sign::Sign('[') => class = true,
-                Sign::Sign(']') => class = false,
+                Sign::Own('[') => class = true,
+                Sign::Own(']') => class = false,
                 _ if class => {}
-                Sign::Sign('{') => depth += 1,
-                Sign::Sign(',') if depth == 1 => {
+                Sign::Own('{') => depth += 1,
+                Sign::Own(',') if depth == 1 => {
                     choices.push(start..at);
                     start = at + 1;
                 }
-                Sign::Sign('}') => {
+                Sign::Own('}') => {
                     depth -= 1;
                     if depth == 0 {
                         choices.push(start..at);
@@ -301,11 +298,11 @@ fn first_brace(signs: &[Sign<'_>]) -> Option<usize> {
     let mut class = false;
     signs.iter().position(|sign| {
         match sign {
-            Sign::Sign('[') => class = true,
-            Sign::Sign(']') => class = false,
+            Sign::Own('[') => class = true,
+            Sign::Own(']') => class = false,
             _ => {}
         }
-        !class && matches!(sign, Sign::Sign('{'))
+        !class && matches!(sign, Sign::Own('{'))
     })
 }
 
@@ -316,11 +313,11 @@ enum Reason {
 
 fn components(signs: &[Sign<'_>]) -> Result<Vec<Component>, Reason> {
     let mut components = Vec::new();
-    for part in signs.split(|sign| matches!(sign, Sign::Sign('/'))) {
+    for part in signs.split(|sign| matches!(sign, Sign::Own('/'))) {
         match part {
-            [] | [Sign::Sign('.')] => {}
-            [Sign::Sign('.'), Sign::Sign('.')] => components.push(Component::Parent),
-            [Sign::Sign('*'), Sign::Sign('*')] => {
+            [] | [Sign::Own('.')] => {}
+            [Sign::Own('.'), Sign::Own('.')] => components.push(Component::Parent),
+            [Sign::Own('*'), Sign::Own('*')] => {
                 if components.last() != Some(&Component::Deep) {
                     components.push(Component::Deep);
                 }
@@ -331,7 +328,7 @@ fn components(signs: &[Sign<'_>]) -> Result<Vec<Component>, Reason> {
     match components.last() {
         None => Err(Reason::Pattern("it is empty")),
         Some(Component::Parent) => Err(Reason::Pattern("it names a folder, not a file")),
-        Some(_) if matches!(signs.last(), Some(Sign::Sign('/'))) => {
+        Some(_) if matches!(signs.last(), Some(Sign::Own('/'))) => {
             Err(Reason::Pattern("it ends in a slash, which names a folder"))
         }
         Some(Component::Deep) => {
@@ -349,18 +346,18 @@ fn name(part: &[Sign<'_>]) -> Result<Name, Reason> {
         rest = after;
         match sign {
             Sign::Value(value) => tokens.push(Token::Value(nfc(value).into_owned())),
-            Sign::Sign('*') => {
+            Sign::Own('*') => {
                 if tokens.last() != Some(&Token::Any) {
                     tokens.push(Token::Any);
                 }
             }
-            Sign::Sign('?') => tokens.push(Token::One),
-            Sign::Sign('[') => {
+            Sign::Own('?') => tokens.push(Token::One),
+            Sign::Own('[') => {
                 let (class, after) = class(rest)?;
                 tokens.push(class);
                 rest = after;
             }
-            Sign::Sign(c) | Sign::Literal(c) => match tokens.last_mut() {
+            Sign::Own(c) | Sign::Literal(c) => match tokens.last_mut() {
                 Some(Token::Text(text)) => text.push(*c),
                 _ => tokens.push(Token::Text(c.to_string())),
             },
@@ -386,22 +383,22 @@ fn name(part: &[Sign<'_>]) -> Result<Name, Reason> {
 
 /// The rest of `[…]`; what stands behind it.
 fn class<'s, 'a>(signs: &'s [Sign<'a>]) -> Result<(Token, &'s [Sign<'a>]), Reason> {
-    let not = matches!(signs.first(), Some(Sign::Sign('!' | '^')));
+    let not = matches!(signs.first(), Some(Sign::Own('!' | '^')));
     let mut at = usize::from(not);
     let mut ranges = Vec::new();
     let own = |at: usize| match signs.get(at) {
-        Some(Sign::Sign(c) | Sign::Literal(c)) => Ok(*c),
+        Some(Sign::Own(c) | Sign::Literal(c)) => Ok(*c),
         Some(Sign::Value(_)) => Err(Reason::Pattern("a value cannot stand within `[ ]`")),
         None => Err(Reason::Pattern("a `[` is never closed")),
     };
     loop {
         // A `]` that comes first means itself.
-        if matches!(signs.get(at), Some(Sign::Sign(']'))) && !ranges.is_empty() {
+        if matches!(signs.get(at), Some(Sign::Own(']'))) && !ranges.is_empty() {
             return Ok((Token::Class { not, ranges }, &signs[at + 1..]));
         }
         let low = own(at)?;
-        let range = matches!(signs.get(at + 1), Some(Sign::Sign('-')))
-            && !matches!(signs.get(at + 2), None | Some(Sign::Sign(']')));
+        let range = matches!(signs.get(at + 1), Some(Sign::Own('-')))
+            && !matches!(signs.get(at + 2), None | Some(Sign::Own(']')));
         let high = if range { own(at + 2)? } else { low };
         if low > high {
             return Err(Reason::Pattern("a range in `[ ]` runs backwards"));
@@ -553,10 +550,10 @@ mod tests {
         #[test]
         fn wildcards_agree_with_globset(pattern in "[ab*?]{0,8}", name in "[ab]{0,8}") {
             let glob = globset::GlobBuilder::new(&pattern).literal_separator(true).build();
-            if let (Ok(parsed), Ok(glob)) = (Pattern::parse(&[Piece::Operator(pattern.clone())]), glob) {
-                if let [Component::Name(own)] = &parsed.alternatives[0][..] {
-                    prop_assert_eq!(own.matches(&name), glob.compile_matcher().is_match(&name), "{}", pattern);
-                }
+            if let (Ok(parsed), Ok(glob)) = (Pattern::parse(&[Piece::Operator(pattern.clone())]), glob)
+                && let [Component::Name(own)] = &parsed.alternatives[0][..]
+            {
+                prop_assert_eq!(own.matches(&name), glob.compile_matcher().is_match(&name), "{}", pattern);
             }
         }
 
