@@ -42,6 +42,10 @@ impl Environment {
         }
     }
 
+    fn home(&self) -> Option<PathBuf> {
+        self.variable("HOME").map(PathBuf::from).filter(|home| home.is_absolute())
+    }
+
     /// A path as it is shown: from here, if it is below.
     fn shown(&self, path: &Path) -> PathBuf {
         path.strip_prefix(&self.dir).map_or_else(|_| path.to_owned(), Path::to_owned)
@@ -59,7 +63,7 @@ pub fn read(path: &Path, env: &Environment) -> Result<Job, Vec<Diagnostic>> {
                 .help("name a job file");
         return Err(vec![mistake]);
     }
-    let reading = Reading::new(root.clone().unwrap_or_else(|| folder_of(&full)));
+    let reading = Reading::new(root.clone().unwrap_or_else(|| folder_of(&full)), env.home());
     // Both files are read before either's mistakes are told.
     let job = open(&reading, &full, path);
     let house_file = root.map(|root| root.join(HOUSE_FILE));
@@ -72,7 +76,7 @@ pub fn read(path: &Path, env: &Environment) -> Result<Job, Vec<Diagnostic>> {
 /// The ledger of the project that the working folder is in, for commands that name no job.
 pub fn shared_ledger(env: &Environment) -> Result<LedgerUrl, Vec<Diagnostic>> {
     let root = root_of(&env.dir.join(HOUSE_FILE)).unwrap_or_else(|| env.dir.clone());
-    let reading = Reading::new(root.clone());
+    let reading = Reading::new(root.clone(), env.home());
     let file = root.join(HOUSE_FILE);
     let document = if file.is_file() { open(&reading, &file, &env.shown(&file)) } else { None };
     let house = document.as_ref().map(|document| House::read(Value::of(&reading, document)));

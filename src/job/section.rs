@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::diagnostic::{Diagnostic, Level, Place};
@@ -17,13 +17,23 @@ use super::tree::{Content, Document, Key, Node};
 pub(super) struct Reading {
     /// Where relative paths start.
     pub(super) root: PathBuf,
+    /// What `~/` at the beginning of a path stands for.
+    home: Option<PathBuf>,
     found: RefCell<Vec<Diagnostic>>,
     errors: Cell<usize>,
 }
 
 impl Reading {
-    pub(super) fn new(root: PathBuf) -> Reading {
-        Reading { root, ..Reading::default() }
+    pub(super) fn new(root: PathBuf, home: Option<PathBuf>) -> Reading {
+        Reading { root, home, ..Reading::default() }
+    }
+
+    /// A path as it is meant: from the root, or from the home folder.
+    pub(super) fn resolve(&self, words: &str) -> PathBuf {
+        match (words.strip_prefix("~/"), &self.home) {
+            (Some(below), Some(home)) => home.join(below),
+            _ => self.root.join(words),
+        }
     }
 
     /// Takes down a mistake or a warning.
@@ -249,7 +259,7 @@ impl<'d> Value<'d> {
         if words.contains("{{") || words.contains("{%") {
             return self.wrong(Diagnostic::error(format!("`{}` is a path, not a template", self.name())));
         }
-        Some(self.reading.root.join(Path::new(&words)))
+        Some(self.reading.resolve(&words))
     }
 
     /// The items of a list; anything else is a list of one.

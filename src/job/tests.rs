@@ -279,6 +279,30 @@ fn tls_begins_as_the_port_says() {
 }
 
 #[test]
+fn paths_start_at_the_root_or_at_home() {
+    let text = with(
+        "relay",
+        "relay: {host: a.b, auth: {user: u, password: {command: [bin/pass, a/b]}}, fallback: {host: c.d, auth: {user: u, \
+         password: {file: ~/secret}}}}\nledger: sqlite:~/ledger.db\nkeep: /var/kept",
+    );
+    let project = Project::new(&[("postroom.yaml", ""), ("jobs/job.yaml", &text)]);
+    let env = Environment::fixed(&project.root(), &[("HOME", "/home/me")]);
+    let Ok(Job::Send(job)) = super::read(Path::new("jobs/job.yaml"), &env) else { panic!("a job") };
+    let credential =
+        |relay: &RelaySpec| format!("{:?}", relay.auth.as_ref().map(|auth| auth.credential.clone()));
+    let program = project.root().join("bin/pass");
+    assert_eq!(
+        credential(&job.relay),
+        format!("{:?}", Some(Credential::Command(vec![program.display().to_string(), "a/b".into()])))
+    );
+    assert!(credential(job.relay.fallback.as_ref().expect("a fallback")).contains("/home/me/secret"));
+    assert_eq!(
+        (job.ledger, job.keep),
+        (LedgerUrl::Sqlite("/home/me/ledger.db".into()), Some("/var/kept".into()))
+    );
+}
+
+#[test]
 fn a_provider_is_known_by_its_host_and_its_limits_hold_when_it_is_named() {
     for (relay, provider, connections) in [
         ("{host: smtp.qq.com}", Some("qq"), 4),
@@ -374,7 +398,9 @@ fn mistakes_have_a_place_and_a_remedy() {
         ("subject", "subject: \"a\\nb\"", "\"a\\nb\"", "holds a line break"),
         ("edition", "edition: 1.10", "1.10", "write \"1.10\""),
         ("edition", "edition: 2026", "2026", "write \"2026\""),
-        ("subject", "subject: {{ name }}", "{ name }", "put the whole value in quotes"),
+        ("subject", "subject: {{ name }}", "{{ name }}", "put the whole value in quotes"),
+        ("attachments", "attachments: [{{ file }}]", "{{ file }}", "put the whole value in quotes"),
+        ("attachments", "attachments:\n  - {{ file }}", "{{ file }}", "put the whole value in quotes"),
         ("subject", "subject: {{ name }}, hello", "{{ name }}, hello", "begins with `{{`"),
         ("attachments", "attachments: [*.pdf]", "*.pdf", "begins with `*` is an alias"),
         ("attachments", "attachments: *pdf", "*pdf", "begins with `*` is an alias"),

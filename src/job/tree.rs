@@ -696,16 +696,19 @@ impl Entries<'_> {
         let text = match &key.content {
             Content::Text(text) => text.clone(),
             Content::Map(_) | Content::List(_) | Content::Broken => {
-                let braces = reader.source[..key.span.start].ends_with('{')
-                    || reader.source[key.span.start..].starts_with("{{");
+                let mut place = key.span.clone();
+                let braces = reader.source[..place.start].ends_with('{');
+                if braces && reader.source[place.end..].starts_with('}') {
+                    place = place.start - 1..place.end + 1;
+                }
                 if !matches!(key.content, Content::Broken) {
                     reader.note(match braces {
                         true => Diagnostic::error("a template that begins with `{{` is not in quotes")
-                            .at(reader.place(key.span))
+                            .at(reader.place(place))
                             .label("YAML reads this as a mapping")
                             .help("put the whole value in quotes: \"{{ … }}\""),
                         false => Diagnostic::error(format!("a key is text, not {}", key.kind()))
-                            .at(reader.place(key.span)),
+                            .at(reader.place(place)),
                     });
                 }
                 return false;

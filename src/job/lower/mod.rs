@@ -535,15 +535,24 @@ fn credential(value: Value<'_>) -> Option<Credential> {
                         .help("for example `command: [pass, show, mail/news]`"),
                 );
             }
-            let argv: Vec<String> = command
+            let mut argv: Vec<String> = command
                 .list()?
                 .iter()
                 .map(|word| word.text().map(|text| text.value))
                 .collect::<Option<_>>()?;
-            match argv.first().is_some_and(|program| !program.is_empty()) {
-                true => Some(Credential::Command(argv)),
-                false => command.wrong(Diagnostic::error("`command` is empty")),
+            let Some(program) = argv.first_mut().filter(|program| !program.is_empty()) else {
+                return command.wrong(Diagnostic::error("`command` is empty"));
+            };
+            // A program named by its path is found from anywhere, as every path is; a bare name is the system's.
+            if program.contains('/') {
+                match value.reading.resolve(program).into_os_string().into_string() {
+                    Ok(path) => *program = path,
+                    Err(_) => {
+                        return command.wrong(Diagnostic::error("the path of this command is not UTF-8"));
+                    }
+                }
             }
+            Some(Credential::Command(argv))
         }
         (None, None, None) if section.has_unknown() => None,
         _ => value.wrong(Diagnostic::error(format!("`{name}` takes one of `env`, `file`, `command`"))),

@@ -738,7 +738,7 @@ pub(in crate::job) fn ledger(value: Value<'_>) -> Option<LedgerUrl> {
     if let Some(path) = url.strip_prefix("sqlite:") {
         let path = path.strip_prefix("//").filter(|path| path.starts_with('/')).unwrap_or(path);
         return match path.is_empty() {
-            false => Some(LedgerUrl::Sqlite(value.reading.root.join(path))),
+            false => Some(LedgerUrl::Sqlite(value.reading.resolve(path))),
             true => value.wrong(Diagnostic::error("`sqlite:` is followed by a path")),
         };
     }
