@@ -8,7 +8,7 @@ mod schema;
 mod upkeep;
 mod write;
 
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -211,21 +211,31 @@ impl Ledger for Sqlite {
 }
 
 /// Makes the file with mode 0600 before SQLite opens it, and its folder with mode 0700: SQLite gives
-/// its log the mode of the database.
+/// its log the mode of the database. New names are synced, so that a power cut does not take away the
+/// folder of a ledger whose content was synced.
 fn make(path: &Path) -> Result<(), LedgerError> {
     let broken = |source| LedgerError::Open { path: path.to_owned(), source };
-    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+    let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let sync = |folder: &Path| File::open(folder).and_then(|folder| folder.sync_all()).map_err(broken);
+    let created = match create() {
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            if let Some(folder) = path.parent() {
-                DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(broken)?;
+            let new =
+                folder.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists());
+            let mut new: Vec<&Path> = new.collect();
+            new.reverse();
+            DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(broken)?;
+            for folder in new {
+                let above = folder.parent().filter(|above| !above.as_os_str().is_empty());
+                sync(above.unwrap_or(Path::new(".")))?;
             }
-            match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-                Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(broken(error)),
-                _ => Ok(()),
-            }
+            create()
         }
+        other => other,
+    };
+    match created {
+        Ok(_) => sync(folder),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(broken(error)),
     }
 }
@@ -308,6 +318,65 @@ mod tests {
         drop(ledger);
         assert_eq!(Sqlite::open(&path).unwrap().secret(), secret);
         Sqlite::open_read_only(&path).unwrap();
+    }
+
+    #[test]
+    fn a_full_disk_is_said_and_nothing_of_the_group_is_written() {
+        use crate::job::Dedupe;
+        use crate::ledger::{Enlist, EnlistState, Mark, SourceRecord};
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.db");
+        let mut ledger = Sqlite::open(&path).unwrap();
+        let new = NewEdition {
+            job: "full",
+            name: "1",
+            purpose: Purpose::Real,
+            fingerprint: [0; 32],
+            components: &[],
+            timezone: "UTC",
+            now: 1,
+        };
+        let edition = ledger.begin(&new).unwrap();
+        let keys: Vec<String> = (1..=500).map(|n| format!("user{n}@example.org")).collect();
+        let rows: Vec<Enlist<'_>> = (1..)
+            .zip(&keys)
+            .map(|(number, key)| Enlist { number, key, domain: "x", row: "[]", state: EnlistState::Pending })
+            .collect();
+        let pages = |ledger: &Sqlite, more: i64| {
+            let now: i64 = ledger.conn.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+            ledger.conn.pragma_update(None, "max_page_count", now + more).unwrap();
+        };
+
+        // While the list is taken in: it is not taken in whole, and a later run takes it in anew.
+        pages(&ledger, 3);
+        let mut enlister = ledger.enlist(edition, None, Dedupe::Refuse).unwrap();
+        let full = enlister.add(&rows).unwrap_err();
+        assert!(matches!(full, LedgerError::Full { .. }), "{full}");
+        assert_eq!(full.exit(), crate::exit::Exit::Io);
+        drop(enlister);
+        assert_eq!(ledger.reader().unwrap().edition(edition).unwrap().unwrap().enlisted_at, None);
+        pages(&ledger, 1000);
+        let mut enlister = ledger.enlist(edition, None, Dedupe::Refuse).unwrap();
+        enlister.add(&rows).unwrap();
+        enlister.finish(SourceRecord::default(), 2).unwrap();
+
+        // While letters are marked: all of the group or nothing, and what was before stays.
+        pages(&ledger, 0);
+        let marks = (1..=500).map(|seq| Mark {
+            seq,
+            date: 1_795_000_000,
+            at: 1_795_000_000,
+            message_id: "<0123456789abcdef0123456789abcdef@example.com>".into(),
+            files: Vec::new(),
+            digest: None,
+        });
+        let group = Group { marks: marks.collect(), settlements: Vec::new() };
+        assert!(matches!(ledger.write(edition, &group), Err(LedgerError::Full { .. })));
+        assert_eq!(ledger.reader().unwrap().counts(edition).unwrap().of(State::Pending), 500);
+        pages(&ledger, 1000);
+        ledger.write(edition, &group).unwrap();
+        assert_eq!(ledger.reader().unwrap().counts(edition).unwrap().of(State::Sending), 500);
     }
 
     #[test]
