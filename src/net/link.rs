@@ -47,6 +47,8 @@ pub struct Link {
     inbound: Inbound,
     ended: bool,
     truncated: bool,
+    /// The server has said something in plain text.
+    heard: bool,
     /// The last read from the socket brought less than there was room for.
     short: bool,
     /// Plain bytes that wait in the session.
@@ -110,6 +112,7 @@ impl Link {
             inbound,
             ended: false,
             truncated: false,
+            heard: false,
             short: false,
             readable: 0,
         }
@@ -137,6 +140,12 @@ impl Link {
             (Stage::Connecting(_), _) => "connecting",
             (Stage::Proxy(_), _) => "asking the proxy for the way",
             (Stage::Open, Some(tls)) if tls.is_handshaking() => "in the TLS handshake",
+            // A server that waits for a handshake says nothing, and so do we: both would wait for ever.
+            (Stage::Open, None)
+                if !self.heard && [":465", ":995"].iter().any(|port| self.to.ends_with(port)) =>
+            {
+                "waiting for its greeting (this port mostly speaks TLS from the first byte: is it `tls: implicit`?)"
+            }
             (Stage::Open, _) => "waiting for the server",
         }
     }
@@ -158,6 +167,7 @@ impl Link {
             }
             let count = read_once(&mut self.stream, buf)?;
             self.short = count < buf.len();
+            self.heard = true;
             return Ok(count);
         }
         loop {
