@@ -3,6 +3,7 @@
 use crate::job::{Dedupe, Unsure};
 use crate::letter::{Answer, Enhanced, FileRecord, Outcome, Purpose, RcptOutcome};
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use super::*;
@@ -25,6 +26,7 @@ pub(super) fn run(fresh: Fresh<'_>) {
         ("changes are accepted", changes_are_accepted),
         ("flags and pace", flags_and_pace),
         ("editions do not mix", editions_do_not_mix),
+        ("chance tries it", chance_tries_it),
         ("letters are claimed by domain", letters_are_claimed_by_domain),
         ("letters are put back", letters_are_put_back),
         ("people are forgotten", people_are_forgotten),
@@ -585,5 +587,149 @@ fn letters_are_claimed_by_domain(ledger: &mut dyn Ledger) {
         let claimed = reader.claim_of(edition, &domains, after, limit).unwrap();
         let seqs: Vec<u64> = claimed.into_iter().map(|claimed| claimed.seq).collect();
         assert_eq!(seqs, expected, "{domains:?} after {after}");
+    }
+}
+
+/// A small random generator (splitmix64), so that a failure comes again.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % limit
+    }
+}
+
+/// What the ledger should know of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Known {
+    seq: u64,
+    state: State,
+    row: u64,
+}
+
+/// Lists that change, letters that go, runs that die, people who are put back: after each step the
+/// ledger and a map that holds everything agree about everybody.
+fn chance_tries_it(ledger: &mut dyn Ledger) {
+    let edition = begin(ledger, "2026-11");
+    let mut chance = Chance(2026);
+    let mut model: BTreeMap<String, Known> = Default::default();
+    let mut last = 0;
+    for step in 0..120 {
+        let of = |model: &BTreeMap<String, Known>, states: &[State]| -> Vec<String> {
+            let wanted = model.iter().filter(|(_, known)| states.contains(&known.state));
+            wanted.map(|(key, _)| key.clone()).collect()
+        };
+        // The first step is a list; before it there is nothing to send.
+        match if step == 0 { 0 } else { chance.below(8) } {
+            0 => {
+                let rows: Vec<(String, u64)> =
+                    (0..40).map(|_| (format!("k{}", chance.below(60)), chance.below(3))).collect();
+                let texts: Vec<String> = rows.iter().map(|(_, row)| format!("[{row}]")).collect();
+                let list: Vec<Enlist<'_>> = (1..)
+                    .zip(rows.iter().zip(&texts))
+                    .map(|(number, ((key, _), text))| Enlist { row: text, ..row(number, key) })
+                    .collect();
+                enlist(ledger, edition, Dedupe::First, &list);
+                let first = step == 0;
+                let mut named = BTreeSet::new();
+                for (place, (key, text)) in (1..).zip(&rows) {
+                    if !named.insert(key.clone()) {
+                        continue;
+                    }
+                    match model.get_mut(key) {
+                        None => {
+                            last = if first { place } else { last + 1 };
+                            model.insert(key.clone(), Known { seq: last, state: State::Pending, row: *text });
+                        }
+                        Some(known) if known.state == State::Skipped => known.state = State::Pending,
+                        Some(_) => {}
+                    }
+                }
+                for (_, known) in model.iter_mut().filter(|(key, _)| !named.contains(*key)) {
+                    if matches!(known.state, State::Pending | State::Deferred) {
+                        known.state = State::Skipped;
+                    }
+                }
+            }
+            1 => {
+                let policy = if chance.below(2) == 0 { Unsure::Hold } else { Unsure::Resend };
+                let left = ledger.recover(edition, policy).unwrap();
+                let sending = of(&model, &[State::Sending]);
+                let mut keys: Vec<String> = left.into_iter().map(|(_, key)| key).collect();
+                keys.sort();
+                assert_eq!(keys, sending, "step {step}");
+                for key in sending {
+                    let state = if policy == Unsure::Hold { State::Unsure } else { State::Pending };
+                    model.entry(key).and_modify(|known| known.state = state);
+                }
+            }
+            2 => {
+                let states = [State::Accepted, State::Refused, State::Unsure, State::Deferred, State::Failed];
+                let chosen = states[chance.below(5) as usize];
+                ledger.requeue(edition, &Requeue { states: &[chosen], keys: None, now: step }).unwrap();
+                for key in of(&model, &[chosen]) {
+                    model.entry(key).and_modify(|known| known.state = State::Pending);
+                }
+            }
+            _ => {
+                let mut marks = Vec::new();
+                let mut settlements = Vec::new();
+                let ends = [
+                    State::Accepted,
+                    State::Refused,
+                    State::Deferred,
+                    State::Unsure,
+                    State::Failed,
+                    State::Pending,
+                ];
+                for key in of(&model, &[State::Pending, State::Deferred]) {
+                    if chance.below(3) == 0 {
+                        marks.push(mark(model[&key].seq));
+                        model.entry(key).and_modify(|known| known.state = State::Sending);
+                    }
+                }
+                let marked: Vec<u64> = marks.iter().map(|mark| mark.seq).collect();
+                for key in of(&model, &[State::Sending]) {
+                    let seq = model[&key].seq;
+                    if !marked.contains(&seq) && chance.below(2) == 0 {
+                        let state = ends[chance.below(6) as usize];
+                        let due = (state == State::Deferred).then_some(step);
+                        settlements.push(Settlement { next_attempt: due, ..settle(seq, state, vec![]) });
+                        model.entry(key).and_modify(|known| known.state = state);
+                    }
+                }
+                write(ledger, edition, marks, settlements);
+            }
+        }
+        let reader = ledger.reader().unwrap();
+        let mut found = BTreeMap::new();
+        for claimed in reader.rows_in(edition, &State::ALL, 0, 1000).unwrap() {
+            found.insert(claimed.key, (claimed.seq, claimed.row));
+        }
+        let mut states = BTreeMap::new();
+        let mut visit = |record: Record| {
+            states.insert(record.key, record.state);
+            ControlFlow::Continue(())
+        };
+        reader.each(edition, &State::ALL, &mut visit).unwrap();
+        for (key, known) in &model {
+            assert_eq!(
+                found.get(key),
+                Some(&(known.seq, format!("[{}]", known.row))),
+                "{key} in step {step}"
+            );
+            assert_eq!(states.get(key), Some(&known.state), "{key} in step {step}");
+        }
+        assert_eq!((found.len(), states.len()), (model.len(), model.len()), "step {step}");
+        let pending = reader.claim(edition, 0, 1000).unwrap();
+        let mut pending: Vec<String> = pending.into_iter().map(|claimed| claimed.key).collect();
+        pending.sort();
+        assert_eq!(pending, of(&model, &[State::Pending]), "step {step}");
+        let due = reader.claim_due(edition, 1000, 1000).unwrap();
+        assert_eq!(due.len(), of(&model, &[State::Deferred]).len(), "step {step}");
     }
 }
