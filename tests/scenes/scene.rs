@@ -234,7 +234,7 @@ impl RelayProcess {
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::inherit())
+            .stderr(Stdio::null())
             .spawn()
             .expect("the sandbox starts");
         let mut relay = RelayProcess { child, port: 0, folder: folder.to_owned() };
