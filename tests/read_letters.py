@@ -9,6 +9,7 @@ import email
 import email.policy
 import glob
 import hashlib
+import html
 import os
 import sys
 
@@ -96,6 +97,12 @@ def tree(part):
     return part.get_content_type()
 
 
+def meant(name, defect):
+    """The one defect that is there on purpose: besides RFC 2231's filename*, Content-Type says the
+    name once more as an encoded word in quotes, for the clients that know no better."""
+    return name.lower() == "content-type" and "encoded" in str(defect)
+
+
 def check(path, expected):
     raw = open(path, "rb").read()
     assert b"\n" not in raw.replace(b"\r\n", b""), "a bare LF"
@@ -106,7 +113,7 @@ def check(path, expected):
     for part in message.walk():
         assert not part.defects, part.defects
         for name, value in part.items():
-            assert not getattr(value, "defects", ()), (name, value.defects)
+            assert all(meant(name, defect) for defect in getattr(value, "defects", ())), (name, value.defects)
     (to,) = message["To"].addresses
     name, address = expected["to"]
     local, domain = address.rsplit("@", 1)
@@ -122,17 +129,16 @@ def check(path, expected):
     for kind in ("plain", "html"):
         text = message.get_body(preferencelist=(kind,)).get_content()
         for word in expected["words"]:
-            escaped = word.replace("&", "&amp;").replace('"', "&quot;").replace("'", "&#x27;")
-            assert word in text or (kind == "html" and escaped in text), (kind, word, text)
+            assert word in (html.unescape(text) if kind == "html" else text), (kind, word, text)
         assert "{{" not in text and "{%" not in text, text
     got = {part.get_filename(): digest(part.get_content()) for part in message.iter_attachments()}
     want = {name: digest_of(path) for name, path in expected["names"].items()}
     assert got == want, (got, want)
     inline = [part for part in message.walk() if part.get_content_maintype() == "image" and part["Content-ID"]]
     assert [digest(part.get_content()) for part in inline] == [digest_of(path) for path in expected["inline"]]
-    html = message.get_body(preferencelist=("html",)).get_content()
+    source = message.get_body(preferencelist=("html",)).get_content()
     for part in inline:
-        assert f"cid:{part['Content-ID'].strip('<>')}" in html, part["Content-ID"]
+        assert f"cid:{part['Content-ID'].strip('<>')}" in source, part["Content-ID"]
 
 
 def main():

@@ -13,6 +13,7 @@ pub mod sandbox;
 pub mod schema;
 mod send;
 mod signals;
+mod trial;
 mod upkeep;
 
 use crate::archive::session::Stop;
@@ -65,6 +66,13 @@ fn run(args: &cli::Run, global: &cli::Global) -> Exit {
     for job in jobs {
         let exit = match job {
             Job::Send(job) => send::run(*job, args, global, &signals),
+            Job::Archive(job) if args.sandbox => match trial::of(*job) {
+                Ok(trial) => archive::run(&trial.job, &archiving(args, global, &signals)),
+                Err(error) => {
+                    eprintln!("postroom: the sandbox does not start: {error}");
+                    Exit::Io
+                }
+            },
             Job::Archive(job) => archive::run(&job, &archiving(args, global, &signals)),
         };
         worst = worst.max(exit);

@@ -124,6 +124,11 @@ fn carry_out(
         remove(&path)?;
         ledger = Sqlite::open(&path)?;
         lock = ledger.lock(&plan.job.name, purpose)?;
+        if let Some((embedded, outbox)) = &relay.embedded {
+            embedded.empty_outbox().map_err(|error| {
+                Stop::new(Exit::Io, format!("cannot empty {}: {error}", outbox.display()))
+            })?;
+        }
     }
     let edition = edition(&plan, &mut ledger, args)?;
     plan.set_now(edition.begun);

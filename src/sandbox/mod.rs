@@ -19,3 +19,10 @@ pub use maildrop::{Maildrop, MaildropOptions, Muddle, Uidls};
 pub use outbox::Summary;
 pub use relay::{Options, Relay};
 pub use tls::{Tls, TlsError};
+
+/// Letters for a maildrop that has none: a question, an invoice in GB18030, a thank-you with HTML.
+pub const LETTERS: [(&str, &[u8]); 3] = [
+    ("1-question.eml", include_bytes!("mail/question.eml")),
+    ("2-invoice.eml", include_bytes!("mail/invoice.eml")),
+    ("3-thanks.eml", include_bytes!("mail/thanks.eml")),
+];

@@ -106,6 +106,14 @@ impl Relay {
         self.address.port()
     }
 
+    /// Removes the letters of earlier trials from the outbox; numbers begin at 1 again.
+    ///
+    /// # Errors
+    /// The folder cannot be read, or a file in it not removed.
+    pub fn empty_outbox(&self) -> io::Result<()> {
+        self.shared.outbox.empty()
+    }
+
     /// What it has seen so far.
     pub fn summary(&self) -> Summary {
         self.shared.outbox.summary()

@@ -29,7 +29,7 @@ fn the_samples_leave_a_letter_for_each_recipient() {
         scene.run(&format!("check jobs/{name}.yaml")).exit(Exit::Done);
         scene.run(&format!("run --sandbox --yes jobs/{name}.yaml")).exit(Exit::Done);
         assert_eq!(letters_in(&scene.path("outbox")).len(), *letters, "{name}");
-        // The trial has a ledger of its own, and it keeps its promise too.
+        // A trial that is over makes room for the next.
         scene.run(&format!("run --sandbox --yes jobs/{name}.yaml")).exit(Exit::Done);
         assert_eq!(letters_in(&scene.path("outbox")).len(), *letters, "{name}, run twice");
     }
@@ -38,9 +38,16 @@ fn the_samples_leave_a_letter_for_each_recipient() {
 #[test]
 fn the_archive_is_pulled_from_our_own_maildrop() {
     let scene = Scene::of_the_repository();
-    scene.run("run --sandbox --yes jobs/newsletter.yaml").exit(Exit::Done);
-    scene.run("run --sandbox --yes jobs/archive.yaml").exit(Exit::Done);
-    scene.run("verify archive/support").exit(Exit::Done);
+    let stored = || letters_in(&scene.path("archive/support-sandbox/eml")).len();
+    scene.run("run --sandbox jobs/archive.yaml").exit(Exit::Done);
+    assert_eq!(stored(), 3, "what the maildrop brings along");
+    scene.run("run --sandbox jobs/archive.yaml").exit(Exit::Done);
+    assert_eq!(stored(), 3, "a second run fetches nothing");
+    scene.run("run --sandbox jobs/newsletter.yaml").exit(Exit::Done);
+    scene.run("run --sandbox jobs/archive.yaml").exit(Exit::Done);
+    assert_eq!(stored(), 3 + 8, "what a trial has sent");
+    assert!(!scene.path("archive/support").exists(), "the real store is left alone");
+    assert_eq!(letters_in(&scene.path("outbox")).len(), 8, "and so are the letters");
 }
 
 /// Python's `email` package reads every letter: no defects, sound lines, and what the job says.
