@@ -44,6 +44,7 @@ const STAIRS: &[(&str, &[&str])] = &[
             "enclosures",
             "exit",
             "job",
+            "ledger",
             "letter",
             "mail",
             "measure",

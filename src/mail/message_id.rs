@@ -1,23 +1,21 @@
 //! Message-IDs that are computed, never drawn (RFC 5322 §3.6.4): a letter that goes again after a
 //! doubt carries the same one, and nobody without the edition's secret can tell what is in it.
 
-use crate::letter::Purpose;
-
 /// The Message-ID, with angle brackets, of one letter: a keyed hash (BLAKE3) of what makes the
 /// letter itself. `secret` is the edition's; `generation` rises when an accepted letter is sent
-/// anew; `domain` is that of From, in A-labels.
+/// anew; `purpose` tells a trial from the real letter; `domain` is that of From, in A-labels.
 pub fn message_id(
     secret: &[u8; 32],
     job: &str,
     edition: &str,
     key: &str,
     generation: u32,
-    purpose: Purpose,
+    purpose: &str,
     domain: &str,
 ) -> String {
     let mut hasher = blake3::Hasher::new_keyed(secret);
     // Each field with its length, so that no two letters flow into one another.
-    for field in [job, edition, key, purpose.word()] {
+    for field in [job, edition, key, purpose] {
         hasher.update(&(field.len() as u64).to_be_bytes());
         hasher.update(field.as_bytes());
     }
@@ -41,16 +39,16 @@ mod tests {
         let id = |secret: u8, job, edition, key, generation, purpose| {
             message_id(&[secret; 32], job, edition, key, generation, purpose, "example.com")
         };
-        let first = id(1, "news", "2026-11", "ada@example.org", 0, Purpose::Real);
-        assert_eq!(first, id(1, "news", "2026-11", "ada@example.org", 0, Purpose::Real));
+        let first = id(1, "news", "2026-11", "ada@example.org", 0, "real");
+        assert_eq!(first, id(1, "news", "2026-11", "ada@example.org", 0, "real"));
         assert!(first.starts_with('<') && first.ends_with("@example.com>") && first.len() == 54, "{first}");
         for other in [
-            id(2, "news", "2026-11", "ada@example.org", 0, Purpose::Real),
-            id(1, "new", "s2026-11", "ada@example.org", 0, Purpose::Real),
-            id(1, "news", "2026-12", "ada@example.org", 0, Purpose::Real),
-            id(1, "news", "2026-11", "eve@example.org", 0, Purpose::Real),
-            id(1, "news", "2026-11", "ada@example.org", 1, Purpose::Real),
-            id(1, "news", "2026-11", "ada@example.org", 0, Purpose::Sandbox),
+            id(2, "news", "2026-11", "ada@example.org", 0, "real"),
+            id(1, "new", "s2026-11", "ada@example.org", 0, "real"),
+            id(1, "news", "2026-12", "ada@example.org", 0, "real"),
+            id(1, "news", "2026-11", "eve@example.org", 0, "real"),
+            id(1, "news", "2026-11", "ada@example.org", 1, "real"),
+            id(1, "news", "2026-11", "ada@example.org", 0, "sandbox"),
         ] {
             assert_ne!(first, other);
             assert_ne!(boundary_seed(&first), boundary_seed(&other));

@@ -146,7 +146,7 @@ impl Plan {
             identity.edition,
             identity.key,
             identity.generation,
-            self.purpose,
+            self.purpose.word(),
             &letter.from.address.ascii_domain(),
         );
         let boundary = mail::boundary_seed(&message_id);

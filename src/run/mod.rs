@@ -104,10 +104,12 @@ fn check(args: &cli::Check, global: &cli::Global) -> Exit {
     let checks = jobs.into_iter().map(|job| match job {
         Job::Send(job) => check::check(*job, args, global),
         Job::Archive(job) if args.connect => archive::preview(&job, &archive::Options::default()),
-        Job::Archive(job) => {
-            println!("{} · {} mailboxes, into {}", job.name, job.mailboxes.len(), job.store.display());
-            Exit::Done
-        }
+        Job::Archive(job) => print(&format!(
+            "{} · {} mailboxes, into {}\n",
+            job.name,
+            job.mailboxes.len(),
+            job.store.display()
+        )),
     });
     checks.max().unwrap_or(Exit::Done)
 }
