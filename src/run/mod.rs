@@ -104,12 +104,10 @@ fn check(args: &cli::Check, global: &cli::Global) -> Exit {
     let checks = jobs.into_iter().map(|job| match job {
         Job::Send(job) => check::check(*job, args, global),
         Job::Archive(job) if args.connect => archive::preview(&job, &archive::Options::default()),
-        Job::Archive(job) => print(&format!(
-            "{} · {} mailboxes, into {}\n",
-            job.name,
-            job.mailboxes.len(),
-            job.store.display()
-        )),
+        Job::Archive(job) => {
+            let (mailboxes, store) = (job.mailboxes.len(), job.store.display());
+            schema::print(format!("{} · {mailboxes} mailboxes, into {store}\n", job.name).as_bytes())
+        }
     });
     checks.max().unwrap_or(Exit::Done)
 }

@@ -37,7 +37,7 @@ fn write(dir: &Path, pages: &[(String, Vec<u8>)]) -> io::Result<()> {
 }
 
 /// Writes the answer to stdout; a closed pipe is a quiet end.
-fn print(bytes: &[u8]) -> Exit {
+pub(super) fn print(bytes: &[u8]) -> Exit {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
