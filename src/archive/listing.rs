@@ -190,7 +190,7 @@ mod tests {
         ]);
         for (rows, expected) in [
             (&[(1, Some("a")), (9, Some("b"))][..], &[Known, Wanted][..]),
-            (&[(2, Some("twice")), (2, Some("twice"))], &[Wanted, Wanted]),
+            (&[(5, Some("twice")), (5, Some("twice"))], &[Wanted, Wanted]),
             (&[(2, Some("p"))], &[Probable]),
             (&[(3, Some("new name")), (4, Some("other"))], &[Candidate, Wanted]),
             (&[(3, Some("gone")), (3, Some("new"))], &[Known, Wanted]),

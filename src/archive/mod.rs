@@ -3,6 +3,8 @@
 
 pub mod committer;
 mod digest;
+pub mod find;
+pub mod index;
 pub mod journal;
 mod known;
 pub mod listing;

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::archive::committer::{self, Counts, Desk};
-use crate::archive::quarantine;
 use crate::archive::retrieve::{self, Balance, Mailbox};
 use crate::archive::session::{SessionError, Stop};
 use crate::archive::store::{Store, StoreError};
+use crate::archive::{index, quarantine};
 use crate::exit::Exit;
 use crate::job::{ArchiveJob, Deletion, MailboxSpec, preset};
 use crate::measure::ByteSize;
@@ -50,6 +50,7 @@ pub fn run(job: &ArchiveJob, options: &Options) -> Exit {
             return store_exit(&error);
         }
     };
+    let index = index::Builder::start(&job.store);
     let folder = store.folder();
     let known = store.known();
     let (desk, queue) = Desk::new();
@@ -92,7 +93,7 @@ pub fn run(job: &ArchiveJob, options: &Options) -> Exit {
                 (spec, name, scope.spawn(move || retrieve::archive(&mailbox)))
             })
             .collect();
-        let done = committer::serve(&mut store, &queue, now, || ());
+        let done = committer::serve(&mut store, &queue, now, || index.more());
         let balances: Vec<_> = sessions
             .into_iter()
             .map(|(spec, name, thread)| (spec, name, thread.join().unwrap_or_else(|_| panicked())))
@@ -108,6 +109,10 @@ pub fn run(job: &ArchiveJob, options: &Options) -> Exit {
         quarantine::release(&job.store, &known.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     {
         eprintln!("warning: cannot tidy the quarantine: {error}");
+    }
+    // The archive is complete without it; the next start goes on where it was left.
+    if let Err(error) = index.finish(&options.stop) {
+        eprintln!("warning: cannot complete the index: {error}; `postroom rebuild` makes it anew");
     }
     let committed = done.last_commit.map(|at| at.duration_since(begun));
     for (spec, name, balance) in &balances {

@@ -1,0 +1,593 @@
+//! The tree of a message (RFC 2045, RFC 2046), made from bytes as they come: of each part its header
+//! and the beginning of its body are kept, so that a message of any size needs little memory.
+
+use super::charset::{self, Decoded};
+use super::field::{self, Field, fields};
+use super::parameter::Parameters;
+use super::word::{self, base64_lenient, hex};
+use super::{Address, addresses};
+
+/// How much of a part's encoded body is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keep {
+    /// Of a text part.
+    pub text: usize,
+    /// Of any other.
+    pub other: usize,
+}
+
+impl Keep {
+    /// Everything.
+    pub const ALL: Keep = Keep { text: usize::MAX, other: usize::MAX };
+}
+
+/// A part of a message; the message itself is one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Part {
+    /// Its header lines as they stand.
+    pub header: Vec<u8>,
+    /// The type, lower case, such as `text/plain`.
+    pub content_type: String,
+    /// Parameters of the type.
+    pub parameters: Vec<(String, String)>,
+    /// The transfer encoding, lower case.
+    pub encoding: String,
+    /// Bytes of the encoded body.
+    pub size: u64,
+    /// The beginning of the encoded body.
+    pub body: Vec<u8>,
+    /// Parts within: of a multipart, or the one message of a `message/rfc822`.
+    pub parts: Vec<Part>,
+}
+
+/// No header of a real message is longer; what exceeds it is not looked at.
+const MAX_HEADER: usize = 1 << 20;
+/// Parts within parts, so deep.
+const MAX_DEPTH: usize = 60;
+/// Parts in all.
+const MAX_PARTS: usize = 10_000;
+/// RFC 2046 allows 70 characters; some programs exceed it.
+const MAX_BOUNDARY: usize = 250;
+/// A line that may be a boundary, or is one of a header, is collected up to here.
+const MAX_LINE: usize = 64 * 1024;
+
+impl Part {
+    /// Reads a whole message.
+    pub fn parse(message: &[u8]) -> Part {
+        let mut scanner = Scanner::new(Keep::ALL);
+        scanner.feed(message);
+        scanner.finish()
+    }
+
+    /// The fields of the header.
+    pub fn fields(&self) -> impl Iterator<Item = Field<'_>> {
+        fields(&self.header)
+    }
+
+    /// The first field of this name.
+    pub fn field(&self, name: &str) -> Option<Field<'_>> {
+        self.fields().find(|field| field.is(name))
+    }
+
+    /// The charset declared for this part, or for the first text part within: what raw bytes in a
+    /// header are probably in.
+    pub fn declared_charset(&self) -> Option<&str> {
+        self.parameter("charset").or_else(|| self.parts.iter().find_map(Part::declared_charset))
+    }
+
+    /// A parameter of the type.
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.parameters.iter().find(|(have, _)| have == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The text of a field, its encoded words decoded.
+    pub fn text_of(&self, name: &str) -> Option<String> {
+        let hint = self.declared_charset();
+        self.field(name).map(|field| word::text(field.value, hint))
+    }
+
+    /// The addresses of all fields of a name.
+    pub fn addresses_of(&self, name: &str) -> Vec<Address> {
+        let hint = self.declared_charset();
+        self.fields().filter(|field| field.is(name)).flat_map(|field| addresses(field.value, hint)).collect()
+    }
+
+    /// `Date`, in seconds since 1970.
+    pub fn date(&self) -> Option<i64> {
+        self.field("Date").and_then(|field| super::date(field.value))
+    }
+
+    /// `inline`, `attachment` or whatever stands there, with its parameters.
+    pub fn disposition(&self) -> Option<Parameters> {
+        self.field("Content-Disposition").map(|field| Parameters::parse(field.value, self.declared_charset()))
+    }
+
+    /// The name of an attached file, as its sender wrote it.
+    pub fn file_name(&self) -> Option<String> {
+        let disposition = self.disposition();
+        let name = disposition.as_ref().and_then(|disposition| disposition.get("filename"));
+        name.or_else(|| self.parameter("name")).map(str::to_owned).filter(|name| !name.is_empty())
+    }
+
+    /// Whether it has no parts within.
+    pub fn is_leaf(&self) -> bool {
+        self.parts.is_empty() && !self.content_type.starts_with("multipart/")
+    }
+
+    /// Whether it is something to save rather than to read.
+    pub fn is_attachment(&self) -> bool {
+        let disposition = self.disposition().map(|disposition| disposition.value);
+        match disposition.as_deref() {
+            Some("attachment") => true,
+            Some("inline") | None => {
+                self.is_leaf() && (!self.content_type.starts_with("text/") || self.file_name().is_some())
+                    || self.content_type == "message/rfc822" && disposition.is_some()
+            }
+            Some(_) => self.is_leaf() && self.file_name().is_some(),
+        }
+    }
+
+    /// The kept body without its transfer encoding.
+    pub fn decoded(&self) -> Vec<u8> {
+        match self.encoding.as_str() {
+            "base64" => base64_lenient(&self.body),
+            "quoted-printable" => quoted_printable(&self.body),
+            "x-uuencode" | "uuencode" | "x-uue" | "uue" => uudecode(&self.body),
+            _ => self.body.clone(),
+        }
+    }
+
+    /// The kept body as characters.
+    pub fn text(&self) -> Decoded {
+        charset::decode(self.parameter("charset"), &self.decoded())
+    }
+
+    /// This part and all within, in the order in which they stand.
+    pub fn walk(&self) -> Vec<&Part> {
+        let mut found = Vec::new();
+        let mut waiting = vec![self];
+        while let Some(part) = waiting.pop() {
+            found.push(part);
+            waiting.extend(part.parts.iter().rev());
+        }
+        found
+    }
+
+    fn understand(&mut self, default: &str) {
+        let kind = self.field("Content-Type").map(|field| {
+            // The charset of this very field's raw bytes cannot be asked for before it is read.
+            Parameters::parse(field.value, None)
+        });
+        match kind {
+            Some(Parameters { value, list }) => {
+                // RFC 2045 §5.2: what cannot be read is taken as the default.
+                self.content_type = if value.split('/').filter(|half| !half.is_empty()).count() == 2 {
+                    value
+                } else {
+                    "text/plain".into()
+                };
+                self.parameters = list;
+            }
+            None => self.content_type = default.to_owned(),
+        }
+        let encoding =
+            self.field("Content-Transfer-Encoding").map(|field| field.unfolded()).unwrap_or_default();
+        self.encoding = String::from_utf8_lossy(&encoding).trim().to_ascii_lowercase();
+        if let Some((first, _)) = self.encoding.split_once([' ', ';', '(']) {
+            self.encoding = first.to_owned();
+        }
+    }
+}
+
+/// Makes a [`Part`] from bytes in pieces of any size.
+pub struct Scanner {
+    keep: Keep,
+    /// The message, and the parts within that are open, each in the one before it.
+    open: Vec<Open>,
+    state: State,
+    /// The beginning of a line that must be seen whole.
+    pending: Vec<u8>,
+    /// Whether the next byte begins a line.
+    at_start: bool,
+    parts: usize,
+    /// Whether the piece before ended with CR.
+    after_cr: bool,
+    /// Whether any open part has a boundary.
+    bounded: bool,
+}
+
+struct Open {
+    part: Part,
+    boundary: Option<Vec<u8>>,
+    /// The length of the line end that was read last: it belongs to a boundary that follows.
+    line_end: usize,
+    digest: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Header,
+    Body,
+    /// Before the first and after the last part of a multipart.
+    Between,
+}
+
+impl Scanner {
+    /// Keeps so much of each part.
+    pub fn new(keep: Keep) -> Scanner {
+        let message = Open { part: Part::default(), boundary: None, line_end: 0, digest: false };
+        Scanner {
+            keep,
+            open: vec![message],
+            state: State::Header,
+            pending: Vec::new(),
+            at_start: true,
+            parts: 1,
+            after_cr: false,
+            bounded: false,
+        }
+    }
+
+    /// Takes what comes next.
+    pub fn feed(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let end = memchr::memchr(b'\n', bytes).map(|at| at + 1);
+            let (piece, rest) = bytes.split_at(end.unwrap_or(bytes.len()));
+            bytes = rest;
+            if !self.pending.is_empty() {
+                self.pending.extend_from_slice(piece);
+                if end.is_some() || self.pending.len() >= MAX_LINE {
+                    let line = std::mem::take(&mut self.pending);
+                    self.line(&line, true, end.is_some());
+                    self.pending = line;
+                    self.pending.clear();
+                    self.at_start = end.is_some();
+                }
+                continue;
+            }
+            let matters =
+                self.at_start && (self.state == State::Header || (self.bounded && piece[0] == b'-'));
+            if end.is_none() && matters && piece.len() < MAX_LINE {
+                self.pending.extend_from_slice(piece);
+                continue;
+            }
+            let starts = self.at_start;
+            self.line(piece, starts, end.is_some());
+            self.at_start = end.is_some();
+        }
+    }
+
+    /// The message as far as it came.
+    pub fn finish(mut self) -> Part {
+        if !self.pending.is_empty() {
+            let line = std::mem::take(&mut self.pending);
+            self.line(&line, true, false);
+        }
+        if self.state == State::Header {
+            self.header_over();
+        }
+        self.close_to(1, false);
+        self.open.pop().map(|message| sealed(message.part)).unwrap_or_default()
+    }
+
+    /// A line, or a piece of a long one.
+    fn line(&mut self, piece: &[u8], starts: bool, ends: bool) {
+        if starts && self.bounded && piece.starts_with(b"--") {
+            if let Some((depth, last)) = self.boundary(piece) {
+                self.cross(depth, last);
+                return;
+            }
+        }
+        match self.state {
+            State::Header => {
+                if starts && matches!(piece, b"\n" | b"\r\n") {
+                    self.header_over();
+                } else if let Some(open) = self.open.last_mut() {
+                    let room = MAX_HEADER.saturating_sub(open.part.header.len());
+                    open.part.header.extend_from_slice(&piece[..piece.len().min(room)]);
+                }
+            }
+            State::Body | State::Between => {
+                let Some(open) = self.open.last_mut() else { return };
+                let most = match open.part.content_type.starts_with("text/") {
+                    true => self.keep.text,
+                    false => self.keep.other,
+                };
+                let room = most.saturating_sub(open.part.body.len());
+                open.part.body.extend_from_slice(&piece[..piece.len().min(room)]);
+                open.part.size += piece.len() as u64;
+                open.line_end = match (ends, piece) {
+                    (true, [.., b'\r', b'\n']) => 2,
+                    // The CR of this line end may have come in the piece before.
+                    (true, [b'\n']) if self.after_cr && !starts => 2,
+                    (true, _) => 1,
+                    (false, _) => 0,
+                };
+                self.after_cr = piece.ends_with(b"\r");
+            }
+        }
+    }
+
+    /// Which open multipart this boundary line is of, and whether it is its last.
+    fn boundary(&self, line: &[u8]) -> Option<(usize, bool)> {
+        let text = line[2..].trim_ascii_end();
+        self.open.iter().enumerate().rev().find_map(|(depth, open)| {
+            let boundary = open.boundary.as_deref()?;
+            match text.strip_prefix(boundary)? {
+                b"" => Some((depth, false)),
+                b"--" => Some((depth, true)),
+                _ => None,
+            }
+        })
+    }
+
+    fn cross(&mut self, depth: usize, last: bool) {
+        if self.state == State::Header {
+            self.header_over();
+        }
+        // A header that turned out to be a multipart's may have opened nothing; what is deeper ends here.
+        self.close_to(depth + 1, true);
+        if last {
+            if let Some(open) = self.open.last_mut() {
+                open.boundary = None;
+            }
+            self.bounded = self.open.iter().any(|open| open.boundary.is_some());
+            self.state = State::Between;
+            return;
+        }
+        if self.parts >= MAX_PARTS {
+            self.state = State::Between;
+            return;
+        }
+        self.begin();
+    }
+
+    fn begin(&mut self) {
+        self.parts += 1;
+        self.open.push(Open { part: Part::default(), boundary: None, line_end: 0, digest: false });
+        self.state = State::Header;
+    }
+
+    /// The empty line was seen, or what stands for it.
+    fn header_over(&mut self) {
+        let in_digest = self.open.len() >= 2 && self.open[self.open.len() - 2].digest;
+        let deep = self.open.len() >= MAX_DEPTH || self.parts >= MAX_PARTS;
+        let Some(open) = self.open.last_mut() else { return };
+        open.part.understand(if in_digest { "message/rfc822" } else { "text/plain" });
+        self.state = State::Body;
+        if deep {
+            return;
+        }
+        let kind = open.part.content_type.as_str();
+        if kind.starts_with("multipart/") {
+            let boundary =
+                open.part.parameter("boundary").map(|boundary| boundary.trim_end().as_bytes().to_vec());
+            if let Some(boundary) = boundary.filter(|b| !b.is_empty() && b.len() <= MAX_BOUNDARY) {
+                open.digest = kind == "multipart/digest";
+                open.boundary = Some(boundary);
+                self.bounded = true;
+                self.state = State::Between;
+            }
+        } else if matches!(kind, "message/rfc822" | "message/global" | "message/news")
+            && !matches!(open.part.encoding.as_str(), "base64" | "quoted-printable")
+        {
+            self.begin();
+        }
+    }
+
+    /// Closes parts until so many are open.
+    fn close_to(&mut self, depth: usize, by_boundary: bool) {
+        while self.open.len() > depth {
+            let Some(mut child) = self.open.pop() else { return };
+            if by_boundary {
+                // The line end before a boundary belongs to the boundary.
+                let whole = child.part.size == child.part.body.len() as u64;
+                child.part.size = child.part.size.saturating_sub(child.line_end as u64);
+                if whole {
+                    child.part.body.truncate(child.part.size as usize);
+                }
+            }
+            if child.part.content_type.is_empty() {
+                child.part.understand("text/plain");
+            }
+            let size = child.part.header.len() as u64 + child.part.size;
+            if let Some(parent) = self.open.last_mut() {
+                parent.part.parts.push(sealed(child.part));
+                if parent.boundary.is_none() && parent.part.content_type.starts_with("message/") {
+                    parent.part.size = size;
+                }
+            }
+        }
+        self.bounded = self.open.iter().any(|open| open.boundary.is_some());
+    }
+}
+
+/// A multipart keeps nothing of what stands between its parts, unless it has none.
+fn sealed(mut part: Part) -> Part {
+    if part.content_type.starts_with("multipart/") && !part.parts.is_empty() {
+        part.body = Vec::new();
+    }
+    part
+}
+
+/// Decodes quoted-printable (RFC 2045 §6.7), leniently.
+fn quoted_printable(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    for line in text.split_inclusive(|&byte| byte == b'\n') {
+        let (content, end) = match line {
+            [content @ .., b'\r', b'\n'] => (content, &b"\r\n"[..]),
+            [content @ .., b'\n'] => (content, &b"\n"[..]),
+            content => (content, &b""[..]),
+        };
+        let content = match content.iter().rposition(|byte| !matches!(byte, b' ' | b'\t')) {
+            Some(last) => &content[..=last],
+            None => &[],
+        };
+        let (content, end) = match content {
+            // A soft line break.
+            [content @ .., b'='] => (content, &b""[..]),
+            content => (content, end),
+        };
+        let mut at = 0;
+        while at < content.len() {
+            match (content[at], content.get(at + 1..at + 3).and_then(hex)) {
+                (b'=', Some(byte)) => {
+                    out.push(byte);
+                    at += 3;
+                }
+                (byte, _) => {
+                    out.push(byte);
+                    at += 1;
+                }
+            }
+        }
+        out.extend_from_slice(end);
+    }
+    out
+}
+
+fn uudecode(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut lines = text.split(|&byte| byte == b'\n').skip_while(|line| !line.starts_with(b"begin "));
+    lines.next();
+    for line in lines {
+        let line = line.trim_ascii_end();
+        let Some((&first, data)) = line.split_first() else { continue };
+        if line == b"end" {
+            break;
+        }
+        let length = usize::from(first.wrapping_sub(32) & 63);
+        let from = out.len();
+        for group in data.chunks(4) {
+            let value = |at: usize| u32::from(group.get(at).copied().unwrap_or(b' ').wrapping_sub(32) & 63);
+            let bits = value(0) << 18 | value(1) << 12 | value(2) << 6 | value(3);
+            out.extend([(bits >> 16) as u8, (bits >> 8) as u8, bits as u8]);
+        }
+        out.truncate((from + length).min(out.len()));
+    }
+    out
+}
+
+/// The value of a field on one line, without decoding: what cannot be decoded is still shown.
+pub fn one_line(value: &[u8]) -> String {
+    String::from_utf8_lossy(&field::unfold(value)).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(part: &Part) -> String {
+        match part.parts.is_empty() {
+            true => format!("{}[{}]", part.content_type, String::from_utf8_lossy(&part.body)),
+            false => {
+                let inner: Vec<String> = part.parts.iter().map(shape).collect();
+                format!("{}({})", part.content_type, inner.join(" "))
+            }
+        }
+    }
+
+    #[test]
+    fn trees_are_what_boundaries_say_in_pieces_of_any_size() {
+        for (message, expected) in [
+            ("A: b\n\nbody\n", "text/plain[body\n]"),
+            ("", "text/plain[]"),
+            ("\n\n", "text/plain[\n]"),
+            (
+                "Content-Type: multipart/mixed; boundary=x\n\npre\n--x\n\none\n--x\nContent-Type: text/html\n\n<p>\n\n--x--\npost\n",
+                "multipart/mixed(text/plain[one] text/html[<p>\n])",
+            ),
+            (
+                "Content-Type: multipart/mixed; boundary=x\r\n\r\n--x\r\n\r\none\r\n--x--\r\n",
+                "multipart/mixed(text/plain[one])",
+            ),
+            // A boundary that begins with another; the closing line is missing.
+            (
+                "Content-Type: multipart/mixed; boundary=x\n\n--x\nContent-Type: multipart/related; boundary=xx\n\n--xx\n\na\n--xx--\n--x\n\nb",
+                "multipart/mixed(multipart/related(text/plain[a]) text/plain[b])",
+            ),
+            // An inner multipart that is never closed ends with the outer one.
+            (
+                "Content-Type: multipart/mixed; boundary=x\n\n--x\nContent-Type: multipart/related; boundary=y\n\n--y\n\na\n--x\n\nb\n--x--\n",
+                "multipart/mixed(multipart/related(text/plain[a]) text/plain[b])",
+            ),
+            (
+                "Content-Type: message/rfc822\n\nSubject: in\nContent-Type: multipart/mixed; boundary=x\n\n--x\n\na\n--x--\n",
+                "message/rfc822(multipart/mixed(text/plain[a]))",
+            ),
+            (
+                "Content-Type: multipart/digest; boundary=x\n\n--x\n\nSubject: in\n\nhi\n--x--\n",
+                "multipart/digest(message/rfc822(text/plain[hi]))",
+            ),
+            ("Content-Type: multipart/mixed; boundary=x\n\nno parts\n", "multipart/mixed[no parts\n]"),
+            ("Content-Type: multipart/mixed\n\nno boundary\n", "multipart/mixed[no boundary\n]"),
+            ("Content-Type: nonsense\n\na", "text/plain[a]"),
+            (
+                "Content-Type: multipart/mixed; boundary=x\n\n--x\nSubject: only header\n--x\n\nb\n--x--",
+                "multipart/mixed(text/plain[] text/plain[b])",
+            ),
+        ] {
+            for size in 1..=message.len().max(1) {
+                let mut scanner = Scanner::new(Keep::ALL);
+                message.as_bytes().chunks(size).for_each(|piece| scanner.feed(piece));
+                assert_eq!(shape(&scanner.finish()), expected, "{message:?} by {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn little_is_kept_of_a_large_message() {
+        let mut scanner = Scanner::new(Keep { text: 100, other: 10 });
+        scanner.feed(b"Content-Type: multipart/mixed; boundary=x\r\n\r\n--x\r\n\r\n");
+        let line = [b'a'; 1_000_000];
+        (0..20).for_each(|_| scanner.feed(&line));
+        scanner.feed(b"\r\n--x\r\nContent-Type: application/pdf\r\n\r\n");
+        (0..1000).for_each(|_| scanner.feed(b"abcdefgh\r\n"));
+        scanner.feed(b"--x--\r\n");
+        let message = scanner.finish();
+        let sizes: Vec<(u64, usize)> =
+            message.parts.iter().map(|part| (part.size, part.body.len())).collect();
+        assert_eq!(sizes, [(20_000_000, 100), (9_998, 10)]);
+    }
+
+    #[test]
+    fn bodies_are_decoded() {
+        for (encoding, body, expected) in [
+            ("base64", "YWJj\r\nZGVm", "abcdef"),
+            ("BASE64 ", "YWJjZA==YWI=", "abcdab"),
+            ("base64", "YWJ", "ab"),
+            ("quoted-printable", "a=3Db=\r\nc  \r\n=zz=\n", "a=bc\r\n=zz"),
+            ("x-uuencode", "begin 644 a\n#86)C\n`\nend\n", "abc"),
+            ("8bit", "a=3D", "a=3D"),
+        ] {
+            let message = format!("Content-Transfer-Encoding: {encoding}\n\n{body}");
+            assert_eq!(
+                String::from_utf8_lossy(&Part::parse(message.as_bytes()).decoded()),
+                expected,
+                "{encoding}"
+            );
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_panics_and_pieces_do_not_matter(
+            message in proptest::collection::vec(proptest::sample::select(&b"-x\r\n:; =\"abC\xff\x1b?/<>@,"[..]), 0..300),
+            size in 1usize..40,
+        ) {
+            let mut text = b"Content-Type: multipart/mixed; boundary=x\n\n--x\nContent-Type: multipart/x; boundary=\"x-\"\nTo: ".to_vec();
+            text.extend(message);
+            let whole = Part::parse(&text);
+            let mut scanner = Scanner::new(Keep::ALL);
+            text.chunks(size).for_each(|piece| scanner.feed(piece));
+            let pieces = scanner.finish();
+            for part in whole.walk() {
+                part.text();
+                part.file_name();
+                part.addresses_of("To");
+                part.text_of("To");
+            }
+            proptest::prop_assert_eq!(whole, pieces);
+        }
+    }
+}

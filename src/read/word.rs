@@ -1,0 +1,187 @@
+//! Encoded words (RFC 2047), as they should be and as they are met: within quotes, without blanks
+//! between, split in the middle of a character, beside raw bytes of any charset.
+
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+
+use super::charset;
+use super::field::unfold;
+
+/// base64 as it is met: padding or not, loose bits at the end.
+pub(super) const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
+
+/// The text of a field's value. `hint` is the charset that the message declares elsewhere: raw bytes
+/// are taken for it if they can be.
+pub fn text(value: &[u8], hint: Option<&str>) -> String {
+    let value = unfold(value);
+    let mut out = String::with_capacity(value.len());
+    let mut rest = &value[..];
+    // Bytes of words in the same charset are put together before they are decoded.
+    let mut pending: Option<(String, Vec<u8>)> = None;
+    let settle = |pending: &mut Option<(String, Vec<u8>)>, out: &mut String| {
+        if let Some((name, bytes)) = pending.take() {
+            out.push_str(&charset::decode(Some(&name), &bytes).text);
+        }
+    };
+    while !rest.is_empty() {
+        let Some((before, word, after)) = next_word(rest) else { break };
+        // Blanks between two words are no text.
+        if !(pending.is_some() && before.iter().all(u8::is_ascii_whitespace)) {
+            settle(&mut pending, &mut out);
+            out.push_str(&raw(before, hint));
+        }
+        match &mut pending {
+            Some((name, bytes)) if name.eq_ignore_ascii_case(&word.charset) => bytes.extend(word.bytes),
+            _ => {
+                settle(&mut pending, &mut out);
+                pending = Some((word.charset, word.bytes));
+            }
+        }
+        rest = after;
+    }
+    settle(&mut pending, &mut out);
+    out.push_str(&raw(rest, hint));
+    out
+}
+
+/// Bytes that no word encodes.
+pub(super) fn raw(bytes: &[u8], hint: Option<&str>) -> String {
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && !bytes.contains(&0x1b)
+    {
+        return text.to_owned();
+    }
+    let hinted = hint.and_then(|hint| charset::named(&hint.to_ascii_lowercase()));
+    if let Some((text, _, false)) = hinted.map(|encoding| encoding.decode(bytes)) {
+        return text.into_owned();
+    }
+    charset::decode(None, bytes).text
+}
+
+struct Word {
+    charset: String,
+    bytes: Vec<u8>,
+}
+
+/// What comes before the first encoded word, the word, and what comes after it.
+fn next_word(bytes: &[u8]) -> Option<(&[u8], Word, &[u8])> {
+    let mut from = 0;
+    loop {
+        let start = from + memchr::memmem::find(&bytes[from..], b"=?")?;
+        if let Some((word, end)) = word(&bytes[start + 2..]) {
+            return Some((&bytes[..start], word, &bytes[start + 2 + end..]));
+        }
+        from = start + 2;
+    }
+}
+
+/// `charset?B?text?=`
+fn word(bytes: &[u8]) -> Option<(Word, usize)> {
+    let charset_end = memchr::memchr(b'?', bytes).filter(|&end| (1..=MAX_CHARSET).contains(&end))?;
+    let charset = std::str::from_utf8(&bytes[..charset_end]).ok()?;
+    let name = charset.split('*').next().unwrap_or(charset);
+    if !name.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return None;
+    }
+    let [how, b'?', ..] = bytes.get(charset_end + 1..)? else { return None };
+    let text = &bytes[charset_end + 3..];
+    // In Q a `?=` may stand at the very start as `=3D`; the first `?=` ends the word.
+    let end = memchr::memmem::find(text, b"?=")?;
+    let content = &text[..end];
+    let bytes = match how.to_ascii_uppercase() {
+        b'B' => base64_lenient(content),
+        b'Q' => quoted(content),
+        _ => return None,
+    };
+    Some((Word { charset: name.to_owned(), bytes }, charset_end + 3 + end + 2))
+}
+
+/// No charset has a longer name.
+const MAX_CHARSET: usize = 60;
+
+/// Decodes base64 and passes over whatever is none.
+pub(super) fn base64_lenient(text: &[u8]) -> Vec<u8> {
+    let clean: Vec<u8> = text
+        .iter()
+        .copied()
+        .filter(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'='))
+        .collect();
+    let mut out = Vec::with_capacity(clean.len() / 4 * 3 + 3);
+    // Padding in the middle ends one piece and begins the next.
+    for piece in clean.split_inclusive(|&byte| byte == b'=') {
+        let piece = piece.strip_suffix(b"=").unwrap_or(piece);
+        // A single character left over holds no byte.
+        let usable = if piece.len() % 4 == 1 { piece.len() - 1 } else { piece.len() };
+        if let Ok(bytes) = LENIENT.decode(&piece[..usable]) {
+            out.extend(bytes);
+        }
+    }
+    out
+}
+
+fn quoted(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut at = 0;
+    while at < text.len() {
+        match text[at] {
+            b'_' => out.push(b' '),
+            b'=' => match text.get(at + 1..at + 3).and_then(hex) {
+                Some(byte) => {
+                    out.push(byte);
+                    at += 2;
+                }
+                None => out.push(b'='),
+            },
+            byte => out.push(byte),
+        }
+        at += 1;
+    }
+    out
+}
+
+/// Two hexadecimal digits.
+pub(super) fn hex(digits: &[u8]) -> Option<u8> {
+    let value = |digit: u8| (digit as char).to_digit(16);
+    let [high, low] = digits else { return None };
+    u8::try_from(value(*high)? * 16 + value(*low)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn encoded_words_are_text() {
+        for (value, expected) in [
+            (&b" plain"[..], "plain"),
+            (b"=?utf-8?B?5Y+R56Wo?=", "发票"),
+            (b"=?UTF-8?q?a_b=3Dc?= and more", "a b=c and more"),
+            (b"=?gb2312?B?t6I=?=\r\n =?gb2312?B?xrE=?=", "发票"),
+            // A character split between two words, each whole in base64.
+            (b"=?utf-8?B?5Y8=?= =?utf-8?B?kQ==?=", "发"),
+            (b"=?iso-2022-jp?B?GyRCJDMbKEI=?= x", "こ x"),
+            (b"re:=?utf-8?Q?=E5=8F=91?=!", "re:发!"),
+            (b"=?utf-8?B?5Y+R56W?=", "发\u{fffd}"),
+            (b"=?x-none?Q?abc?= =?", "abc =?"),
+            (b"=?utf-8?X?abc?=", "=?utf-8?X?abc?="),
+            (b"=?utf-8*en?Q?a?=", "a"),
+            (b"a\r\n b\r\n\tc", "a b\tc"),
+            (b"\xb7\xa2\xc6\xb1 11", "发票 11"),
+            (b"=?utf-8?Q?a b?=", "a b"),
+        ] {
+            assert_eq!(text(value, None), expected, "{:?}", String::from_utf8_lossy(value));
+        }
+    }
+
+    #[test]
+    fn raw_bytes_follow_the_hint_if_they_can() {
+        assert_eq!(text(b"\xa4\xa4\xa4\xe5", Some("big5")), "中文");
+        assert_eq!(text("中文".as_bytes(), Some("big5")), "中文");
+    }
+}
