@@ -21,6 +21,8 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 struct House {
     dir: tempfile::TempDir,
     config: Arc<ServerConfig>,
+    /// The server's certificate, as it goes over the wire.
+    der: Vec<u8>,
 }
 
 /// What a server's certificate says.
@@ -76,7 +78,7 @@ impl House {
                 PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
             )
             .unwrap();
-        House { dir, config: Arc::new(config) }
+        House { dir, config: Arc::new(config), der: cert.der().to_vec() }
     }
 
     fn spec(&self, mode: TlsMode) -> TlsSpec {
@@ -258,6 +260,25 @@ fn starttls_secures_the_rest_and_refuses_what_was_slipped_in() {
             Err(other) => panic!("{other}"),
         }
     }
+}
+
+#[test]
+fn what_comes_in_plain_text_after_starttls_is_no_reply() {
+    let house = House::new(GOOD);
+    let (began, begun) = std::sync::mpsc::channel();
+    let begun = std::sync::Mutex::new(begun);
+    let address = server(move |mut stream| {
+        // Not with the server's yes, but behind it: nobody has read it when the handshake begins.
+        let _ = begun.lock().unwrap().recv();
+        let _ = stream.write_all(b"250 evil\r\n");
+        echo(stream);
+    });
+    let mut link = dialer("localhost", address, &house.spec(TlsMode::StartTls)).dial().unwrap();
+    began.send(()).unwrap();
+    let error = link.start_tls(&[]).unwrap_err();
+    assert!(matches!(error, NetError::Tls { trouble: TlsTrouble::StillPlain, .. }), "{error}");
+    assert!(!link.link().secured() && link.link().channel_binding().is_none());
+    assert!(link.write_all(b"secret").is_err(), "nothing goes out in plain text");
 }
 
 #[test]
@@ -638,6 +659,7 @@ fn proxies_open_the_way() {
 /// The server's side of SCRAM-SHA-256-PLUS (RFC 5802), with the binding as this end of TLS sees it.
 fn scram_server(
     mut stream: StreamOwned<ServerConnection, TcpStream>,
+    certificate: &[u8],
     password: &str,
     honest: bool,
 ) -> io::Result<()> {
@@ -664,6 +686,9 @@ fn scram_server(
             let seen = stream.conn.export_keying_material([0u8; 32], b"EXPORTER-Channel-Binding", Some(b""));
             bound.extend_from_slice(&seen.unwrap());
         }
+        "p=tls-server-end-point" => {
+            bound.extend_from_slice(digest::digest(&digest::SHA256, certificate).as_ref());
+        }
         other => panic!("{other}"),
     }
     assert_eq!(without_proof, format!("c={},r={nonce}", STANDARD.encode(bound)), "another TLS session");
@@ -688,13 +713,16 @@ fn scram_server(
 
 #[test]
 fn scram_plus_ties_the_login_to_the_session() {
-    let house = House::new(GOOD);
-    for (password, honest, expected) in
-        [("pencil", true, "yes"), ("pencil", false, "impostor"), ("pen", true, "no")]
-    {
-        let config = Arc::clone(&house.config);
+    for (only_tls12, password, honest, expected) in [
+        (false, "pencil", true, "yes"),
+        (false, "pencil", false, "impostor"),
+        (false, "pen", true, "no"),
+        (true, "pencil", true, "yes"),
+    ] {
+        let house = House::new(Certificate { only_tls12, ..GOOD });
+        let (config, der) = (Arc::clone(&house.config), house.der.clone());
         let address = server(move |stream| {
-            let _ = scram_server(tls(&config, stream), "pencil", honest);
+            let _ = scram_server(tls(&config, stream), &der, "pencil", honest);
         });
         let mut link = dialer("localhost", address, &house.spec(TlsMode::Implicit)).dial().unwrap();
         let login = Login {
