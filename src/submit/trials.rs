@@ -54,6 +54,230 @@ fn feed(session: &mut Session<Queued>, replies: &mut Replies, bytes: &[u8]) {
     }
 }
 
+mod dialogues {
+    //! Dialogues from `tests/dialogues/*.txt`, both sides compared byte for byte.
+    //!
+    //! ```text
+    //! # What it shows.
+    //! level: off | envelope | message | window | auto     (auto: unproven, climbs)
+    //! window: 4
+    //! letter: ada@example.org grace@example.org           (one line each; submitted as soon as there is room)
+    //! S: 220 mx                                           what the server says; `S: [close]` hangs up
+    //! S+ 250 m                                            the same without its line end: the rest comes later
+    //! C: EHLO client.test                                 what we say; `C: [3]` is the content of the third letter
+    //! C: [quit]                                           QUIT is asked for here
+    //! = 1 ada@example.org accepted 250 ok                 what became of whom, at the end; `= 2 returned`,
+    //! = trouble MAIL 550 no                               `= 3 again`, `= broken WORDS`, `= stumbled window`
+    //! ```
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Setting {
+        level: String,
+        window: usize,
+        letters: VecDeque<Queued>,
+        security: Option<Security>,
+    }
+
+    struct Stage {
+        session: Session<Queued>,
+        replies: Replies,
+        desk: Desk,
+        told: Vec<String>,
+        letters: VecDeque<Queued>,
+        contents: Vec<Vec<u8>>,
+    }
+
+    impl Stage {
+        fn settle(&mut self) {
+            let mut events = Vec::new();
+            while let Some(event) = self.session.next_event() {
+                match event {
+                    Wire::Greeted => self.session.open(),
+                    Wire::Done(queued, record) => {
+                        let step = self.desk.judge(queued.consignment, record, &mut events);
+                        self.tell(std::mem::take(&mut events));
+                        match step {
+                            Step::Settled => {}
+                            Step::Again(letter) => self.told.push(format!("{} again", letter.seq)),
+                            Step::Back(letter) => self.told.push(format!("{} returned", letter.seq)),
+                            Step::Trouble(letter, command, answer) => {
+                                self.told.push(format!("{} returned", letter.seq));
+                                self.told.push(format!("trouble {command} {answer}"));
+                            }
+                        }
+                    }
+                    Wire::Untouched(queued) => self.told.push(format!("{} returned", queued.consignment.seq)),
+                    Wire::Stumbled(level) => {
+                        self.told.push(format!("stumbled {}", format!("{level:?}").to_lowercase()));
+                    }
+                    Wire::Closing(heard) => self.told.push(format!("closing {heard}")),
+                    Wire::Refused(heard) => self.told.push(format!("refused {heard}")),
+                    Wire::NoStartTls => self.told.push("no starttls".to_owned()),
+                    Wire::Broken(reason) => {
+                        self.told.push(format!("broken {reason}"));
+                        self.session.lost();
+                    }
+                    Wire::Quit => self.told.push("quit".to_owned()),
+                    Wire::LoggedIn | Wire::LoginFailed(_) => {}
+                }
+            }
+            while self.session.room() > 0 {
+                let Some(queued) = self.letters.pop_front() else { break };
+                self.session.submit(queued);
+            }
+        }
+
+        fn tell(&mut self, events: Vec<Event>) {
+            for event in events {
+                match event {
+                    Event::Settled { seq, rcpts } => {
+                        for rcpt in rcpts {
+                            let line =
+                                format!("{seq} {} {} {}", rcpt.address, rcpt.outcome.word(), rcpt.answer);
+                            self.told.push(line.trim_end().to_owned());
+                        }
+                    }
+                    Event::Returned { seq } => self.told.push(format!("{seq} returned")),
+                    other => self.told.push(format!("{other:?}")),
+                }
+            }
+        }
+
+        fn hear(&mut self, bytes: &[u8]) {
+            feed(&mut self.session, &mut self.replies, bytes);
+            self.settle();
+        }
+    }
+
+    fn play(text: &str) -> Result<(), String> {
+        let mut setting = Setting { window: 4, ..Setting::default() };
+        let (mut lines, mut expected) = (Vec::new(), Vec::new());
+        for line in text.lines().map(str::trim_end).filter(|line| !line.is_empty() && !line.starts_with('#'))
+        {
+            let (head, rest) = line.split_once(' ').unwrap_or((line, ""));
+            match head {
+                "level:" => setting.level = rest.to_owned(),
+                "window:" => setting.window = rest.parse().map_err(|_| line.to_owned())?,
+                "security:" => setting.security = Some(Security::StartTls),
+                "letter:" => {
+                    let seq = setting.letters.len() as u64 + 1;
+                    let recipients: Vec<&str> = rest.split(' ').collect();
+                    setting.letters.push_back(letter(seq, &recipients));
+                }
+                "=" => expected.push(rest.to_owned()),
+                "C:" | "S:" | "S+" => lines.push((head, rest)),
+                _ => return Err(format!("what is `{line}`?")),
+            }
+        }
+        let level = match setting.level.as_str() {
+            "off" => Level::Off,
+            "envelope" => Level::Envelope,
+            "message" => Level::Message,
+            "window" | "auto" => Level::Window,
+            other => return Err(format!("no level `{other}`")),
+        };
+        let contents =
+            setting.letters.iter().map(|queued| queued.consignment.message.content.to_bytes()).collect();
+        let window = Window { parcels: setting.window, octets: 1 << 20 };
+        let security = setting.security.unwrap_or(Security::Settled);
+        let proven = setting.level != "auto";
+        let mut stage = Stage {
+            session: Session::new("client.test", security, level, proven, window),
+            replies: Replies::default(),
+            desk: Desk::default(),
+            told: Vec::new(),
+            letters: setting.letters,
+            contents,
+        };
+        let mut lines = lines.into_iter().peekable();
+        while let Some(&(side, _)) = lines.peek() {
+            if side == "C:" {
+                let mut flight = Vec::new();
+                while let Some((_, said)) = lines.next_if(|(side, _)| *side == "C:") {
+                    let number = said.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+                    match number {
+                        Some("quit") => stage.session.quit(),
+                        Some(number) => {
+                            let number: usize = number.parse().map_err(|_| said.to_owned())?;
+                            flight.extend_from_slice(&stage.contents[number - 1]);
+                        }
+                        None => flight.extend_from_slice(format!("{said}\r\n").as_bytes()),
+                    }
+                }
+                let said = written(&mut stage.session);
+                if said != flight {
+                    let (said, flight) = (String::from_utf8_lossy(&said), String::from_utf8_lossy(&flight));
+                    return Err(format!("we say\n{said}\nnot\n{flight}\nafter {:?}", stage.told));
+                }
+                stage.settle();
+            } else {
+                let said = written(&mut stage.session);
+                if !said.is_empty() {
+                    return Err(format!("we say too much: {}", String::from_utf8_lossy(&said)));
+                }
+                let Some((side, said)) = lines.next() else { break };
+                match (side, said) {
+                    ("S:", "[close]") => {
+                        stage.session.lost();
+                        stage.settle();
+                    }
+                    ("S:", "[tls]") => {
+                        if !stage.session.wants_tls() {
+                            return Err("no handshake was due".to_owned());
+                        }
+                        stage.session.secured();
+                        stage.settle();
+                    }
+                    ("S+", said) => stage.hear(said.as_bytes()),
+                    (_, said) => stage.hear(format!("{said}\r\n").as_bytes()),
+                }
+            }
+        }
+        let said = written(&mut stage.session);
+        if !said.is_empty() {
+            return Err(format!("at the end we still say: {}", String::from_utf8_lossy(&said)));
+        }
+        stage.session.lost();
+        stage.settle();
+        let mut events = Vec::new();
+        stage.desk.release(&mut events);
+        stage.tell(events);
+        let letters: Vec<_> =
+            stage.letters.iter().map(|queued| format!("{} waits", queued.consignment.seq)).collect();
+        stage.told.extend(letters);
+        if stage.told != expected {
+            return Err(format!(
+                "what became of them:\n= {}\nnot\n= {}",
+                stage.told.join("\n= "),
+                expected.join("\n= ")
+            ));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn dialogues_are_as_written() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/dialogues");
+        let mut files: Vec<_> = std::fs::read_dir(folder)
+            .expect("the folder of dialogues")
+            .map(|entry| entry.expect("an entry").path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "txt"))
+            .collect();
+        files.sort();
+        assert!(files.len() >= 20, "{} dialogues", files.len());
+        let mut failed = Vec::new();
+        for file in files {
+            let text = std::fs::read_to_string(&file).expect("a readable dialogue");
+            if let Err(reason) = play(&text) {
+                failed.push(format!("--- {}\n{reason}", file.display()));
+            }
+        }
+        assert!(failed.is_empty(), "{}", failed.join("\n"));
+    }
+}
+
 mod books {
     //! Every reply going wrong at every place.
 
