@@ -29,6 +29,7 @@ use crate::net::transcript::Transcript;
 use crate::wire::smtp::{Content, Parcel};
 
 pub use crate::wire::smtp::Offers;
+pub use outcome::told_to_wait;
 
 /// A letter handed over for submission. Its `sending` mark is durable.
 #[derive(Debug)]

@@ -1,6 +1,8 @@
 //! The desk that decides. The wire reports what was said to whom; here, and nowhere else, it is
 //! decided what became of each recipient, and when the trouble is our own.
 
+use std::time::Duration;
+
 use super::{Consignment, Event};
 use crate::letter::{Answer, Enhanced, Outcome, RcptOutcome};
 use crate::wire::smtp::{Class, Heard, Offers, Record, Way};
@@ -19,6 +21,81 @@ pub(super) enum Step {
     Back(Consignment),
     /// The sender's trouble: this letter returns, the run stops.
     Trouble(Consignment, &'static str, Answer),
+}
+
+/// What a no says about our pace or our connections, whatever it says about the letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hint {
+    /// We are too fast; for so long the relay wants to be left alone, where it says so.
+    TooFast(Option<Duration>),
+    /// We have too many connections.
+    TooMany,
+    /// A connection may hold so many letters and no more.
+    Enough,
+}
+
+/// Reads the hint in a transient reply. Codes alone do not tell: the same 421 4.7.0 is said of pace, of connections
+/// and of letters in a session, and 450 and 451 to RCPT are mostly about that recipient (greylisting).
+pub(super) fn hint(heard: &Heard, to_rcpt: bool) -> Option<Hint> {
+    let answer = answer_of(heard);
+    let words = answer.text.to_ascii_lowercase();
+    let says = |any: &[&str]| any.iter().any(|word| words.contains(word));
+    let policy = answer.enhanced.is_some_and(|code| code.subject == 7 && code.class == 4);
+    let about_pace =
+        ["rate", "too fast", "too many", "too much", "slow down", "throttl", "limit", "exceeded", "quota"];
+    if !matches!(heard.code, 421 | 432 | 450..=452) {
+        return None;
+    }
+    if says(&[
+        "too many concurrent",
+        "too many connections",
+        "too many sessions",
+        "concurrency",
+        "simultaneous",
+    ]) || heard.code == 432
+        || (says(&["connection"]) && says(&["too many", "limit"]) && !says(&["rate"]))
+    {
+        return Some(Hint::TooMany);
+    }
+    let session =
+        ["this connection", "one connection", "per connection", "this session", "per session", "one session"];
+    if heard.code == 421 && says(&session) {
+        return Some(Hint::Enough);
+    }
+    let too_fast = match to_rcpt {
+        false => matches!(heard.code, 421 | 450 | 451) || policy,
+        true => says(&about_pace) && (policy || heard.code == 421) && !says(&["grey", "gray"]),
+    };
+    // The server's own end is no word about us.
+    let ending =
+        says(&["shutting down", "timeout", "timed out", "idle", "closing"]) && !says(&about_pace) && !policy;
+    (too_fast && !ending).then(|| Hint::TooFast(told_to_wait(&answer)))
+}
+
+/// "Try again in N seconds|minutes|hours": for how long.
+pub fn told_to_wait(answer: &Answer) -> Option<Duration> {
+    let text = answer.text.to_ascii_lowercase();
+    let mut words =
+        text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).peekable();
+    let mut asks = false;
+    while let Some(word) = words.next() {
+        asks |= matches!(word, "again" | "retry" | "wait" | "in" | "after" | "for");
+        // `300s` and `5m` are one word.
+        let digits = word.find(|c: char| !c.is_ascii_digit()).unwrap_or(word.len());
+        let Ok(count) = word[..digits].parse::<u64>() else { continue };
+        let unit =
+            if digits < word.len() { &word[digits..] } else { words.peek().copied().unwrap_or_default() };
+        let seconds = match unit {
+            "s" | "sec" | "secs" | "second" | "seconds" => 1,
+            "m" | "min" | "mins" | "minute" | "minutes" => 60,
+            "h" | "hr" | "hrs" | "hour" | "hours" => 3600,
+            _ => continue,
+        };
+        if asks {
+            return Some(Duration::from_secs(count.saturating_mul(seconds)));
+        }
+    }
+    None
 }
 
 /// Decides, and remembers what three letters in a row were told.
@@ -251,4 +328,49 @@ fn too_large(mail: &Heard) -> Option<Answer> {
 
 fn addresses(consignment: &Consignment) -> impl Iterator<Item = String> + '_ {
     consignment.message.envelope.recipients.iter().map(|address| address.as_str().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hints_are_read_from_the_words() {
+        let fast = |seconds: Option<u64>| Some(Hint::TooFast(seconds.map(Duration::from_secs)));
+        for (code, text, to_rcpt, expected) in [
+            (421, "4.7.0 slow down", false, fast(None)),
+            (421, "4.7.0 Try again in 30 seconds", false, fast(Some(30))),
+            (450, "4.7.1 Error: too much mail from 192.0.2.1", false, fast(None)),
+            (451, "4.7.500 Server busy. Please try again later", false, fast(None)),
+            (451, "4.7.1 Greylisted, try again in 300 seconds", true, None),
+            (450, "4.2.1 mailbox busy", true, None),
+            (450, "4.7.1 rate limit exceeded, retry after 2 minutes", true, fast(Some(120))),
+            (421, "4.7.0 Too many connections from your IP", false, Some(Hint::TooMany)),
+            (432, "4.3.2 Concurrent connections limit exceeded", false, Some(Hint::TooMany)),
+            (421, "4.7.0 enough for one connection", false, Some(Hint::Enough)),
+            (421, "4.3.2 service shutting down", false, None),
+            (452, "4.3.1 no room", false, None),
+            (550, "5.7.1 too fast", false, None),
+        ] {
+            let heard = Heard { code, text: text.to_owned() };
+            assert_eq!(hint(&heard, to_rcpt), expected, "{code} {text}");
+        }
+    }
+
+    #[test]
+    fn waits_are_believed_where_they_are_meant() {
+        for (text, expected) in [
+            ("Try again in 30 seconds", Some(30)),
+            ("please retry after 5 min", Some(300)),
+            ("wait 2 hours", Some(7200)),
+            ("greylisted for 300s", Some(300)),
+            ("limit of 100 messages in 5 minutes", Some(300)),
+            ("mailbox has 30 seconds", None),
+            ("try again later", None),
+            ("again in 99999999999999999999 hours", None),
+        ] {
+            let answer = said_by_us(text);
+            assert_eq!(told_to_wait(&answer), expected.map(Duration::from_secs), "{text}");
+        }
+    }
 }

@@ -33,9 +33,12 @@ impl Pace {
         (earliest > now).then_some(earliest)
     }
 
-    /// A letter starts now.
+    /// A letter starts now. A start that is late, because timers are coarse and machines busy, does not put off those
+    /// behind it: what [`SLACK`] takes is more than this gives.
     pub(super) fn start(&mut self, now: Instant) {
-        self.due = Some(self.due.map_or(now, |due| due.max(now)) + self.interval);
+        let late = (self.interval / 2).clamp(Duration::from_millis(2), Duration::from_millis(10));
+        let since = now.checked_sub(late).unwrap_or(now);
+        self.due = Some(self.due.map_or(now, |due| due.max(since)) + self.interval);
     }
 
     /// How many letters may start within `span` from now on.
@@ -49,9 +52,184 @@ impl Pace {
     }
 }
 
+/// After a relay said that we are too fast, nothing starts for so long, if it does not say for how long.
+const PAUSE: Duration = Duration::from_secs(1);
+/// A relay that says "in 3 days" is asked again after this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
+/// After a no, this part of the pace at which it was said.
+const DECREASE: f64 = 0.92;
+/// Each second without a no brings this part of that pace back, up to [`NEAR`] of it.
+const INCREASE: f64 = 0.01;
+const NEAR: f64 = 0.97;
+/// Without a no for so long, a faster pace is tried: limits change with the hour and with our repute.
+const FORGIVEN: Duration = Duration::from_secs(120);
+
+/// What the relay puts up with, found out by additive increase and multiplicative decrease.
+#[derive(Debug, Default)]
+pub(super) struct Throttle {
+    /// The pace at which the relay last said no, and ours now, in letters a second.
+    held: Option<Held>,
+    /// Letters begun until then were begun before we slowed down: their no is the same no.
+    until: Option<Instant>,
+    /// Letters accepted in each tenth of the last second.
+    tenths: [u32; 10],
+    tenth: u64,
+    epoch: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Held {
+    ceiling: f64,
+    now: f64,
+    pace: Pace,
+    changed: Instant,
+    since: Instant,
+}
+
+impl Throttle {
+    /// The relay accepted a letter.
+    pub(super) fn accepted(&mut self, now: Instant) {
+        self.turn(now);
+        self.tenths[(self.tenth % 10) as usize] += 1;
+    }
+
+    /// The relay said to a letter begun then that we are too fast; `told`: for how long it wants to be left alone.
+    /// True if we slow down now.
+    pub(super) fn too_fast(&mut self, began: Instant, told: Option<Duration>, now: Instant) -> bool {
+        if self.until.is_some_and(|until| began <= until) {
+            return false;
+        }
+        self.turn(now);
+        let measured = f64::from(self.tenths.iter().sum::<u32>()).max(1.0);
+        // Under a pace of our own the pace is the better measure. A no that comes at once says that it was far too
+        // fast, a late one that it was nearly right.
+        let at = self.held.as_ref().map_or(measured, |held| {
+            let at_once = now.saturating_duration_since(held.since) < 2 * PAUSE;
+            held.now.min(measured.max(held.now * if at_once { 0.8 } else { 0.98 }))
+        });
+        let until = now + told.unwrap_or(PAUSE).min(LONGEST_PAUSE);
+        self.until = Some(until);
+        let pace = at * DECREASE;
+        self.held = Some(Held { ceiling: at, now: pace, pace: even(pace), changed: until, since: until });
+        true
+    }
+
+    /// When the next letter may start; `None`: now.
+    pub(super) fn wait(&mut self, now: Instant) -> Option<Instant> {
+        if let Some(until) = self.until.filter(|&until| until > now) {
+            return Some(until);
+        }
+        self.held.as_mut()?.grow(now);
+        self.held.as_ref()?.pace.wait(now)
+    }
+
+    /// A letter starts now.
+    pub(super) fn start(&mut self, now: Instant) {
+        if let Some(held) = &mut self.held {
+            held.pace.start(now);
+        }
+    }
+
+    /// How many letters may start within `span`.
+    pub(super) fn within(&self, now: Instant, span: Duration) -> usize {
+        match (self.until.filter(|&until| until > now), &self.held) {
+            (Some(until), Some(held)) => match span.checked_sub(until.saturating_duration_since(now)) {
+                Some(left) => held.pace.within(until, left),
+                None => 0,
+            },
+            (None, Some(held)) => held.pace.within(now, span),
+            _ => usize::MAX,
+        }
+    }
+
+    /// Whether the relay has slowed us down.
+    pub(super) fn holds(&self) -> bool {
+        self.held.is_some()
+    }
+
+    fn turn(&mut self, now: Instant) {
+        let epoch = *self.epoch.get_or_insert(now);
+        let tenth = (now.saturating_duration_since(epoch).as_millis() / 100) as u64;
+        let passed = tenth.saturating_sub(self.tenth).min(10);
+        (0..passed).for_each(|n| self.tenths[((self.tenth + 1 + n) % 10) as usize] = 0);
+        self.tenth = tenth;
+    }
+}
+
+impl Held {
+    fn grow(&mut self, now: Instant) {
+        let seconds = now.saturating_duration_since(self.changed).as_secs();
+        if seconds == 0 {
+            return;
+        }
+        self.changed += Duration::from_secs(seconds);
+        let forgiven = now.saturating_duration_since(self.since) > FORGIVEN;
+        let most = if forgiven { f64::MAX } else { self.ceiling * NEAR };
+        let faster = (self.now + self.ceiling * INCREASE * seconds as f64).min(most).max(self.now);
+        if faster > self.now {
+            self.now = faster;
+            self.pace.interval = even(faster).interval;
+        }
+    }
+}
+
+fn even(pace: f64) -> Pace {
+    let interval = Duration::from_secs_f64(1.0 / pace.clamp(1e-3, 1e6));
+    Pace { interval, ahead: Duration::ZERO, due: None }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A relay that says no above so many in any second, for so long.
+    fn settled(most: usize, seconds: u64) -> (f64, usize) {
+        let (mut throttle, from) = (Throttle::default(), Instant::now() + Duration::from_secs(2));
+        let (mut now, mut accepted, mut refused) = (from, Vec::new(), 0);
+        while now < from + Duration::from_secs(seconds) {
+            // As many as a fast machine begins in a millisecond.
+            for _ in 0..20 {
+                if throttle.wait(now).is_some() {
+                    break;
+                }
+                throttle.start(now);
+                let second = now - Duration::from_secs(1);
+                let inside = accepted.iter().rev().take_while(|&&at| at > second).count();
+                if inside < most {
+                    accepted.push(now);
+                    throttle.accepted(now);
+                } else {
+                    refused += 1;
+                    throttle.too_fast(now, None, now);
+                }
+            }
+            now += Duration::from_millis(1);
+        }
+        let half = from + Duration::from_secs(seconds / 2);
+        let late = accepted.iter().filter(|&&at| at >= half).count();
+        (late as f64 / (seconds as f64 / 2.0), refused)
+    }
+
+    #[test]
+    fn the_pace_settles_within_a_tenth_below_what_the_relay_puts_up_with() {
+        for most in [5, 30, 200] {
+            let (pace, refused) = settled(most, 100);
+            let part = pace / most as f64;
+            assert!((0.9..=1.0).contains(&part), "{pace} of {most}, {refused} refused");
+            assert!(refused < 100, "{refused} refused");
+        }
+    }
+
+    #[test]
+    fn a_relay_that_says_for_how_long_is_believed() {
+        let (mut throttle, now) = (Throttle::default(), Instant::now());
+        (0..10).for_each(|_| throttle.accepted(now));
+        assert!(throttle.too_fast(now, Some(Duration::from_secs(40)), now));
+        assert!(!throttle.too_fast(now, None, now), "the same no");
+        assert_eq!(throttle.wait(now), Some(now + Duration::from_secs(40)));
+        assert_eq!(throttle.within(now, Duration::from_millis(500)), 0);
+        assert_eq!(throttle.wait(now + Duration::from_secs(41)), None);
+    }
 
     /// Starts as fast as the pace allows, looking at the clock every `tick`.
     fn starts(pace: &mut Pace, from: Instant, span: Duration, tick: Duration) -> Vec<Duration> {

@@ -15,15 +15,16 @@ use mio::{Interest, Poll, Token, Waker};
 use super::connection::{Connection, Loss};
 use super::growth::Growth;
 use super::login::Identity;
-use super::outcome::{self, Desk, Step};
-use super::pace::Pace;
+use super::outcome::{self, Desk, Hint, Step};
+use super::pace::{Pace, Throttle};
 use super::{Command, Consignment, Event, Queued, SubmitError, Submitter};
 use crate::job::{Pipelining, RelaySpec, TlsMode};
 use crate::letter::{Answer, Outcome};
 use crate::net::transcript::Transcript;
 use crate::net::{Dialer, NetError};
 use crate::wire::smtp::{
-    Awaited, Content as _, Event as Wire, Heard, Level, LoginError, Offers, Record, Security, Session, Way,
+    Awaited, Class, Content as _, Event as Wire, Heard, Level, LoginError, Offers, Record, Security, Session,
+    Way,
 };
 
 /// How long replies are awaited once nothing new is begun.
@@ -83,6 +84,9 @@ pub(super) fn start(
             relay.spec.doubt.map_or(usize::MAX, |doubt| doubt / relay.spec.connections.max(1)),
         ),
         pace: relay.spec.rate.map(|rate| Pace::new(rate, relay.spec.burst)),
+        throttle: Throttle::default(),
+        enough: None,
+        session_limit: None,
         lanes: Lanes::new(&relay.spec),
         cap: relay.spec.connections.max(1),
         regrow_at: None,
@@ -178,15 +182,18 @@ struct Lanes {
 struct Lane {
     domains: Vec<String>,
     pace: Option<Pace>,
+    /// On the first so many connections only.
+    connections: Option<usize>,
     letters: VecDeque<Queued>,
 }
 
 impl Lanes {
     fn new(spec: &RelaySpec) -> Lanes {
-        let everyone = Lane { domains: Vec::new(), pace: None, letters: VecDeque::new() };
+        let everyone = Lane { domains: Vec::new(), pace: None, connections: None, letters: VecDeque::new() };
         let limited = spec.limits.iter().map(|limit| Lane {
             domains: limit.domains.clone(),
             pace: limit.rate.map(|rate| Pace::new(rate, 1)),
+            connections: limit.connections,
             letters: VecDeque::new(),
         });
         Lanes { lanes: std::iter::once(everyone).chain(limited).collect(), waiting: 0, turn: 0 }
@@ -218,8 +225,8 @@ impl Lanes {
         self.of(&queued).letters.push_front(queued);
     }
 
-    /// The next letter that may start now; lanes take turns.
-    fn take(&mut self, now: Instant) -> Option<Queued> {
+    /// The next letter that may start now on this connection; lanes take turns.
+    fn take(&mut self, now: Instant, slot: usize) -> Option<Queued> {
         if self.waiting == 0 {
             return None;
         }
@@ -227,7 +234,10 @@ impl Lanes {
         for step in 0..count {
             let place = (self.turn + step) % count;
             let lane = &mut self.lanes[place];
-            if lane.letters.is_empty() || lane.pace.as_ref().is_some_and(|pace| pace.wait(now).is_some()) {
+            if lane.letters.is_empty()
+                || lane.connections.is_some_and(|most| slot >= most)
+                || lane.pace.as_ref().is_some_and(|pace| pace.wait(now).is_some())
+            {
                 continue;
             }
             if let Some(pace) = &mut lane.pace {
@@ -247,6 +257,11 @@ impl Lanes {
             .filter(|lane| !lane.letters.is_empty())
             .map(|lane| lane.pace.as_ref().and_then(|pace| pace.wait(now)).unwrap_or(now))
             .min()
+    }
+
+    /// Letters that wait for a pace of their own: they keep nobody else waiting.
+    fn held_up(&self) -> usize {
+        self.lanes[1..].iter().map(|lane| lane.letters.len()).sum()
     }
 
     fn drain(&mut self) -> impl Iterator<Item = Queued> + '_ {
@@ -288,6 +303,12 @@ struct Pool {
     desk: Desk,
     growth: Growth,
     pace: Option<Pace>,
+    /// What the relay puts up with.
+    throttle: Throttle,
+    /// Letters after which the relay closed a session, when it last said that it was enough.
+    enough: Option<u32>,
+    /// Letters that a session may hold, because the relay closed two at the same count.
+    session_limit: Option<u32>,
     ceiling: Level,
     /// A letter was accepted in this run, so that sessions need not climb by themselves.
     proven: bool,
@@ -427,7 +448,7 @@ impl Pool {
             self.proven,
             self.growth.window(),
         );
-        session.set_limit(relay.spec.messages_per_connection);
+        session.set_limit(relay.spec.messages_per_connection.into_iter().chain(self.session_limit).min());
         self.opened += 1;
         let transcript = self.trace.as_ref().map(|trace| trace.connection(self.opened));
         self.connections[slot] = Some(Connection::new(link, session, place, now, transcript));
@@ -446,12 +467,12 @@ impl Pool {
             let slot = (self.turn + step) % count;
             let Some(connection) = &mut self.connections[slot] else { continue };
             while connection.session.room() > 0 {
-                if self.pace.as_ref().is_some_and(|pace| pace.wait(now).is_some()) {
+                if self.pace.as_ref().is_some_and(|pace| pace.wait(now).is_some())
+                    || self.throttle.wait(now).is_some()
+                {
                     return;
                 }
-                let Some(queued) = self.lanes.take(now) else {
-                    return;
-                };
+                let Some(queued) = self.lanes.take(now, slot) else { break };
                 if let Some(answer) = outcome::unfit(&queued.consignment, connection.session.offers()) {
                     self.handed -= 1;
                     let _ =
@@ -461,6 +482,7 @@ impl Pool {
                 if let Some(pace) = &mut self.pace {
                     pace.start(now);
                 }
+                self.throttle.start(now);
                 connection.session.submit(Queued { began: now, ..queued });
             }
         }
@@ -514,7 +536,7 @@ impl Pool {
                     gone = Some(None);
                     self.refused(heard, now);
                 }
-                Wire::Done(queued, record) => self.judge(queued, record, false, now),
+                Wire::Done(queued, record) => self.judge(slot, queued, record, false, now),
                 Wire::Untouched(queued) => untouched.push(queued),
                 Wire::Stumbled(level) => self.stumbled(slot, level),
                 Wire::Closing(heard) => {
@@ -536,17 +558,23 @@ impl Pool {
     }
 
     /// A letter's transaction is over. `culprit`: a connection was lost while this letter was the one spoken of.
-    fn judge(&mut self, queued: Queued, record: Record, culprit: bool, now: Instant) {
+    fn judge(&mut self, slot: usize, queued: Queued, record: Record, culprit: bool, now: Instant) {
+        let slot_accepted =
+            self.connections[slot].as_ref().map_or(0, |connection| connection.session.accepted());
         if record.level == Level::Window && record.way == Way::Answered {
             self.answered = true;
             self.growth.answered(queued.octets(), now.saturating_duration_since(queued.began));
         }
+        self.read_hints(&record, queued.began, slot_accepted, now);
         let accepted = record.valid() > 0 && record.end.as_ref().is_some_and(Heard::is_yes);
         if accepted && !self.windowed && record.level == Level::Window {
             self.windowed = true;
             self.set_windows();
         }
-        self.proven |= accepted;
+        if accepted {
+            self.proven = true;
+            self.throttle.accepted(now);
+        }
         let losses = queued.losses + u8::from(culprit);
         let told = self.batch.len();
         let step = self.desk.judge(queued.consignment, record, &mut self.batch);
@@ -620,7 +648,7 @@ impl Pool {
                     // Only the oldest may be the cause.
                     let culprit = std::mem::take(&mut first);
                     in_doubt |= record.way == Way::Silent && record.level == Level::Window;
-                    self.judge(queued, record, culprit, now);
+                    self.judge(slot, queued, record, culprit, now);
                 }
                 Wire::Untouched(queued) => untouched.push(queued),
                 _ => {}
@@ -706,9 +734,7 @@ impl Pool {
             SubmitError::Refused { relay: self.relay.name.clone(), answer: outcome::answer_of(&heard) };
         if others > 0 {
             // Too many connections: so many as work are allowed; more are tried later.
-            self.cap = others;
-            self.regrow_at = Some(now + REGROWTH);
-            return;
+            return self.shrink(others, now);
         }
         match heard.code < 500 {
             true => self.came_to_nothing(error, now),
@@ -861,12 +887,12 @@ impl Pool {
             self.release();
         }
         let mut target = self.cap * self.lookahead();
-        if self.pace.is_some() {
+        if self.is_paced() {
             let in_sessions: usize =
                 self.connections.iter().flatten().map(|connection| connection.session.held()).sum();
             target = target.min(in_sessions + self.startable(now, AHEAD).max(1));
         }
-        let wanted = target.saturating_sub(self.handed + self.granted);
+        let wanted = target.saturating_sub(self.handed - self.lanes.held_up() + self.granted);
         // Few at a time would wake the engine for each letter.
         if wanted > 0 && (!self.batch.is_empty() || wanted * 4 >= target) {
             self.granted += wanted;
@@ -938,7 +964,7 @@ impl Pool {
     }
 
     /// How long nothing has to be done unless something happens.
-    fn next_deadline(&self, now: Instant) -> Option<Duration> {
+    fn next_deadline(&mut self, now: Instant) -> Option<Duration> {
         let timeouts = &self.relay.spec.timeouts;
         let connections =
             self.connections.iter().flatten().filter_map(|connection| connection.deadline(timeouts));
@@ -954,12 +980,13 @@ impl Pool {
             let pace = (self.lanes.waiting > 0 && has_room)
                 .then(|| {
                     let account = self.pace.as_ref().and_then(|pace| pace.wait(now));
-                    account.into_iter().chain(self.lanes.next(now)).max()
+                    let relay = self.throttle.wait(now);
+                    account.into_iter().chain(relay).chain(self.lanes.next(now)).max()
                 })
                 .flatten();
             let regrow = self.regrow_at.filter(|_| waits);
             // Under a rate, more letters are asked for as their time comes.
-            let ask = (self.pace.is_some() && matches!(self.phase, Phase::Running)).then(|| now + AHEAD / 2);
+            let ask = (self.is_paced() && matches!(self.phase, Phase::Running)).then(|| now + AHEAD / 2);
             next = next.into_iter().chain(reopen).chain(pace).chain(regrow).chain(ask).min();
         }
         next.map(|at| at.saturating_duration_since(now))
@@ -1019,7 +1046,49 @@ impl Pool {
 
     /// Letters that the rate lets start within `span`.
     fn startable(&self, now: Instant, span: Duration) -> usize {
-        self.pace.as_ref().map_or(usize::MAX, |pace| pace.within(now, span))
+        let account = self.pace.as_ref().map_or(usize::MAX, |pace| pace.within(now, span));
+        account.min(self.throttle.within(now, span))
+    }
+
+    fn is_paced(&self) -> bool {
+        self.pace.is_some() || self.throttle.holds()
+    }
+
+    fn read_hints(&mut self, record: &Record, began: Instant, session: u32, now: Instant) {
+        let to_rcpts = record.rcpts.iter().flatten().map(|heard| (heard, true));
+        let to_others = record.mail.iter().chain(&record.data).chain(&record.end).chain(&record.closing);
+        let noes: Vec<_> = to_others
+            .map(|heard| (heard, false))
+            .chain(to_rcpts)
+            .filter(|(heard, _)| heard.class() == Class::Transient)
+            .collect();
+        for (heard, to_rcpt) in noes {
+            self.take_hint(heard, to_rcpt, began, session, now);
+        }
+    }
+
+    /// A reply that says something about our pace or our connections.
+    fn take_hint(&mut self, heard: &Heard, to_rcpt: bool, began: Instant, accepted: u32, now: Instant) {
+        match outcome::hint(heard, to_rcpt) {
+            Some(Hint::TooFast(told)) => {
+                if self.throttle.too_fast(began, told, now) {
+                    self.shrink((self.live() / 2).max(1), now);
+                }
+            }
+            Some(Hint::TooMany) => self.shrink(self.live().saturating_sub(1).max(1), now),
+            Some(Hint::Enough) => {
+                if accepted > 0 && self.enough.replace(accepted) == Some(accepted) {
+                    self.session_limit = Some(accepted);
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// Fewer connections for a while.
+    fn shrink(&mut self, most: usize, now: Instant) {
+        self.cap = self.cap.min(most);
+        self.regrow_at = Some(now + REGROWTH);
     }
 }
 
