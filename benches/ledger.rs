@@ -64,6 +64,7 @@ fn enlist(ledger: &mut Sqlite, edition: EditionId, rows: u64) {
                 domain: &key[key.find('@').map_or(0, |at| at + 1)..],
                 row,
                 state: EnlistState::Pending,
+                enclosed: None,
             })
             .collect();
         enlister.add(&batch).expect("rows taken in");

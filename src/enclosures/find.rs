@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::{self, Metadata};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -119,6 +120,21 @@ impl Finder {
             Ok(metadata) if FileFingerprint::of(&metadata) == *was => Ok(()),
             _ => Err(EnclosureError::Changed { file: path.to_owned() }),
         }
+    }
+
+    /// These files as they are now, in 64 bits: paths and fingerprints, hashed (BLAKE3). `None` without
+    /// files.
+    pub fn fold<'p>(&self, files: impl IntoIterator<Item = &'p Path>) -> Result<Option<i64>, EnclosureError> {
+        let mut hasher = blake3::Hasher::new();
+        for file in files {
+            let FileFingerprint { size, mtime_ns, inode } = self.fingerprint(file)?;
+            let path = file.as_os_str().as_bytes();
+            hasher.update(&(path.len() as u64).to_be_bytes()).update(path);
+            hasher.update(&size.to_be_bytes()).update(&mtime_ns.to_be_bytes()).update(&inode.to_be_bytes());
+        }
+        let some = hasher.count() > 0;
+        let fold = hasher.finalize().as_bytes().first_chunk().map(|bytes| i64::from_be_bytes(*bytes));
+        Ok(fold.filter(|_| some))
     }
 
     fn find_fixed(&self, pattern: &[Piece]) -> Result<Arc<[Found]>, EnclosureError> {

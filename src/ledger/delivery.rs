@@ -112,6 +112,9 @@ pub struct Claimed {
     pub date: Option<i64>,
     /// Unix seconds of the first attempt, for `give_up`.
     pub first_attempt: Option<i64>,
+    /// Its own files as they were when it was enlisted, folded into one value; `None`: it has none, or
+    /// was put back to go with the files as they are.
+    pub enclosed: Option<i64>,
     /// Addresses that already have a final outcome, by earlier attempts.
     pub settled: Vec<String>,
 }

@@ -13,6 +13,8 @@ pub struct Enlist<'a> {
     pub row: &'a str,
     /// Where it begins.
     pub state: EnlistState<'a>,
+    /// Its own files as they were found, folded into one value; `None`: it has none.
+    pub enclosed: Option<i64>,
 }
 
 /// Where a delivery begins.

@@ -56,7 +56,14 @@ fn begin(ledger: &mut dyn Ledger, name: &str) -> EditionId {
 }
 
 fn row(number: u64, key: &str) -> Enlist<'_> {
-    Enlist { number, key, domain: "example.org", row: "[\"x\"]", state: EnlistState::Pending }
+    Enlist {
+        number,
+        key,
+        domain: "example.org",
+        row: "[\"x\"]",
+        state: EnlistState::Pending,
+        enclosed: Some(number as i64),
+    }
 }
 
 fn enlist(ledger: &mut dyn Ledger, edition: EditionId, dedupe: Dedupe, rows: &[Enlist<'_>]) -> Enlisting {
@@ -428,6 +435,9 @@ fn letters_are_put_back(ledger: &mut dyn Ledger) {
         seen,
         [afresh(1, 1), as_it_was(2, "a@x"), afresh(3, 0), as_it_was(4, ""), as_it_was(5, ""), afresh(6, 0)]
     );
+    // What failed, and what is a new letter, goes with the files as they are by then.
+    let enclosed: Vec<_> = claimed.iter().map(|c| c.enclosed).collect();
+    assert_eq!(enclosed, [None, Some(2), Some(3), Some(4), Some(5), None]);
     let history = reader.letter(edition, 1).unwrap().unwrap().requeued;
     let message_id = Some("<1@example.com>".to_owned());
     assert_eq!(history, [RequeueRecord { at: 8_000, state: State::Accepted, generation: 0, message_id }]);

@@ -22,6 +22,8 @@ pub enum Examined {
         key: RecipientKey,
         /// The domain of its first address, lower case.
         domain: String,
+        /// Its own files as they are now ([`Finder::fold`]), where it has some.
+        enclosed: Option<i64>,
     },
     /// Its address is on a suppress list.
     Suppressed {
@@ -52,6 +54,8 @@ pub struct Identity<'a> {
     pub generation: u32,
     /// Unix seconds of its Date.
     pub date: i64,
+    /// Its own files as they were when it was enlisted; `None`: they are not compared.
+    pub enclosed: Option<i64>,
     /// Addresses that have an outcome already and are not written to again.
     pub settled: &'a [String],
 }
@@ -96,10 +100,11 @@ impl Plan {
         if suppresses(&self.suppressed(), &to) {
             return Examined::Suppressed { key, domain };
         }
-        if let Err(reason) = self.enclosures_of(row, &key) {
-            return Examined::Bad { key: Some(key), reason };
+        let enclosed = self.enclosures_of(row, &key).and_then(|files| self.fold(&files));
+        match enclosed {
+            Ok(enclosed) => Examined::Ready { key, domain, enclosed },
+            Err(reason) => Examined::Bad { key: Some(key), reason },
         }
-        Examined::Ready { key, domain }
     }
 
     /// Makes the letter of a row.
@@ -126,7 +131,7 @@ impl Plan {
         let named = || recipients.iter().map(|address| address.to_string()).collect();
         let enclosed = self
             .enclosures_of(row, &key)
-            .and_then(|files| files.iter().map(|file| self.part(file)).collect::<Result<Vec<_>, _>>())
+            .and_then(|files| self.enclose(&files, identity.enclosed))
             .map_err(|reason| failed(named(), reason))?;
         let Rendered { mut letter, images: own } =
             self.templates.letter(row, to, cc, bcc).map_err(|error| failed(named(), error.to_string()))?;
@@ -189,6 +194,24 @@ impl Plan {
     }
 }
 
+/// That one of a row's own files was changed, the one changed last named first.
+fn changed(files: &[Enclosure]) -> String {
+    let modified = |file: &&Enclosure| file.path.metadata().and_then(|metadata| metadata.modified()).ok();
+    let mut own: Vec<&Enclosure> = files.iter().filter(|file| !file.common).collect();
+    own.sort_by_key(|file| std::cmp::Reverse(modified(file)));
+    let names: Vec<String> = own.iter().take(3).map(|file| format!("`{}`", file.path.display())).collect();
+    let which = match own.len() {
+        0 => "a file of this row is gone or".to_owned(),
+        1 => names.concat(),
+        2..=3 => format!("one of {}", names.join(", ")),
+        more => format!("one of {more} files ({}, …)", names.join(", ")),
+    };
+    format!(
+        "{which} was changed after the recipients were enlisted; `postroom requeue` sends this letter with \
+         its files as they are then"
+    )
+}
+
 fn suppresses(suppressed: &Suppressed, to: &[Mailbox]) -> bool {
     !suppressed.is_empty() && to.iter().any(|mailbox| suppressed.contains(&mailbox.address))
 }
@@ -243,6 +266,27 @@ impl Plan {
             }
         }
         Ok(enclosures)
+    }
+
+    /// A row's own files as they are now, in one value. Those that are the same for many are known by
+    /// what the reader sees.
+    fn fold(&self, files: &[Enclosure]) -> Result<Option<i64>, String> {
+        let own = files.iter().filter(|file| !file.common).map(|file| file.path.as_path());
+        self.finder.fold(own).map_err(|error| with_cause(&error))
+    }
+
+    /// The parts of a row's files. Files that are not what they were when the row was enlisted are not
+    /// sent: whoever looked at the list then has not seen them. They are looked at again behind the
+    /// reading, so that what was read is what was compared.
+    fn enclose(&self, files: &[Enclosure], was: Option<i64>) -> Result<Vec<Arc<EncodedPart>>, String> {
+        let same = || match was {
+            Some(_) if self.fold(files)? != was => Err(changed(files)),
+            _ => Ok(()),
+        };
+        same()?;
+        let parts = files.iter().map(|file| self.part(file)).collect::<Result<Vec<_>, _>>()?;
+        same()?;
+        Ok(parts)
     }
 
     /// The part of a file: kept where many letters share it, encoded for this letter where it is its own.

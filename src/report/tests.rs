@@ -61,6 +61,7 @@ fn house() -> House {
         domain,
         row: "[\"wei@例子.中国\",\"张伟\"]",
         state: EnlistState::Pending,
+        enclosed: None,
     };
     enlister
         .add(&[

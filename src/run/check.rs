@@ -124,13 +124,20 @@ fn look(plan: &Plan, edition: &str, row: Result<Row, BadRow>) -> (u64, Looked) {
         Err(bad) => return (bad.number, Looked::Bad(bad.reason)),
     };
     let (key, domain) = match plan.examine(&row) {
-        Examined::Ready { key, domain } => (key, domain),
+        Examined::Ready { key, domain, .. } => (key, domain),
         Examined::Filtered => return (row.number, Looked::Filtered),
         Examined::Suppressed { .. } => return (row.number, Looked::Suppressed),
         Examined::Bad { reason, .. } => return (row.number, Looked::Bad(reason)),
     };
-    let identity =
-        Identity { secret: &[0; 32], edition, key: key.as_str(), generation: 0, date: 0, settled: &[] };
+    let identity = Identity {
+        secret: &[0; 32],
+        edition,
+        key: key.as_str(),
+        generation: 0,
+        date: 0,
+        enclosed: None,
+        settled: &[],
+    };
     let looked = match plan.letter(&row, &identity) {
         Ok(written) => Looked::Letter {
             key: hash(key.as_str()),

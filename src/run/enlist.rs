@@ -62,7 +62,7 @@ struct Looked {
 
 enum Verdict {
     Filtered,
-    Pending { key: RecipientKey, domain: String },
+    Pending { key: RecipientKey, domain: String, enclosed: Option<i64> },
     Suppressed { key: RecipientKey, domain: String },
     Failed { key: RecipientKey, reason: String },
     Rejected { key: Option<String>, reason: String },
@@ -153,7 +153,7 @@ fn look(plan: &Plan, row: Result<Row, BadRow>) -> Looked {
     };
     let verdict = match plan.examine(&row) {
         Examined::Filtered => Verdict::Filtered,
-        Examined::Ready { key, domain } => Verdict::Pending { key, domain },
+        Examined::Ready { key, domain, enclosed } => Verdict::Pending { key, domain, enclosed },
         Examined::Suppressed { key, domain } => Verdict::Suppressed { key, domain },
         Examined::Bad { key: Some(key), reason } => Verdict::Failed { key, reason },
         Examined::Bad { key: None, reason } => Verdict::Rejected { key: None, reason },
@@ -179,14 +179,18 @@ fn write(
                 enlister.reject(row.number, key.as_deref(), reason)?;
                 continue;
             }
-            Verdict::Pending { key, domain } => (key, domain.as_str(), EnlistState::Pending),
+            Verdict::Pending { key, domain, .. } => (key, domain.as_str(), EnlistState::Pending),
             Verdict::Suppressed { key, domain } => (key, domain.as_str(), EnlistState::Skipped("suppressed")),
             Verdict::Failed { key, reason } => {
                 bad(row.number, reason);
                 (key, "", EnlistState::Failed(reason))
             }
         };
-        rows.push(Enlist { number: row.number, key: key.as_str(), domain, row: &row.json, state });
+        let enclosed = match row.verdict {
+            Verdict::Pending { enclosed, .. } => enclosed,
+            _ => None,
+        };
+        rows.push(Enlist { number: row.number, key: key.as_str(), domain, row: &row.json, state, enclosed });
     }
     enlister.add(&rows)
 }

@@ -618,6 +618,7 @@ impl Maker for Letters {
             key: &claimed.key,
             generation: claimed.generation,
             date,
+            enclosed: claimed.enclosed,
             settled: &claimed.settled,
         };
         match self.plan.letter(&row, &identity) {

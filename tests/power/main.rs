@@ -61,7 +61,8 @@ fn child() {
     let mut enlister = ledger.enlist(edition, None, Dedupe::Refuse).unwrap();
     for (number, key) in (1..).zip(&keys) {
         let row = "{\"name\":\"Ada Lovelace, Countess of Lovelace, the first of us all\"}";
-        let row = Enlist { number, key, domain: "example.org", row, state: EnlistState::Pending };
+        let row =
+            Enlist { number, key, domain: "example.org", row, state: EnlistState::Pending, enclosed: None };
         enlister.add(&[row]).unwrap();
     }
     enlister.finish(SourceRecord::default(), 2).unwrap();

@@ -9,6 +9,7 @@ mod servers;
 
 mod bad_input;
 mod editions;
+mod enclosed;
 mod first_steps;
 mod kills;
 mod order;

@@ -124,8 +124,8 @@ impl<'l> SqliteEnlister<'l> {
             result: Enlisting::default(),
             insert_row: prepare("INSERT INTO rows VALUES (?1, ?2, ?3, ?4, ?5)")?,
             insert_delivery: prepare(
-                "INSERT INTO deliveries (id, state, domain, attempts, generation, reason)
-                 VALUES (?1, ?2, ?3, 0, 0, ?4)",
+                "INSERT INTO deliveries (id, state, domain, attempts, generation, reason, enclosed)
+                 VALUES (?1, ?2, ?3, 0, 0, ?4, ?5)",
             )?,
             insert_reject: prepare("INSERT OR REPLACE INTO rejects VALUES (?1, ?2, ?3, ?4, ?5)")?,
             look: prepare("SELECT key, row, layout FROM rows WHERE id = ?1")?,
@@ -203,7 +203,9 @@ impl<'l> SqliteEnlister<'l> {
         let (state, reason) = begins(row.state);
         self.insert_row
             .execute(params![id, row.key, row.row, self.layout, number])
-            .and_then(|_| self.insert_delivery.execute(params![id, state.letter(), row.domain, reason]))
+            .and_then(|_| {
+                self.insert_delivery.execute(params![id, state.letter(), row.domain, reason, row.enclosed])
+            })
             .map_err(|error| self.said(error))?;
         self.keys.insert(hash, seq);
         self.last = seq;
@@ -260,8 +262,8 @@ impl<'l> SqliteEnlister<'l> {
                 )
                 .and_then(|_| {
                     self.conn.execute(
-                        "UPDATE deliveries SET state = ?2, domain = ?3, reason = ?4 WHERE id = ?1",
-                        params![id, state.letter(), row.domain, reason],
+                        "UPDATE deliveries SET state = ?2, domain = ?3, reason = ?4, enclosed = ?5 WHERE id = ?1",
+                        params![id, state.letter(), row.domain, reason, row.enclosed],
                     )
                 })
                 .map_err(|error| self.said(error))?;

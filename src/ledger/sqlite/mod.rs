@@ -250,7 +250,8 @@ fn migrate(conn: &mut Connection, path: &Path) -> Result<[u8; 32], LedgerError> 
     if found < schema::VERSION {
         let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(said)?;
         // Two first runs in the same second: the second finds the tables made.
-        if version(&transaction).map_err(said)? == 0 {
+        let found = version(&transaction).map_err(said)?;
+        if found == 0 {
             let mut secret = [0; 32];
             ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut secret)
                 .map_err(|_| LedgerError::Open { path: path.to_owned(), source: ErrorKind::Other.into() })?;
@@ -259,8 +260,13 @@ fn migrate(conn: &mut Connection, path: &Path) -> Result<[u8; 32], LedgerError> 
                 .and_then(|()| transaction.execute("INSERT INTO meta VALUES ('secret', ?1)", [&secret[..]]))
                 .and_then(|_| transaction.pragma_update(None, "user_version", schema::VERSION))
                 .map_err(said)?;
-            transaction.commit().map_err(said)?;
+        } else {
+            for step in schema::STEPS.iter().skip(usize::try_from(found).unwrap_or(0).saturating_sub(1)) {
+                transaction.execute_batch(step).map_err(said)?;
+            }
+            transaction.pragma_update(None, "user_version", schema::VERSION).map_err(said)?;
         }
+        transaction.commit().map_err(said)?;
     }
     conn.query_row("SELECT value FROM meta WHERE name = 'secret'", [], |row| row.get(0)).map_err(said)
 }
@@ -341,7 +347,14 @@ mod tests {
         let keys: Vec<String> = (1..=500).map(|n| format!("user{n}@example.org")).collect();
         let rows: Vec<Enlist<'_>> = (1..)
             .zip(&keys)
-            .map(|(number, key)| Enlist { number, key, domain: "x", row: "[]", state: EnlistState::Pending })
+            .map(|(number, key)| Enlist {
+                number,
+                key,
+                domain: "x",
+                row: "[]",
+                state: EnlistState::Pending,
+                enclosed: None,
+            })
             .collect();
         let pages = |ledger: &Sqlite, more: i64| {
             let now: i64 = ledger.conn.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
@@ -377,6 +390,29 @@ mod tests {
         pages(&ledger, 1000);
         ledger.write(edition, &group).unwrap();
         assert_eq!(ledger.reader().unwrap().counts(edition).unwrap().of(State::Sending), 500);
+    }
+
+    #[test]
+    fn a_ledger_of_an_older_version_is_brought_up_to_date() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.db");
+        let ledger = Sqlite::open(&path).unwrap();
+        let secret = ledger.secret();
+        let older = "ALTER TABLE deliveries DROP COLUMN enclosed; PRAGMA user_version = 1;
+                     INSERT INTO rows VALUES (4294967297, 'k', '[]', 0, NULL);
+                     INSERT INTO deliveries (id, state, domain, attempts, generation) VALUES (4294967297, 'p', 'x', 0, 0)";
+        for read_only in [true, false] {
+            ledger.conn.execute_batch(older).unwrap();
+            let claimed = match read_only {
+                true => Sqlite::open_read_only(&path).unwrap().claim(EditionId(1), 0, 10).unwrap(),
+                false => Sqlite::open(&path).unwrap().reader().unwrap().claim(EditionId(1), 0, 10).unwrap(),
+            };
+            assert_eq!(claimed.len(), 1);
+            assert_eq!((claimed[0].key.as_str(), claimed[0].enclosed), ("k", None));
+            assert_eq!(version(&ledger.conn).unwrap(), schema::VERSION);
+            ledger.conn.execute_batch("DELETE FROM rows; DELETE FROM deliveries").unwrap();
+        }
+        assert_eq!(Sqlite::open(&path).unwrap().secret(), secret);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::{READER_CACHE_KIB, STATEMENTS, records, schema};
 
 /// What is read of a delivery when it is claimed.
 const CLAIMED: &str = "SELECT d.id, r.number, r.key, r.row, r.layout, d.domain, d.attempts, d.generation,
-        d.date, d.first_attempt FROM deliveries d CROSS JOIN rows r ON r.id = d.id ";
+        d.date, d.first_attempt, d.enclosed FROM deliveries d CROSS JOIN rows r ON r.id = d.id ";
 
 /// How long a reader waits where the log is being recovered.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -43,6 +43,12 @@ impl SqliteReader {
         conn.set_prepared_statement_cache_capacity(STATEMENTS);
         let found = super::version(&conn).map_err(said)?;
         match found {
+            // One of an older version is brought up to date by whoever opens it for writing.
+            1..schema::VERSION => {
+                drop(conn);
+                super::Sqlite::open(path)?;
+                SqliteReader::open(path)
+            }
             // A ledger that is being made in this moment holds nothing yet.
             0 => Err(LedgerError::Missing { path: path.to_owned() }),
             schema::VERSION => Ok(SqliteReader { path: path.to_owned(), conn }),
@@ -323,6 +329,7 @@ fn claimed(row: &Row<'_>) -> rusqlite::Result<(i64, Claimed)> {
         generation: row.get(7)?,
         date: row.get(8)?,
         first_attempt: row.get(9)?,
+        enclosed: row.get(10)?,
         settled: Vec::new(),
     };
     Ok((id, claimed))

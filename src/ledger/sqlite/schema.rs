@@ -10,7 +10,7 @@
 use crate::ledger::{EditionId, LedgerError};
 
 /// The schema this version writes, in `user_version`.
-pub(super) const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 2;
 
 /// Bits of a delivery's number within its edition.
 const SEQ_BITS: u32 = 32;
@@ -57,7 +57,10 @@ pub(super) fn delivery_of_item(item: i64) -> i64 {
     item >> ITEM_BITS
 }
 
-/// All tables of version 1.
+/// What makes a ledger of version n + 1 of one of version n, in order.
+pub(super) const STEPS: [&str; VERSION as usize - 1] = ["ALTER TABLE deliveries ADD COLUMN enclosed INTEGER"];
+
+/// All tables of this version.
 pub(super) const TABLES: &str = "
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 
@@ -109,7 +112,8 @@ CREATE TABLE deliveries (
     date INTEGER,
     message_id TEXT,
     reason TEXT,
-    digest BLOB
+    digest BLOB,
+    enclosed INTEGER
 );
 CREATE INDEX deferred ON deliveries (next_attempt) WHERE state = 'd';
 

@@ -55,7 +55,9 @@ pub(super) fn requeue(
                 WHERE d.state = 'a' OR t.outcome <> 'a')",
             // An accepted letter goes again as a new one. One that some may have got stays the same,
             // byte for byte: its date and generation are kept.
+            // What failed goes with the files as they are now: they were looked at, or it would not go.
             "UPDATE deliveries SET
+                enclosed = CASE WHEN state NOT IN ('a', 'f') THEN enclosed END,
                 generation = generation + (state = 'a'),
                 date = CASE WHEN state IN ('u', 'd') OR (state <> 'a' AND EXISTS (
                         SELECT 1 FROM rcpts t

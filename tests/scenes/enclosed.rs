@@ -1,0 +1,76 @@
+//! Files that belong to one recipient: what was enlisted is what is sent, or nothing is.
+
+use std::fs;
+
+use postroom::exit::Exit;
+
+use crate::scene::{SHORT, Scene, ledger_says, numbered};
+
+/// A file for each, found by a value of the row.
+fn with_reports() -> String {
+    SHORT.replace("kind: send", "kind: send\nattachments: [\"reports/{{ email }}*.txt\"]")
+}
+
+#[test]
+fn a_file_that_changes_after_enlisting_stops_that_letter_until_it_is_put_back() {
+    // The relay holds u0, u1 and u2 back, so that their files can change before they are tried again.
+    let mut scene = Scene::new()
+        .relay(
+            ["u0", "u1", "u2"].map(|name| format!("--fault=rcpt if={name}@* first=1 reply 450 4.2.1 later")),
+        )
+        .job(&with_reports().replace("stay: 60s", "stay: 0s"))
+        .recipients(&numbered(4));
+    for n in 0..4 {
+        scene = scene.file(&format!("reports/u{n}@example.org.txt"), &format!("figures of {n}\n"));
+    }
+    scene.send().exit(Exit::Again);
+    assert_eq!(scene.its_relay().letters().len(), 1, "u3 has got its letter");
+
+    // The job is touched as well, so that the list is taken in again: what was frozen stays.
+    // u0: another content; u1: another file of the same content; u3 is accepted and not asked again.
+    let scene = scene
+        .job(&with_reports())
+        .file("reports/u0@example.org.txt", "other figures of 0\n")
+        .file("reports/u1.new", "figures of 1\n")
+        .file("reports/u3@example.org.txt", "too late\n");
+    fs::rename(scene.path("reports/u1.new"), scene.path("reports/u1@example.org.txt")).expect("renamed");
+    scene.send().exit(Exit::SomeFailed).says(&[
+        "reports/u0@example.org.txt` was changed after",
+        "reports/u1@example.org.txt` was changed after",
+        "postroom requeue",
+    ]);
+    let said = ledger_says(&scene);
+    let outcomes: Vec<&str> = (0..4).map(|n| said[&format!("u{n}@example.org")].as_str()).collect();
+    assert_eq!(outcomes, ["failed", "failed", "accepted", "accepted"]);
+    assert_eq!(scene.its_relay().letters().len(), 2);
+
+    scene.run("requeue --yes --only u0@example.org job.yaml").exit(Exit::Done);
+    scene.send().exit(Exit::SomeFailed);
+    let received = scene.its_relay().received();
+    assert_eq!(received.get("u0@example.org"), Some(&1));
+    assert_eq!(received.get("u1@example.org"), None, "it was not put back");
+}
+
+#[test]
+fn one_of_several_files_is_enough_and_files_for_all_are_another_matter() {
+    let job = with_reports().replace(
+        "attachments: [\"reports/{{ email }}*.txt\"]",
+        "attachments: [\"reports/{{ email }}*.txt\", terms.txt]",
+    );
+    let scene = Scene::new()
+        .relay(["--fault", "rcpt first=1 reply 450 4.2.1 later"])
+        .job(&job.replace("stay: 60s", "stay: 0s"))
+        .recipients(&numbered(2))
+        .file("terms.txt", "terms\n")
+        .file("reports/u0@example.org.txt", "0\n")
+        .file("reports/u0@example.org-b.txt", "0b\n")
+        .file("reports/u1@example.org.txt", "1\n");
+    scene.send().exit(Exit::Again);
+    // One came, which is a change as well; for u1 nothing is other than it was.
+    let scene = scene.job(&job).file("reports/u0@example.org-c.txt", "0c\n");
+    scene.send().exit(Exit::SomeFailed).says(&["one of ", "u0@example.org-c.txt`", "was changed after"]);
+    assert_eq!(
+        scene.its_relay().received().into_iter().collect::<Vec<_>>(),
+        [("u1@example.org".to_owned(), 1)]
+    );
+}
