@@ -51,16 +51,17 @@ impl<'a> TextBody<'a> {
             let estimate = text.len() + text.len() / 32 + 64;
             return TextBody { text, encoding: Encoding::SevenBit, estimate };
         }
-        let (escaped, lines) = count(&text);
-        let base64 = encoded_len_base64(text.len() + lines);
         // What quoted-printable takes at most: each soft break follows at least 73 characters.
-        let content = text.len() + 2 * escaped + 3 * lines;
-        let estimate = content + content / 73 * 3 + 64;
-        let quoted = estimate <= base64 || qp::BODY.encoded_len_within(&text, base64).is_some();
-        if quoted {
-            TextBody { text, encoding: Encoding::QuotedPrintable, estimate: estimate.min(base64 + 64) }
-        } else {
-            TextBody { text, encoding: Encoding::Base64, estimate: base64 + 8 }
+        let content = text.len() + 2 * escaped_at_most(&text);
+        let at_most = content + content / 73 * 3 + 64;
+        if at_most <= base64::MIME.encoded_len(text.len()) {
+            return TextBody { text, encoding: Encoding::QuotedPrintable, estimate: at_most };
+        }
+        // It is close, or clear the other way: count exactly. Base64 encodes the CR of each line too.
+        let base64 = base64::MIME.encoded_len(text.len() + memchr_iter(b'\n', &text).count());
+        match qp::BODY.encoded_len_within(&text, base64) {
+            Some(length) => TextBody { text, encoding: Encoding::QuotedPrintable, estimate: length + 64 },
+            None => TextBody { text, encoding: Encoding::Base64, estimate: base64 + 8 },
         }
     }
 
@@ -82,11 +83,6 @@ impl<'a> TextBody<'a> {
             }
         }
     }
-}
-
-/// The length of base64 at 76 columns with its line ends.
-fn encoded_len_base64(len: usize) -> usize {
-    base64::MIME.encoded_len(len)
 }
 
 /// The text with every CR that no LF follows made a LF; nearly always there is none.
@@ -129,21 +125,15 @@ fn is_seven_bit(text: &[u8]) -> bool {
     true
 }
 
-/// How many bytes quoted-printable escapes, and how many lines there are.
-fn count(text: &[u8]) -> (usize, usize) {
-    let (mut escaped, mut lines) = (0, 0);
-    // Sums of a chunk fit a byte, which lets the compiler add up many of them at a time.
-    for chunk in text.chunks(255) {
-        let (mut chunk_escaped, mut chunk_lines) = (0u8, 0u8);
-        for &byte in chunk {
-            let control = (byte < b' ') & (byte != b'\t') & (byte != b'\n') & (byte != b'\r');
-            chunk_escaped += u8::from((byte >= 0x7f) | (byte == b'=') | control);
-            chunk_lines += u8::from(byte == b'\n');
-        }
-        escaped += usize::from(chunk_escaped);
-        lines += usize::from(chunk_lines);
-    }
-    (escaped, lines)
+/// How many bytes quoted-printable makes longer, or a few more: line ends and tabs are counted too.
+fn escaped_at_most(text: &[u8]) -> usize {
+    // The sum of a chunk fits a byte, which lets the compiler add up many of them at a time.
+    text.chunks(192)
+        .map(|chunk| {
+            let plain = |b: u8| (b.wrapping_sub(b' ') < 0x5f) & (b != b'=');
+            usize::from(chunk.iter().fold(0u8, |sum, &b| sum + u8::from(!plain(b))))
+        })
+        .sum()
 }
 
 /// Appends text with CRLF line ends, the last line included.
@@ -171,7 +161,15 @@ fn end_line(out: &mut Vec<u8>, start: usize) {
 fn mend_line_starts(out: &mut Vec<u8>, start: usize) {
     let needs = |line: &[u8]| line.starts_with(b".") || line.starts_with(b"From ");
     let body = &out[start..];
-    if !needs(body) && memmem::find(body, b"\n.").is_none() && memmem::find(body, b"\nFrom ").is_none() {
+    // Both bytes of every place are looked at without branches, many places at a time.
+    let suspicious =
+        body.chunks(256).zip(body.get(1..).unwrap_or_default().chunks(256)).any(|(one, next)| {
+            let pairs = one.iter().zip(next);
+            pairs.fold(false, |found, (&b, &next)| found | ((b == b'\n') & ((next == b'.') | (next == b'F'))))
+        });
+    if !needs(body)
+        && !(suspicious && (memmem::find(body, b"\n.").is_some() || memmem::find(body, b"\nFrom ").is_some()))
+    {
         return;
     }
     let broken = out.split_off(start);
