@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use crate::ledger::{Edition, Reader, Record, State};
 
 use super::ReportError;
-use super::text::{rfc3339, zone};
+use super::text::{Clock, zone};
 
 /// The names of the columns.
 const HEADER: [&str; 11] = [
@@ -31,11 +31,11 @@ pub fn csv(
     edition: &Edition,
     states: &[State],
 ) -> Result<(), ReportError> {
-    let zone = zone(&edition.timezone);
+    let mut clock = Clock::new(zone(&edition.timezone));
     let mut writer = csv::Writer::from_writer(out);
     writer.write_record(HEADER)?;
     let mut failed = None;
-    reader.each(edition.id, states, &mut |record| match lines(&mut writer, &record, &zone) {
+    reader.each(edition.id, states, &mut |record| match lines(&mut writer, &record, &mut clock) {
         Ok(()) => ControlFlow::Continue(()),
         Err(error) => {
             failed = Some(error);
@@ -50,7 +50,7 @@ pub fn csv(
 fn lines<W: Write>(
     writer: &mut csv::Writer<W>,
     record: &Record,
-    zone: &jiff::tz::TimeZone,
+    clock: &mut Clock,
 ) -> Result<(), csv::Error> {
     let (number, attempts) = (record.number.to_string(), record.attempts.to_string());
     let front = [
@@ -65,14 +65,14 @@ fn lines<W: Write>(
         return writer.write_record(front.into_iter().chain([""; 5]));
     }
     for rcpt in &record.rcpts {
-        let (answer, at) = (&rcpt.rcpt.answer, rfc3339(rcpt.at, zone));
+        let (answer, at) = (&rcpt.rcpt.answer, clock.rfc3339(rcpt.at));
         // No server spoke: no code.
         let code = if answer.code == 0 { String::new() } else { answer.code.to_string() };
         let text = match answer.enhanced {
             Some(enhanced) => format!("{enhanced} {}", answer.text),
             None => answer.text.clone(),
         };
-        let back = [rcpt.rcpt.address.as_str(), rcpt.rcpt.outcome.word(), &code, &text, &at];
+        let back = [rcpt.rcpt.address.as_str(), rcpt.rcpt.outcome.word(), &code, &text, at];
         writer.write_record(front.into_iter().chain(back))?;
     }
     Ok(())

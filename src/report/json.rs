@@ -1,15 +1,15 @@
 //! The report for programs, one document, written as it is read.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::ops::ControlFlow;
 
-use jiff::tz::TimeZone;
+use serde::Serialize;
 use serde_json::{Map, Value as Json, json};
 
-use crate::ledger::{Counts, Edition, Reader, Record, State};
+use crate::ledger::{Counts, Edition, LetterRecord, RcptRecord, Reader, Record, State};
 
 use super::ReportError;
-use super::text::{rfc3339, zone};
+use super::text::{Clock, rfc3339, zone};
 
 /// Writes an edition as one JSON object: what it is, `counts`, `domains`, `rejects`, and `recipients`
 /// with the outcomes `states`.
@@ -67,19 +67,22 @@ pub fn json(
     }
     out.write_all(b"],\n\"recipients\":[")?;
     between = "";
-    let mut failed = None;
-    reader.each(edition.id, states, &mut |record| match write!(
-        out,
-        "{between}\n{}",
-        recipient(&record, &zone)
-    ) {
-        Ok(()) => {
-            between = ",";
-            ControlFlow::Continue(())
-        }
-        Err(error) => {
-            failed = Some(error);
-            ControlFlow::Break(())
+    let (mut failed, mut line, mut clock) = (None, Vec::new(), Clock::new(zone));
+    reader.each(edition.id, states, &mut |record| {
+        line.clear();
+        let written = serde_json::to_writer(&mut line, &Recipient::of(&record, &mut clock))
+            .map_err(io::Error::from)
+            .and_then(|()| write!(out, "{between}\n"))
+            .and_then(|()| out.write_all(&line));
+        match written {
+            Ok(()) => {
+                between = ",";
+                ControlFlow::Continue(())
+            }
+            Err(error) => {
+                failed = Some(error);
+                ControlFlow::Break(())
+            }
         }
     })?;
     failed.map_or(Ok(()), Err)?;
@@ -99,29 +102,82 @@ fn counts(counts: &Counts) -> Map<String, Json> {
 }
 
 /// One delivery with the answers of its addresses.
-pub(super) fn recipient(record: &Record, zone: &TimeZone) -> Json {
-    let rcpts: Vec<Json> = record
-        .rcpts
+#[derive(Serialize)]
+struct Recipient<'a> {
+    row: u64,
+    key: &'a str,
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    attempts: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_attempt: Option<String>,
+    message_id: Option<&'a str>,
+    addresses: Vec<Address<'a>>,
+}
+
+#[derive(Serialize)]
+struct Address<'a> {
+    address: &'a str,
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    enhanced: Option<String>,
+    text: &'a str,
+    at: String,
+}
+
+impl<'a> Recipient<'a> {
+    fn of(record: &'a Record, clock: &mut Clock) -> Recipient<'a> {
+        let mut address = |rcpt: &'a RcptRecord| Address {
+            address: &rcpt.rcpt.address,
+            outcome: rcpt.rcpt.outcome.word(),
+            // No server spoke: no code.
+            code: Some(rcpt.rcpt.answer.code).filter(|code| *code != 0),
+            enhanced: rcpt.rcpt.answer.enhanced.map(|enhanced| enhanced.to_string()),
+            text: &rcpt.rcpt.answer.text,
+            at: clock.rfc3339(rcpt.at).to_owned(),
+        };
+        Recipient {
+            row: record.number,
+            key: &record.key,
+            outcome: record.state.word(),
+            reason: record.reason.as_deref(),
+            attempts: record.attempts,
+            addresses: record.rcpts.iter().map(&mut address).collect(),
+            next_attempt: record.next_attempt.map(|due| clock.rfc3339(due).to_owned()),
+            message_id: record.message_id.as_deref(),
+        }
+    }
+}
+
+/// Writes all the ledger knows about one letter as a JSON object.
+pub fn letter_json(out: &mut dyn Write, edition: &Edition, letter: &LetterRecord) -> Result<(), ReportError> {
+    let mut clock = Clock::new(zone(&edition.timezone));
+    let mut document = serde_json::to_value(Recipient::of(&letter.record, &mut clock))?;
+    let hex = |bytes: &[u8; 32]| blake3::Hash::from_bytes(*bytes).to_hex().to_string();
+    let files = letter
+        .files
         .iter()
-        .map(|rcpt| {
-            json!({
-                "address": rcpt.rcpt.address,
-                "outcome": rcpt.rcpt.outcome.word(),
-                "code": rcpt.rcpt.answer.code,
-                "enhanced": rcpt.rcpt.answer.enhanced.map(|enhanced| enhanced.to_string()),
-                "text": rcpt.rcpt.answer.text,
-                "at": rfc3339(rcpt.at, zone),
-            })
+        .map(|file| json!({"name": file.name, "size": file.size, "sha256": hex(&file.sha256)}));
+    let requeued = letter.requeued.iter().map(|before| {
+        json!({
+            "at": clock.rfc3339(before.at),
+            "outcome": before.state.word(),
+            "generation": before.generation,
+            "message_id": before.message_id,
         })
-        .collect();
-    json!({
-        "row": record.number,
-        "key": record.key,
-        "outcome": record.state.word(),
-        "reason": record.reason,
-        "attempts": record.attempts,
-        "next_attempt": record.next_attempt.map(|due| rfc3339(due, zone)),
-        "message_id": record.message_id,
-        "addresses": rcpts,
-    })
+    });
+    document["requeued"] = requeued.collect();
+    document["job"] = edition.job.as_str().into();
+    document["edition"] = edition.name.as_str().into();
+    document["generation"] = letter.record.generation.into();
+    document["date"] = letter.record.date.map(|at| clock.rfc3339(at).to_owned()).into();
+    document["digest"] = letter.digest.as_ref().map(hex).into();
+    document["files"] = files.collect();
+    document["columns"] = json!(edition.layouts.get(letter.layout).cloned().flatten());
+    document["values"] = serde_json::from_str(&letter.row).unwrap_or_else(|_| letter.row.as_str().into());
+    writeln!(out, "{document:#}")?;
+    Ok(())
 }

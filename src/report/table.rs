@@ -10,7 +10,7 @@ use crate::letter::Outcome;
 use crate::measure::grouped;
 
 use super::ReportError;
-use super::text::{clock, cut, left, plain, right, width, zone};
+use super::text::{clock, cut, domain, left, plain, right, width, zone};
 
 /// What a table shows.
 #[derive(Debug, Clone, Copy)]
@@ -143,7 +143,10 @@ fn domains(out: &mut dyn Write, standing: &Standing, some: usize) -> Result<(), 
     }
     let shown = &standing.domains[..standing.domains.len().min(some)];
     let columns: Vec<State> = ORDER.into_iter().filter(|state| standing.counts.of(*state) > 0).collect();
-    let said = |domain: &str| if domain.is_empty() { "(none)".to_owned() } else { cut(&plain(domain), KEY) };
+    let said = |name: &str| match name {
+        "" => "(none)".to_owned(),
+        name => cut(&plain(&domain(name)), KEY),
+    };
     let name = shown.iter().map(|(domain, _)| width(&said(domain))).max().unwrap_or(0).clamp(12, KEY);
     write!(out, "\n{}{}", left("by domain", name + 2), right("total", 11))?;
     for state in &columns {

@@ -215,6 +215,21 @@ fn a_letter_is_told_whole() {
     let mut out = Vec::new();
     letter(&mut out, &house.edition(), &record).unwrap();
     let shown = String::from_utf8(out).unwrap();
+    let mut out = Vec::new();
+    letter_json(&mut out, &house.edition(), &record).unwrap();
+    let document: Json = serde_json::from_slice(&out).unwrap();
+    for (place, expected) in [
+        ("/outcome", "accepted".into()),
+        ("/message_id", "<1@example.com>".into()),
+        ("/files/0/name", "报告.pdf".into()),
+        ("/files/0/sha256", "ab".repeat(32).into()),
+        ("/addresses/0/code", 250.into()),
+        ("/columns/1", "姓名".into()),
+        ("/values/1", Json::from("张伟")),
+        ("/date", "2026-11-23T02:16:40+00:00".into()),
+    ] {
+        assert_eq!(document.pointer(place), Some(&expected), "{place}");
+    }
     for expected in [
         "wei@例子.中国 · 通知 · edition 2026-11\n  outcome     accepted\n",
         "  Message-ID  <1@example.com>\n",

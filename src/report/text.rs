@@ -58,6 +58,33 @@ pub(super) fn rfc3339(unix: i64, zone: &TimeZone) -> String {
     time(unix, zone, "%Y-%m-%dT%H:%M:%S%:z")
 }
 
+/// [`rfc3339`] for a long list, whose neighbours mostly have the same second.
+pub(super) struct Clock {
+    zone: TimeZone,
+    last: Option<(i64, String)>,
+}
+
+impl Clock {
+    pub(super) fn new(zone: TimeZone) -> Clock {
+        Clock { zone, last: None }
+    }
+
+    pub(super) fn rfc3339(&mut self, unix: i64) -> &str {
+        if self.last.as_ref().is_none_or(|(last, _)| *last != unix) {
+            self.last = Some((unix, rfc3339(unix, &self.zone)));
+        }
+        self.last.as_ref().map_or("", |(_, text)| text)
+    }
+}
+
+/// A domain as people write it: `例子.中国` for `xn--fsqu00a.xn--fiqs8s`.
+pub(super) fn domain(domain: &str) -> String {
+    match idna::domain_to_unicode(domain) {
+        (unicode, Ok(())) => unicode,
+        _ => domain.to_owned(),
+    }
+}
+
 fn time(unix: i64, zone: &TimeZone, form: &str) -> String {
     match Timestamp::from_second(unix) {
         Ok(moment) => moment.to_zoned_datetime(zone.clone()).strftime(form).to_string(),
@@ -90,6 +117,17 @@ mod tests {
     }
 
     #[test]
+    fn domains_are_shown_as_people_write_them() {
+        for (wire, shown) in [
+            ("xn--fsqu00a.xn--fiqs8s", "例子.中国"),
+            ("example.org", "example.org"),
+            ("xn--a.org", "xn--a.org"),
+        ] {
+            assert_eq!(domain(wire), shown);
+        }
+    }
+
+    #[test]
     fn nothing_moves_the_cursor() {
         assert_eq!(
             plain("550 \u{1b}[2Jno\r\nuser\u{202e}x"),
@@ -100,6 +138,10 @@ mod tests {
     #[test]
     fn times_are_those_of_the_zone() {
         assert_eq!(rfc3339(1_795_400_000, &TimeZone::UTC), "2026-11-23T02:13:20+00:00");
+        let mut clocked = Clock::new(TimeZone::UTC);
+        for at in [1_795_400_000, 1_795_400_000, 1_795_400_001] {
+            assert_eq!(clocked.rfc3339(at), rfc3339(at, &TimeZone::UTC));
+        }
         assert_eq!(clock(1_795_400_000, &zone("Nowhere/Else")), "2026-11-23 02:13");
     }
 }

@@ -40,10 +40,13 @@ pub(super) fn report(args: &cli::Report, ledger: &Path, job: &str) -> Result<Exi
         return watch(&reader, edition);
     }
     let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
-    match print(args, &reader, &edition, &mut out).and_then(|()| Ok(out.flush()?)) {
+    let printed = print(args, &reader, &edition, &mut out).and_then(|exit| {
+        out.flush()?;
+        Ok(exit)
+    });
+    match printed {
         Err(error) if error.is_closed_pipe() => Ok(Exit::Done),
-        Err(error) => Err(error.into()),
-        Ok(()) => Ok(Exit::Done),
+        printed => Ok(printed?),
     }
 }
 
@@ -52,26 +55,28 @@ fn print(
     reader: &dyn Reader,
     edition: &Edition,
     out: &mut dyn Write,
-) -> Result<(), ReportError> {
+) -> Result<Exit, ReportError> {
     if let Some(key) = &args.letter {
         let letter = match reader.find_key(edition.id, key)? {
             Some(seq) => reader.letter(edition.id, seq)?,
             None => None,
         };
-        return match letter {
-            Some(letter) => report::letter(out, edition, &letter),
+        match letter {
+            Some(letter) if args.format == ReportForm::Json => report::letter_json(out, edition, &letter)?,
+            Some(letter) => report::letter(out, edition, &letter)?,
             None => {
                 eprintln!("postroom: edition {} has nobody with the key {key}", edition.name);
-                Ok(())
+                return Ok(Exit::SomeFailed);
             }
-        };
+        }
+        return Ok(Exit::Done);
     }
     let words = args.outcome.iter().map(|outcome| outcome.word());
     let chosen: Vec<State> = words.filter_map(State::from_word).collect();
     let states = if chosen.is_empty() { &State::ALL[..] } else { &chosen };
     match args.format {
-        ReportForm::Json => report::json(out, reader, edition, states),
-        ReportForm::Csv => report::csv(out, reader, edition, states),
+        ReportForm::Json => report::json(out, reader, edition, states)?,
+        ReportForm::Csv => report::csv(out, reader, edition, states)?,
         ReportForm::Table => {
             let view = View {
                 only: (!chosen.is_empty()).then_some(states),
@@ -81,9 +86,10 @@ fn print(
                 command: &format!("postroom report {}", args.job.display()),
             };
             report::table(out, reader, edition, &view)?;
-            others(out, reader, edition)
+            others(out, reader, edition)?;
         }
     }
+    Ok(Exit::Done)
 }
 
 /// Names the job's other editions, so that one can be asked for.
