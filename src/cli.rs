@@ -201,6 +201,9 @@ pub struct Run {
     /// One bad row, and nothing is sent
     #[arg(long)]
     pub strict: bool,
+    /// Delete so many messages on the server, though they are more than `max_fraction` allows at once
+    #[arg(long, value_name = "N")]
+    pub confirm_deletions: Option<u64>,
 }
 
 /// `postroom stop`, `pause`, `resume`

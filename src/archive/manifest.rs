@@ -9,7 +9,7 @@ use super::journal::{self, Entry, Position, What};
 use super::store::{is_inside, private};
 
 /// The file's name within the store.
-pub(super) const NAME: &str = "manifest-sha256.txt";
+pub const NAME: &str = "manifest-sha256.txt";
 
 /// The manifest, open for appending.
 pub(super) struct Manifest {
@@ -54,7 +54,7 @@ pub(super) fn line(entry: &Entry) -> Option<String> {
 }
 
 /// Writes the manifest anew from the journal, aside first.
-pub(super) fn rewrite(folder: &Path) -> io::Result<()> {
+pub fn rewrite(folder: &Path) -> io::Result<()> {
     let aside = folder.join(format!("{NAME}.new"));
     let mut out = BufWriter::new(private().write(true).create(true).truncate(true).open(&aside)?);
     each_line(folder, |text| out.write_all(text.as_bytes()).map(|()| true))?;

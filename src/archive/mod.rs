@@ -3,17 +3,19 @@
 
 pub mod committer;
 mod digest;
+pub mod export;
 pub mod find;
 pub mod index;
 pub mod journal;
 mod known;
 pub mod listing;
 mod login;
-mod manifest;
+pub mod manifest;
 pub mod quarantine;
 pub mod retrieve;
 pub mod session;
 pub mod store;
+pub mod verify;
 
 pub use digest::Digest;
 pub use known::Known;

@@ -36,6 +36,8 @@ pub struct Part {
     pub size: u64,
     /// The beginning of the encoded body.
     pub body: Vec<u8>,
+    /// Where the part lies in the message, header and all.
+    pub span: (u64, u64),
     /// Parts within: of a multipart, or the one message of a `message/rfc822`.
     pub parts: Vec<Part>,
 }
@@ -187,6 +189,8 @@ pub struct Scanner {
     state: State,
     /// The beginning of a line that must be seen whole.
     pending: Vec<u8>,
+    /// Where the line begins that is looked at.
+    offset: u64,
     /// Whether the next byte begins a line.
     at_start: bool,
     parts: usize,
@@ -198,6 +202,8 @@ pub struct Scanner {
 
 struct Open {
     part: Part,
+    /// Where it begins, once a line of it was seen.
+    start: Option<u64>,
     boundary: Option<Vec<u8>>,
     /// The length of the line end that was read last: it belongs to a boundary that follows.
     line_end: usize,
@@ -215,12 +221,13 @@ enum State {
 impl Scanner {
     /// Keeps so much of each part.
     pub fn new(keep: Keep) -> Scanner {
-        let message = Open { part: Part::default(), boundary: None, line_end: 0, digest: false };
+        let message = Open { part: Part::default(), start: None, boundary: None, line_end: 0, digest: false };
         Scanner {
             keep,
             open: vec![message],
             state: State::Header,
             pending: Vec::new(),
+            offset: 0,
             at_start: true,
             parts: 1,
             after_cr: false,
@@ -267,16 +274,27 @@ impl Scanner {
             self.header_over();
         }
         self.close_to(1, false);
-        self.open.pop().map(|message| sealed(message.part)).unwrap_or_default()
+        let end = self.offset;
+        let message = self.open.pop().map(|message| sealed(message.part)).unwrap_or_default();
+        Part { span: (0, end), ..message }
     }
 
     /// A line, or a piece of a long one.
     fn line(&mut self, piece: &[u8], starts: bool, ends: bool) {
+        self.line_at(piece, starts, ends);
+        self.offset += piece.len() as u64;
+    }
+
+    fn line_at(&mut self, piece: &[u8], starts: bool, ends: bool) {
         if starts && self.bounded && piece.starts_with(b"--") {
             if let Some((depth, last)) = self.boundary(piece) {
                 self.cross(depth, last);
                 return;
             }
+        }
+        let offset = self.offset;
+        if let Some(open) = self.open.last_mut() {
+            open.start.get_or_insert(offset);
         }
         match self.state {
             State::Header => {
@@ -344,7 +362,13 @@ impl Scanner {
 
     fn begin(&mut self) {
         self.parts += 1;
-        self.open.push(Open { part: Part::default(), boundary: None, line_end: 0, digest: false });
+        self.open.push(Open {
+            part: Part::default(),
+            start: None,
+            boundary: None,
+            line_end: 0,
+            digest: false,
+        });
         self.state = State::Header;
     }
 
@@ -379,6 +403,10 @@ impl Scanner {
     fn close_to(&mut self, depth: usize, by_boundary: bool) {
         while self.open.len() > depth {
             let Some(mut child) = self.open.pop() else { return };
+            let end =
+                if by_boundary { self.offset.saturating_sub(child.line_end as u64) } else { self.offset };
+            let start = child.start.unwrap_or(end);
+            child.part.span = (start, end.max(start));
             if by_boundary {
                 // The line end before a boundary belongs to the boundary.
                 let whole = child.part.size == child.part.body.len() as u64;
@@ -548,6 +576,14 @@ mod tests {
         let sizes: Vec<(u64, usize)> =
             message.parts.iter().map(|part| (part.size, part.body.len())).collect();
         assert_eq!(sizes, [(20_000_000, 100), (9_998, 10)]);
+    }
+
+    #[test]
+    fn a_part_knows_where_it_lies() {
+        let text = "Content-Type: multipart/mixed; boundary=x\n\n--x\nContent-Type: message/rfc822\n\nSubject: in\n\nhi\n--x--\n";
+        let message = Part::parse(text.as_bytes());
+        let (from, to) = message.parts[0].parts[0].span;
+        assert_eq!(&text[from as usize..to as usize], "Subject: in\n\nhi");
     }
 
     #[test]

@@ -4,17 +4,22 @@ pub mod archive;
 mod book;
 mod check;
 mod enlist;
+pub mod export;
+pub mod find;
 mod flag;
 pub mod init;
 mod only;
 mod progress;
+pub mod rebuild;
 mod report;
 pub mod sandbox;
 pub mod schema;
 mod send;
+pub mod show;
 mod signals;
 mod trial;
 mod upkeep;
+pub mod verify;
 
 use crate::archive::session::Stop;
 use crate::cli::{self, Cli, Command};
@@ -39,6 +44,11 @@ pub fn main() -> Exit {
         Command::Check(args) => check(args, &cli.global),
         Command::Init(args) => init::init(&args.dir),
         Command::Sandbox(args) => sandbox::run(args),
+        Command::Show(args) => show::run(args),
+        Command::Verify(args) => verify(args, &cli.global),
+        Command::Find(args) => find::run(args),
+        Command::Export(args) => export::run(args),
+        Command::Rebuild(args) => rebuild::run(args),
         Command::Schema(_) => schema::schema(),
         Command::Completions(args) => schema::completions(args),
         Command::Man(args) => schema::man(args),
@@ -83,13 +93,29 @@ fn run(args: &cli::Run, global: &cli::Global) -> Exit {
     worst
 }
 
+/// `postroom verify`: the job of `--server` is read first.
+fn verify(args: &cli::Verify, global: &cli::Global) -> Exit {
+    let jobs = match read(args.server.as_slice(), global) {
+        Ok(jobs) => jobs,
+        Err(exit) => return exit,
+    };
+    match jobs.first() {
+        Some(Job::Archive(job)) => verify::run(args, Some(job)),
+        Some(Job::Send(_)) => {
+            eprintln!("postroom: --server wants a job of `kind: archive`");
+            Exit::Usage
+        }
+        None => verify::run(args, None),
+    }
+}
+
 /// How an archiving job is to go.
 fn archiving(args: &cli::Run, global: &cli::Global, signals: &Signals) -> archive::Options {
     archive::Options {
         quiet: global.quiet,
         json: global.log == cli::LogForm::Json,
         limit: args.limit,
-        confirm_deletions: None,
+        confirm_deletions: args.confirm_deletions,
         trace: args.trace.then(Transcript::stderr),
         stop: Stop::counting(signals.count()),
     }

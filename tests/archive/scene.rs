@@ -14,17 +14,17 @@ use postroom::run::archive::Options;
 use postroom::sandbox::{Fault, Maildrop, MaildropOptions, Protocol};
 use postroom::secret::Secret;
 
-pub const USER: &str = "ada";
-pub const PASSWORD: &str = "hunter2";
+pub(crate) const USER: &str = "ada";
+pub(crate) const PASSWORD: &str = "hunter2";
 
 /// What a test is about.
-pub struct Scene {
-    pub folder: tempfile::TempDir,
+pub(crate) struct Scene {
+    pub(crate) folder: tempfile::TempDir,
 }
 
 impl Scene {
     /// A maildrop with these messages, in this order.
-    pub fn with(messages: &[&[u8]]) -> Scene {
+    pub(crate) fn with(messages: &[&[u8]]) -> Scene {
         let folder = tempfile::tempdir().unwrap();
         let drop = folder.path().join("maildrop");
         fs::create_dir(&drop).unwrap();
@@ -35,28 +35,28 @@ impl Scene {
     }
 
     /// A maildrop with `count` messages of different sizes.
-    pub fn counting(count: usize) -> Scene {
+    pub(crate) fn counting(count: usize) -> Scene {
         let messages: Vec<Vec<u8>> = (0..count).map(message).collect();
         Scene::with(&messages.iter().map(Vec::as_slice).collect::<Vec<_>>())
     }
 
-    pub fn maildrop(&self) -> PathBuf {
+    pub(crate) fn maildrop(&self) -> PathBuf {
         self.folder.path().join("maildrop")
     }
 
-    pub fn store(&self) -> PathBuf {
+    pub(crate) fn store(&self) -> PathBuf {
         self.folder.path().join("store")
     }
 
     /// Starts the server.
-    pub fn serve(&self, change: impl FnOnce(&mut MaildropOptions)) -> Maildrop {
+    pub(crate) fn serve(&self, change: impl FnOnce(&mut MaildropOptions)) -> Maildrop {
         let mut options = MaildropOptions::new(self.maildrop(), USER, Secret::new(PASSWORD));
         change(&mut options);
         Maildrop::start(options).unwrap()
     }
 
     /// The job.
-    pub fn job(&self, port: u16) -> ArchiveJob {
+    pub(crate) fn job(&self, port: u16) -> ArchiveJob {
         let timeouts = Timeouts {
             greeting: Duration::from_secs(5),
             command: Duration::from_secs(4),
@@ -90,11 +90,11 @@ impl Scene {
     }
 
     /// Runs the job as it is.
-    pub fn run(&self, port: u16) -> Exit {
+    pub(crate) fn run(&self, port: u16) -> Exit {
         self.run_with(&self.job(port))
     }
 
-    pub fn run_with(&self, job: &ArchiveJob) -> Exit {
+    pub(crate) fn run_with(&self, job: &ArchiveJob) -> Exit {
         postroom::run::archive::run(
             job,
             &Options { quiet: true, stop: Stop::default(), ..Options::default() },
@@ -102,17 +102,17 @@ impl Scene {
     }
 
     /// The messages of the maildrop as RETR gives them: lines ended by CRLF.
-    pub fn sent(&self) -> BTreeMap<Vec<u8>, usize> {
+    pub(crate) fn sent(&self) -> BTreeMap<Vec<u8>, usize> {
         collect(&self.maildrop(), |bytes| bytes)
     }
 
     /// The messages of the archive.
-    pub fn archived(&self) -> BTreeMap<Vec<u8>, usize> {
+    pub(crate) fn archived(&self) -> BTreeMap<Vec<u8>, usize> {
         collect(&self.store().join("eml"), |bytes| bytes)
     }
 
     /// Lines of the journal.
-    pub fn journal(&self) -> Vec<serde_json::Value> {
+    pub(crate) fn journal(&self) -> Vec<serde_json::Value> {
         fs::read_to_string(self.store().join("journal.jsonl"))
             .unwrap_or_default()
             .lines()
@@ -132,7 +132,7 @@ fn collect(folder: &Path, shape: impl Fn(Vec<u8>) -> Vec<u8>) -> BTreeMap<Vec<u8
 }
 
 /// A message, different for each number, dated a minute after the last.
-pub fn message(number: usize) -> Vec<u8> {
+pub(crate) fn message(number: usize) -> Vec<u8> {
     let mut text = format!(
         "Received: from a.example by b.example; Mon, 2 Nov 2026 {:02}:{:02}:00 +0000\r\n\
          From: Sender {number} <s{number}@example.org>\r\nTo: ada@example.com\r\n\
@@ -147,6 +147,6 @@ pub fn message(number: usize) -> Vec<u8> {
 }
 
 /// Fault rules of the maildrop.
-pub fn faults(rules: &[&str]) -> Vec<Fault> {
+pub(crate) fn faults(rules: &[&str]) -> Vec<Fault> {
     rules.iter().map(|rule| Fault::parse(rule, Protocol::Pop3, 1).unwrap()).collect()
 }

@@ -1,0 +1,42 @@
+//! `postroom export`: packs an archive for other programs.
+
+use rustix::fs::FlockOperation;
+
+use super::archive::{now, print, store_exit, with_source};
+use crate::archive::{export, store};
+use crate::cli;
+use crate::exit::Exit;
+
+/// Runs the command.
+pub fn run(args: &cli::Export) -> Exit {
+    if !args.store.is_dir() {
+        eprintln!("error: there is no archive {}", args.store.display());
+        return Exit::NoInput;
+    }
+    let _lock = match store::lock(&args.store, FlockOperation::NonBlockingLockShared) {
+        Ok(lock) => lock,
+        Err(error) => {
+            eprintln!("error: {}", with_source(&error));
+            return store_exit(&error);
+        }
+    };
+    let (out, packed) = match (&args.mbox, &args.maildir, &args.bagit) {
+        (Some(out), _, _) => (out, export::mbox(&args.store, out)),
+        (_, Some(out), _) => (out, export::maildir(&args.store, out)),
+        (_, _, Some(out)) => (out, export::bagit(&args.store, out, now())),
+        (None, None, None) => return Exit::Usage,
+    };
+    match packed {
+        Ok(packed) => {
+            for path in &packed.left_out {
+                eprintln!("left out: {path} is missing or changed");
+            }
+            print(&format!("{}: {} messages\n", out.display(), packed.messages));
+            if packed.left_out.is_empty() { Exit::Done } else { Exit::SomeFailed }
+        }
+        Err(error) => {
+            eprintln!("error: cannot write {}: {error}", out.display());
+            Exit::Io
+        }
+    }
+}

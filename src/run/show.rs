@@ -1,0 +1,333 @@
+//! `postroom show`: a message as a person reads it, as JSON, or its parts as files.
+
+use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::archive::print;
+use crate::cli;
+use crate::exit::Exit;
+use crate::measure::ByteSize;
+use crate::read::{Address, Part, html};
+
+/// Runs the command.
+pub fn run(args: &cli::Show) -> Exit {
+    let bytes = match fs::read(&args.file) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            eprintln!("error: cannot read {}: {error}", args.file.display());
+            return if error.kind() == io::ErrorKind::NotFound { Exit::NoInput } else { Exit::Io };
+        }
+    };
+    let message = Part::parse(&bytes);
+    if let Some(folder) = &args.extract {
+        return match extract(&message, &bytes, folder) {
+            Ok(names) => {
+                let text = match args.json {
+                    true => format!("{}\n", json!(names)),
+                    false => names.iter().map(|name| format!("{}\n", folder.join(name).display())).collect(),
+                };
+                print(&text);
+                Exit::Done
+            }
+            Err(error) => {
+                eprintln!("error: cannot write into {}: {error}", folder.display());
+                Exit::Io
+            }
+        };
+    }
+    match args.json {
+        true => print(&format!("{:#}\n", as_json(&message))),
+        false => print(&as_text(&message)),
+    }
+    Exit::Done
+}
+
+/// The message as a person reads it: who, when, what about; the tree; the text.
+pub fn as_text(message: &Part) -> String {
+    let mut out = String::new();
+    for name in ["From", "Sender", "Reply-To", "To", "Cc", "Bcc"] {
+        let people = message.addresses_of(name);
+        if !people.is_empty() {
+            let people: Vec<String> = people.iter().map(person).collect();
+            let _ = writeln!(out, "{name:>9}: {}", safe_line(&people.join(", ")));
+        }
+    }
+    let date = message.field("Date").map(|field| crate::read::one_line(field.value));
+    for (name, text) in [("Date", date), ("Subject", message.text_of("Subject"))] {
+        if let Some(text) = text {
+            let _ = writeln!(out, "{name:>9}: {}", safe_line(&text));
+        }
+    }
+    out.push('\n');
+    tree(message, "", "", &mut out);
+    for part in readable(message) {
+        out.push('\n');
+        let text = text_of(part);
+        out.push_str(&safe_text(text.trim_end()));
+        out.push('\n');
+    }
+    out
+}
+
+/// The message for programs.
+pub fn as_json(message: &Part) -> Value {
+    let people = |name: &str| json!(message.addresses_of(name));
+    let texts: Vec<String> = readable(message).into_iter().map(text_of).collect();
+    json!({
+        "from": people("From"),
+        "sender": people("Sender"),
+        "reply_to": people("Reply-To"),
+        "to": people("To"),
+        "cc": people("Cc"),
+        "bcc": people("Bcc"),
+        "date": message.date().and_then(|date| jiff::Timestamp::from_second(date).ok()).map(|date| date.to_string()),
+        "subject": message.text_of("Subject"),
+        "message_id": message.field("Message-ID").map(|field| crate::read::one_line(field.value)),
+        "tree": part_json(message),
+        "text": texts.join("\n"),
+    })
+}
+
+fn part_json(part: &Part) -> Value {
+    let mut object = json!({ "type": part.content_type, "size": part.size });
+    let is_text = part.is_leaf() && part.content_type.starts_with("text/");
+    let text = is_text.then(|| part.text());
+    if let Some(fields) = object.as_object_mut() {
+        let mut put = |name: &str, value: Value| {
+            if !value.is_null() {
+                fields.insert(name.to_owned(), value);
+            }
+        };
+        put("encoding", Some(part.encoding.as_str()).filter(|name| !name.is_empty()).into());
+        put("disposition", part.disposition().map(|disposition| disposition.value).into());
+        put("name", part.file_name().into());
+        if let Some(text) = text {
+            put("charset", text.charset.into());
+            put("text", text.text.into());
+        } else if part.is_leaf() {
+            put("bytes", part.decoded().len().into());
+        }
+        // A message within is a message: who wrote it matters as much.
+        if part.content_type == "message/rfc822"
+            && let Some(inner) = part.parts.first()
+        {
+            put("from", json!(inner.addresses_of("From")));
+            put("subject", inner.text_of("Subject").into());
+        }
+        if !part.parts.is_empty() {
+            put("parts", part.parts.iter().map(part_json).collect());
+        }
+    }
+    object
+}
+
+/// The parts to read: of alternatives the plain one, and no attachments.
+fn readable(part: &Part) -> Vec<&Part> {
+    let is_text =
+        |part: &Part| part.is_leaf() && part.content_type.starts_with("text/") && !part.is_attachment();
+    if part.content_type == "multipart/alternative" {
+        let plain = part
+            .walk()
+            .into_iter()
+            .find(|part| is_text(part) && part.content_type == "text/plain" && part.size > 0);
+        if let Some(plain) = plain {
+            return vec![plain];
+        }
+        let texts: Vec<&Part> = part.parts.iter().flat_map(readable).collect();
+        return texts.into_iter().rev().take(1).collect();
+    }
+    if is_text(part) {
+        return vec![part];
+    }
+    // A multipart without parts holds text all the same.
+    if part.parts.is_empty() && part.content_type.starts_with("multipart/") && !part.body.is_empty() {
+        return vec![part];
+    }
+    part.parts.iter().flat_map(readable).collect()
+}
+
+fn text_of(part: &Part) -> String {
+    let text = part.text().text;
+    match part.content_type.as_str() {
+        "text/html" => html::readable(&text, 100),
+        _ => text.replace("\r\n", "\n"),
+    }
+}
+
+fn tree(part: &Part, first: &str, rest: &str, out: &mut String) {
+    let mut line = part.content_type.clone();
+    if part.is_leaf() {
+        if part.content_type.starts_with("text/") {
+            let _ = write!(line, "  {}", part.text().charset);
+        }
+        let _ = write!(line, "  {}", ByteSize(part.decoded().len() as u64));
+    }
+    if let Some(name) = part.file_name() {
+        let _ = write!(line, "  \"{name}\"");
+    }
+    if let Some(subject) = part
+        .parts
+        .first()
+        .filter(|_| part.content_type == "message/rfc822")
+        .and_then(|inner| inner.text_of("Subject"))
+    {
+        let _ = write!(line, "  {subject}");
+    }
+    let _ = writeln!(out, "{first}{}", safe_line(&line));
+    let last = part.parts.len().saturating_sub(1);
+    for (index, inner) in part.parts.iter().enumerate() {
+        let (branch, below) = if index == last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
+        tree(inner, &format!("{rest}{branch}"), &format!("{rest}{below}"), out);
+    }
+}
+
+fn person(Address { name, address }: &Address) -> String {
+    match (name.is_empty(), address.is_empty()) {
+        (true, _) => address.clone(),
+        (false, true) => name.clone(),
+        (false, false) => format!("{name} <{address}>"),
+    }
+}
+
+/// Nothing that a stranger wrote may act on the terminal, and nothing may begin a line of its own.
+fn safe_line(text: &str) -> String {
+    text.chars().map(|c| if is_control(c) || c == '\n' || c == '\t' { ' ' } else { c }).collect()
+}
+
+fn safe_text(text: &str) -> String {
+    text.chars().map(|c| if is_control(c) { '\u{fffd}' } else { c }).collect()
+}
+
+/// Control characters, and those that turn the direction of what follows.
+fn is_control(c: char) -> bool {
+    (c.is_control() && c != '\n' && c != '\t')
+        || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Writes every part that is no multipart into `folder`; returns the names.
+pub fn extract(message: &Part, bytes: &[u8], folder: &Path) -> io::Result<Vec<String>> {
+    fs::create_dir_all(folder)?;
+    let mut names = Vec::new();
+    let mut taken = HashSet::new();
+    for (number, part) in (1..).zip(message.walk()) {
+        let inner = part.parts.first().filter(|_| part.content_type.starts_with("message/"));
+        let content = match inner {
+            Some(inner) => {
+                let (from, to) = inner.span;
+                let span = usize::try_from(from).ok().zip(usize::try_from(to).ok());
+                span.and_then(|(from, to)| bytes.get(from..to)).unwrap_or_default().to_vec()
+            }
+            None if part.is_leaf() => part.decoded(),
+            None => continue,
+        };
+        let wanted = part.file_name().map(|name| safe_name(&name)).filter(|name| !name.is_empty());
+        let wanted = wanted.unwrap_or_else(|| format!("part-{number}{}", ending(part)));
+        names.push(write_new(folder, &wanted, &content, &mut taken)?);
+    }
+    Ok(names)
+}
+
+/// Writes a file that was not there before.
+fn write_new(folder: &Path, wanted: &str, content: &[u8], taken: &mut HashSet<String>) -> io::Result<String> {
+    let (stem, end) = match wanted.rfind('.').filter(|&at| at > 0 && wanted.len() - at <= 12) {
+        Some(at) => wanted.split_at(at),
+        None => (wanted, ""),
+    };
+    for number in 1..=9999 {
+        let name = if number == 1 { wanted.to_owned() } else { format!("{stem} ({number}){end}") };
+        // Some file systems take upper and lower case for the same.
+        if !taken.insert(name.to_lowercase()) {
+            continue;
+        }
+        let made = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(folder.join(&name));
+        match made {
+            Ok(mut file) => {
+                file.write_all(content)?;
+                return Ok(name);
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("too many files called {wanted}")))
+}
+
+/// A name without anything that could lead elsewhere or hide: the last part of a path, no control or
+/// direction characters, no leading dots, none of the signs that other systems forbid, at most 200 bytes.
+pub fn safe_name(name: &str) -> String {
+    let base = name.rsplit(['/', '\\']).next().unwrap_or(name);
+    let base: String = base
+        .chars()
+        .filter(|&c| !(c.is_control() || is_control(c)))
+        .map(|c| if matches!(c, '<' | '>' | ':' | '"' | '|' | '?' | '*') { '_' } else { c })
+        .collect();
+    let base = base.trim().trim_start_matches('.').trim_end_matches(['.', ' ']);
+    if base.len() <= MAX_NAME {
+        return base.to_owned();
+    }
+    // The ending says what it is: it stays.
+    let end = base.rfind('.').filter(|&at| base.len() - at <= 12).map_or("", |at| &base[at..]);
+    let mut stem = MAX_NAME - end.len();
+    while !base.is_char_boundary(stem) {
+        stem -= 1;
+    }
+    format!("{}{end}", &base[..stem])
+}
+
+/// File systems allow 255 bytes; a number and an ending must have room.
+const MAX_NAME: usize = 200;
+
+fn ending(part: &Part) -> String {
+    match part.content_type.as_str() {
+        "text/plain" => ".txt".to_owned(),
+        "text/html" => ".html".to_owned(),
+        kind if kind.starts_with("message/") => ".eml".to_owned(),
+        kind => mime_guess::get_mime_extensions_str(kind)
+            .and_then(|endings| endings.first())
+            .map_or_else(|| ".bin".to_owned(), |ending| format!(".{ending}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_lead_nowhere_else() {
+        let long = format!("{}.pdf", "发".repeat(100));
+        for (name, expected) in [
+            ("a.pdf", "a.pdf"),
+            ("../../etc/passwd", "passwd"),
+            ("C:\\Windows\\system.ini", "system.ini"),
+            ("/", ""),
+            ("..", ""),
+            (".bashrc", "bashrc"),
+            ("a\u{0}b\u{202e}fdp.exe\n", "abfdp.exe"),
+            ("what?.txt ", "what_.txt"),
+            ("发票 2026.pdf", "发票 2026.pdf"),
+            (&long, &format!("{}.pdf", "发".repeat(65))),
+        ] {
+            assert_eq!(safe_name(name), expected, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_is_shown_and_nothing_in_it_acts_on_the_terminal() {
+        let message = b"From: =?utf-8?B?5byg5LiJ?= <z@example.cn>\nSubject: a\x1b[31m\nContent-Type: multipart/mixed; boundary=x\n\n\
+            --x\nContent-Type: multipart/alternative; boundary=y\n\n--y\n\nplain\x07\n--y\nContent-Type: text/html\n\n<p>html\n--y--\n\
+            --x\nContent-Type: application/pdf; name=\"a.pdf\"\nContent-Transfer-Encoding: base64\n\nYWJj\n--x--\n";
+        let text = as_text(&Part::parse(message));
+        assert_eq!(
+            text,
+            "     From: 张三 <z@example.cn>\n  Subject: a [31m\n\nmultipart/mixed\n├─ multipart/alternative\n\
+             │  ├─ text/plain  us-ascii  6 B\n│  └─ text/html  us-ascii  7 B\n└─ application/pdf  3 B  \"a.pdf\"\n\
+             \nplain\u{fffd}\n"
+        );
+    }
+}

@@ -1,0 +1,120 @@
+//! `postroom verify`: proves an archive, and, if asked, holds it against what the mailbox lists.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::FlockOperation;
+
+use super::archive::{exit, name, now, prepare, print, store_exit, with_source};
+use crate::archive::listing::{self, Standing};
+use crate::archive::retrieve::{self, Mailbox};
+use crate::archive::{committer, store, verify};
+use crate::cli;
+use crate::exit::Exit;
+use crate::job::{ArchiveJob, Deletion};
+use crate::measure::ByteSize;
+
+/// Runs the command. `server` is the job of `--server`, read.
+pub fn run(args: &cli::Verify, server: Option<&ArchiveJob>) -> Exit {
+    if !args.store.is_dir() {
+        eprintln!("error: there is no archive {}", args.store.display());
+        return Exit::NoInput;
+    }
+    let lock = match store::lock(&args.store, FlockOperation::NonBlockingLockShared) {
+        Ok(lock) => lock,
+        Err(error) => {
+            eprintln!("error: {}", with_source(&error));
+            return store_exit(&error);
+        }
+    };
+    let mut findings = 0u64;
+    let proof = verify::verify(&args.store, |finding| {
+        findings += 1;
+        print(&format!("{finding}\n"));
+    });
+    let proof = match proof {
+        Ok(proof) => proof,
+        Err(error) => {
+            eprintln!("error: cannot read {}: {error}", args.store.display());
+            return if error.kind() == io::ErrorKind::NotFound { Exit::NoInput } else { Exit::Io };
+        }
+    };
+    drop(lock);
+    print(&format!(
+        "{}: {} messages, {}, {} lines of the journal: {}\n",
+        args.store.display(),
+        proof.files,
+        ByteSize(proof.bytes),
+        proof.lines,
+        if findings == 0 { "whole".to_owned() } else { format!("{findings} findings") }
+    ));
+    let archive = if findings == 0 { Exit::Done } else { Exit::SomeFailed };
+    match server {
+        Some(job) => archive.max(against_server(args, job)),
+        None => archive,
+    }
+}
+
+/// Lists the mailboxes of a job and names what is not archived.
+fn against_server(args: &cli::Verify, job: &ArchiveJob) -> Exit {
+    let opened = store::Store::open(&args.store, job.layout, |damage| eprintln!("warning: {damage}"));
+    let store = match opened {
+        Ok(store) => store,
+        Err(error) => {
+            eprintln!("error: {}", with_source(&error));
+            return store_exit(&error);
+        }
+    };
+    let (desk, _queue) = committer::Desk::new();
+    let mut worst = Exit::Done;
+    for spec in &job.mailboxes {
+        let name = name(spec);
+        let listed = prepare(spec).and_then(|(secret, dialer)| {
+            retrieve::list(&Mailbox {
+                spec,
+                name: name.as_str().into(),
+                secret,
+                dialer,
+                delete: &Deletion::Never,
+                confirmed: None,
+                limit: None,
+                folder: store.folder(),
+                known: store.known(),
+                desk: desk.clone(),
+                counts: Arc::default(),
+                stop: Default::default(),
+                trace: None,
+                now,
+            })
+        });
+        match listed {
+            Ok(listing) => {
+                let known: Arc<Mutex<_>> = store.known();
+                let known = known.lock().unwrap_or_else(PoisonError::into_inner);
+                let standings = listing::standings(&listing, &known, &name);
+                let mut missing = 0;
+                for (listed, standing) in listing.iter().zip(standings) {
+                    let words = match standing {
+                        Standing::Known => continue,
+                        Standing::Probable => "is archived by header and size, its bytes were not compared",
+                        Standing::Candidate | Standing::Wanted => {
+                            missing += 1;
+                            "is not archived"
+                        }
+                    };
+                    let uidl = listed.uidl.as_deref().unwrap_or("-");
+                    print(&format!("{name}: message {} ({uidl}) {words}\n", listed.number));
+                }
+                print(&format!("{name}: {} on the server, {missing} not archived\n", listing.len()));
+                if missing > 0 {
+                    worst = worst.max(Exit::SomeFailed);
+                }
+            }
+            Err(error) => {
+                eprintln!("error: {name}: {error}");
+                worst = worst.max(exit(&error));
+            }
+        }
+    }
+    worst
+}
