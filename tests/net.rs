@@ -216,6 +216,37 @@ fn a_plain_server_is_named_as_such() {
     );
 }
 
+#[test]
+fn a_refused_handshake_says_why() {
+    type Expect = fn(&TlsTrouble) -> bool;
+    let house = House::new(GOOD);
+    let alert = |code: u8| vec![21, 3, 3, 0, 2, 2, code];
+    let cases: [(&str, Vec<u8>, Expect); 8] = [
+        ("HTTP", b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(), |trouble| *trouble == TlsTrouble::NotTls),
+        ("POP3", b"+OK hi\r\n".to_vec(), |trouble| *trouble == TlsTrouble::NotTls),
+        ("handshake_failure", alert(40), |trouble| matches!(trouble, TlsTrouble::Version(_))),
+        ("protocol_version", alert(70), |trouble| matches!(trouble, TlsTrouble::Version(_))),
+        ("unrecognized_name", alert(112), |trouble| matches!(trouble, TlsTrouble::Refused(_))),
+        ("certificate_required", alert(116), |trouble| matches!(trouble, TlsTrouble::ClientCertificate(_))),
+        ("half a record", vec![22, 3, 3, 0, 200, 2, 0], |trouble| *trouble == TlsTrouble::Closed),
+        ("no handshake", [vec![22, 3, 3, 0, 60], vec![0xff; 60]].concat(), |trouble| {
+            matches!(trouble, TlsTrouble::Other(_))
+        }),
+    ];
+    for (name, said, expected) in cases {
+        let address = server(move |mut stream| {
+            // The client's first words are taken, so that closing is no reset.
+            let mut hello = [0; 4096];
+            let _ = stream.read(&mut hello);
+            let _ = stream.write_all(&said);
+        });
+        match dialer("localhost", address, &house.spec(TlsMode::Implicit)).dial() {
+            Err(NetError::Tls { trouble, .. }) => assert!(expected(&trouble), "{name}: {trouble:?}"),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+}
+
 /// Reads a line of at most 1000 bytes, one byte at a time, so that nothing behind it is taken.
 fn line(link: &mut impl Read) -> String {
     let mut line = Vec::new();
