@@ -484,3 +484,51 @@ fn pictures_on_the_disk_are_embedded_once() {
     assert!(printed.contains("the picture `images/gone.png` is not there"), "{printed}");
     assert!(printed.contains("templates/letter.html:2:11"), "{printed}");
 }
+
+#[test]
+fn a_list_whose_rows_are_not_alike_is_asked_row_by_row() {
+    let mut job = job(|job| job.subject = placed("{{ n }}"));
+    job.recipients.to = None;
+    for columns in [None, Some(Columns::loose(vec!["email".to_owned()]))] {
+        let templates = Templates::compile(&job, columns.as_ref()).expect("compiled");
+        for (name, number) in [("email", 1), ("邮箱", 2)] {
+            let row = row(&[("n", Cell::Int(number)), (name, text("a@b.example"))]);
+            assert!(matches!(templates.address(&row), Ok(Addressed::To { .. })), "{name}");
+            let letter = templates.letter(&row, vec![], vec![], vec![]).expect("rendered").letter;
+            assert_eq!(letter.subject, number.to_string());
+        }
+        let error = templates.letter(&row(&[("x", Cell::Int(1))]), vec![], vec![], vec![]).expect_err("no n");
+        assert_eq!(error.to_string(), "subject, line 2: `n` is undefined");
+    }
+}
+
+#[test]
+fn lines_of_a_body_in_the_job_file_are_those_of_the_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let yaml = "kind: send
+name: a
+edition: \"1\"
+from: a@b.example
+recipients:
+  list: [{email: x@y.example}]
+subject: x
+body:
+  text:
+    inline: |
+      first
+      second {{ gone }}
+relay: {host: 127.0.0.1, tls: none}
+";
+    std::fs::write(folder.path().join("a.yaml"), yaml).expect("written");
+    let environment = postroom::job::Environment::fixed(folder.path(), &[]);
+    let Ok(postroom::job::Job::Send(job)) = postroom::job::read(Path::new("a.yaml"), &environment) else {
+        panic!("not a job")
+    };
+    let templates = Templates::compile(&job, None).expect("compiled");
+    let row = row(&[("email", text("x@y.example"))]);
+    let error = templates.letter(&row, vec![], vec![], vec![]).expect_err("gone is undefined");
+    assert_eq!(error.to_string(), "body.text, line 12: `gone` is undefined");
+    let mistakes = Templates::compile(&job, Some(&row.columns)).expect_err("gone is no column");
+    let printed = postroom::diagnostic::print(&mistakes, false);
+    assert!(printed.contains("a.yaml:12:17"), "{printed}");
+}

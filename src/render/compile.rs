@@ -377,11 +377,13 @@ impl Compiler<'_> {
             return self.mailbox("to", template);
         }
         const USUAL: [&str; 2] = ["email", "邮箱"];
-        let column = if self.names.knows_columns() {
-            USUAL.into_iter().find(|name| self.names.columns().iter().any(|column| column == name))
-        } else {
-            Some(USUAL[0])
-        };
+        if !self.names.knows_columns() {
+            // Rows need not be alike: each is asked for itself.
+            let either = Text::new("{{ email if email is defined else 邮箱 }}");
+            return Some(MailboxLines { name: None, address: self.line("to", &either, Sees::Row)? });
+        }
+        let columns = self.names.columns();
+        let column = USUAL.into_iter().find(|name| columns.iter().any(|column| column == name));
         let Some(column) = column else {
             let columns = listed(self.names.columns().iter().map(String::as_str));
             self.mistakes.push(
@@ -424,7 +426,19 @@ impl Compiler<'_> {
                 } else {
                     format!("`{name}` is no name of a field")
                 };
-                self.mistakes.push(place(Diagnostic::error(title), text));
+                let mistake = Diagnostic::error(title);
+                let mistake = match name.to_ascii_lowercase().as_str() {
+                    "from" | "reply-to" | "subject" => mistake.help("the job file has a key for it"),
+                    "to" | "cc" | "bcc" => {
+                        mistake.help(format!("`recipients` has it: `{}`", name.to_ascii_lowercase()))
+                    }
+                    "list-unsubscribe" | "list-unsubscribe-post" => mistake.help("`unsubscribe` sets it"),
+                    "list-id" => mistake.help("`list_id` sets it"),
+                    "feedback-id" => mistake.help("`feedback_id` sets it"),
+                    _ if reserved => mistake.help("it is written by what composes the letter"),
+                    _ => mistake.help("a name has letters, digits and hyphens"),
+                };
+                self.mistakes.push(place(mistake, text));
             }
             let line = self.seen_line(&format!("headers.{name}"), text);
             match (&mut lines, line) {
@@ -932,8 +946,10 @@ fn read(path: &Path) -> Result<String, String> {
 /// The line of the job file a text stands in; 0 where that is not known.
 fn line_of(text: &Text) -> usize {
     text.place.as_ref().map_or(0, |place| {
-        let before = place.source.get(..place.span.start).unwrap_or_default();
-        before.matches('\n').count() + 1
+        let (before, written) = place.source.split_at_checked(place.span.start).unwrap_or_default();
+        // A block begins with its sign, and its words on the next line.
+        let block = written.starts_with(['|', '>']);
+        before.matches('\n').count() + 1 + usize::from(block)
     })
 }
 
@@ -951,7 +967,11 @@ fn within(diagnostic: Diagnostic, text: &Text, span: Range<usize>) -> Diagnostic
 fn narrowed(text: &Text, span: Range<usize>) -> Option<Place> {
     let mut place = text.place.clone()?;
     let words = text.value.get(span.clone()).unwrap_or_default();
-    let written = place.source.get(place.span.clone()).unwrap_or_default();
+    let mut written = place.source.get(place.span.clone()).unwrap_or_default();
+    if written.starts_with(['|', '>']) {
+        // The words of a block follow its sign.
+        written = place.source.get(place.span.start..).unwrap_or_default();
+    }
     if words.is_empty() {
         return Some(place);
     }
