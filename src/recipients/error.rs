@@ -153,6 +153,14 @@ pub enum RecipientsError {
     /// Recipients out of a ledger are not in a file: the run reads them there.
     #[error("these recipients are not in a file but in the ledger")]
     NotAFile,
+    /// Whoever knows where they are cannot read them.
+    #[error("the list {} cannot be read", list.display())]
+    Elsewhere {
+        /// What the list is called.
+        list: PathBuf,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A suppress file has a line that is no address. To pass over it could mean to write to
     /// somebody who asked not to be written to.
     #[error("{} line {line}: `{text}` is not an address", file.display())]
@@ -177,7 +185,7 @@ impl RecipientsError {
     pub fn exit(&self) -> Exit {
         match self {
             RecipientsError::Missing { .. } | RecipientsError::Unreadable { .. } => Exit::NoInput,
-            RecipientsError::Io { .. } => Exit::Io,
+            RecipientsError::Io { .. } | RecipientsError::Elsewhere { .. } => Exit::Io,
             RecipientsError::UnknownEncoding { .. }
             | RecipientsError::UnknownFormat { .. }
             | RecipientsError::UnknownColumn { .. } => Exit::Job,

@@ -18,5 +18,5 @@ mod table;
 
 pub use address_column::{NoAddressColumn, default_address_column};
 pub use error::{BadRow, RecipientsError};
-pub use rows::{Rows, open};
+pub use rows::{MoreRows, Rows, open};
 pub use suppressed::Suppressed;

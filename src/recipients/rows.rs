@@ -67,7 +67,23 @@ enum Source {
         address: Option<usize>,
     },
     Objects(Objects),
+    Elsewhere {
+        list: PathBuf,
+        more: MoreRows,
+        /// Fetched and not yet given out, the next one at the end.
+        fetched: Vec<Result<Row, String>>,
+        hasher: Box<blake3::Hasher>,
+    },
 }
+
+/// Fetches at most so many further rows from wherever they are; none is the end. A row that cannot be
+/// used is its reason.
+pub type MoreRows = Box<
+    dyn FnMut(usize) -> Result<Vec<Result<Row, String>>, Box<dyn std::error::Error + Send + Sync>> + Send,
+>;
+
+/// Rows that are fetched at once.
+const FETCHED: usize = 1024;
 
 impl Rows {
     /// At most `max` further rows; an empty batch is the end. The batch is smaller where its rows
@@ -99,7 +115,29 @@ impl Rows {
         match &self.source {
             Source::Table { table, .. } => table.input.hash(),
             Source::Objects(objects) => objects.hash(),
+            Source::Elsewhere { hasher, .. } => *hasher.finalize().as_bytes(),
         }
+    }
+
+    /// A list out of rows that somebody else fetches. `list` names it in errors; `columns` are those of
+    /// all rows, where they are alike. Numbers are given here, and `columns:` of the job applies.
+    pub fn of_rows(
+        spec: &RecipientsSpec,
+        list: PathBuf,
+        columns: Option<Arc<Columns>>,
+        more: MoreRows,
+    ) -> Result<Rows, RecipientsError> {
+        if let Some(columns) = &columns {
+            spec.columns.keys().try_for_each(|name| typed_place(columns, name, &list).map(|_| ()))?;
+        }
+        Ok(Rows {
+            source: Source::Elsewhere { list, more, fetched: Vec::new(), hasher: Box::default() },
+            kinds: spec.columns.iter().map(|(name, (kind, _))| (name.clone(), *kind)).collect(),
+            last: columns.clone().unwrap_or_else(|| Arc::new(Columns::loose(Vec::new()))),
+            columns,
+            number: 0,
+            ended: false,
+        })
     }
 
     fn of_table(spec: &RecipientsSpec, mut table: Table, file: PathBuf) -> Result<Rows, RecipientsError> {
@@ -152,6 +190,15 @@ impl Rows {
             Source::Objects(objects) => {
                 let Some(element) = objects.next(number)? else { return Ok(None) };
                 object_row(number, element, &self.kinds, &mut self.last, bytes)
+            }
+            Source::Elsewhere { list, more, fetched, hasher } => {
+                if fetched.is_empty() {
+                    *fetched = more(FETCHED)
+                        .map_err(|source| RecipientsError::Elsewhere { list: list.clone(), source })?;
+                    fetched.reverse();
+                }
+                let Some(row) = fetched.pop() else { return Ok(None) };
+                fetched_row(number, row, &self.kinds, hasher, &mut self.last, bytes)
             }
         };
         self.number = number;
@@ -220,6 +267,29 @@ fn object_row(
             Err(bad(key_hint, format!("`{}`: {reason}", cell::shown(&last.names()[place]))))
         }
     }
+}
+
+fn fetched_row(
+    number: u64,
+    row: Result<Row, String>,
+    kinds: &[(String, ColumnKind)],
+    hasher: &mut blake3::Hasher,
+    last: &mut Arc<Columns>,
+    bytes: &mut usize,
+) -> Result<Vec<Cell>, BadRow> {
+    let bad = |reason| BadRow { number, line: None, key_hint: None, reason };
+    let row = row.map_err(bad)?;
+    let text = row.to_json();
+    hasher.update(&(text.len() as u64).to_be_bytes()).update(text.as_bytes());
+    *bytes += text.len();
+    let Row { columns, mut cells, .. } = row;
+    *last = columns;
+    for (name, kind) in kinds {
+        let Some(place) = last.place(name) else { continue };
+        retype(&mut cells[place], *kind)
+            .map_err(|reason| bad(format!("`{}`: {reason}", cell::shown(name))))?;
+    }
+    Ok(cells)
 }
 
 /// A value of a JSON source keeps its type; text in a column with a kind is read as of a table.

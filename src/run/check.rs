@@ -13,9 +13,11 @@ use crate::exit::Exit;
 use crate::job::{Class, Dedupe, SendJob};
 use crate::letter::{Purpose, Row};
 use crate::measure::{self, ByteSize};
-use crate::plan::{self, Examined, Identity, Plan, PlanError, Unwritten};
-use crate::recipients::{self, BadRow};
+use crate::plan::{Examined, Identity, Plan, PlanError, Unwritten};
+use crate::recipients::BadRow;
 use crate::submit::Submitter;
+
+use super::source;
 
 /// Rows that are read and made into letters at once.
 const BATCH: usize = 1024;
@@ -64,7 +66,7 @@ pub(super) fn check(job: SendJob, args: &cli::Check, global: &cli::Global) -> Ex
         eprintln!("postroom: {words}");
         exit
     };
-    let mut rows = match recipients::open(&job.recipients, plan::stdin_of(&job)) {
+    let mut rows = match source::open(&job) {
         Ok(rows) => rows,
         Err(error) => return fail(error.exit(), super::with_causes(&error)),
     };

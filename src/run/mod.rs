@@ -17,6 +17,7 @@ pub mod schema;
 mod send;
 pub mod show;
 mod signals;
+mod source;
 mod trial;
 mod upkeep;
 pub mod verify;

@@ -19,7 +19,7 @@ use crate::ledger::{
 use crate::letter::{Answer, Columns, Message, Outcome, Purpose, RcptOutcome, Row};
 use crate::measure;
 use crate::net::transcript::Transcript;
-use crate::plan::{self, Identity, Plan, PlanError, Unwritten, Written};
+use crate::plan::{Identity, Plan, PlanError, Unwritten, Written};
 use crate::recipients;
 use crate::report::{self, ReportError, View};
 use crate::sandbox;
@@ -29,6 +29,7 @@ use super::enlist::{self, NotEnlisted};
 use super::only::Only;
 use super::progress::Show;
 use super::signals::Signals;
+use super::source::{self, NoList};
 
 /// Most letters that a crash may leave unsure, where the job does not say.
 const DOUBT: usize = 256;
@@ -56,6 +57,12 @@ impl Stop {
 
 impl From<LedgerError> for Stop {
     fn from(error: LedgerError) -> Stop {
+        Stop::new(error.exit(), super::with_causes(&error))
+    }
+}
+
+impl From<NoList> for Stop {
+    fn from(error: NoList) -> Stop {
         Stop::new(error.exit(), super::with_causes(&error))
     }
 }
@@ -227,9 +234,7 @@ fn open_list(job: &SendJob, ledger: &Sqlite, purpose: Purpose) -> Result<List, S
             return Ok(List::Frozen(layout.map(|names| Arc::new(Columns::new(names)))));
         }
     }
-    let rows = recipients::open(&job.recipients, plan::stdin_of(job))
-        .map_err(|error| Stop::new(error.exit(), super::with_causes(&error)))?;
-    Ok(List::Rows(rows))
+    Ok(List::Rows(source::open(job)?))
 }
 
 fn refused(error: PlanError, global: &cli::Global) -> Stop {
@@ -337,13 +342,18 @@ fn take_in(
     {
         return Ok((edition, None));
     }
+    if let SourceSpec::Ledger { job, edition: name, .. } = &plan.job.recipients.source
+        && (job, name) == (&plan.job.name, &edition.name)
+    {
+        let words = format!("edition {name} would take its recipients out of itself");
+        return Err(Stop::new(Exit::Job, words));
+    }
     let now = super::unix_now();
     let mut taken = enlist::enlist(plan, ledger, &edition, rows, args.strict, false, now);
     if matches!(taken, Err(NotEnlisted::Contested))
         && !matches!(plan.job.recipients.source, SourceSpec::Stdin { .. })
     {
-        let rows =
-            recipients::open(&plan.job.recipients, plan::stdin_of(&plan.job)).map_err(NotEnlisted::from)?;
+        let rows = source::open(&plan.job)?;
         taken = enlist::enlist(plan, ledger, &edition, rows, args.strict, true, now);
     }
     let enlisting = taken?;

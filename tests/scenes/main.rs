@@ -11,6 +11,7 @@ mod bad_input;
 mod editions;
 mod enclosed;
 mod first_steps;
+mod followups;
 mod kills;
 mod order;
 mod postfix;
