@@ -247,14 +247,16 @@ impl Reader<'_> {
         let start = self.at;
         let mut escaped = false;
         loop {
-            match self.byte()? {
+            let rest = self.text.as_bytes().get(self.at..)?;
+            let sign = memchr::memchr2(b'"', b'\\', rest)?;
+            self.at += sign + 1;
+            match rest[sign] {
                 b'"' if escaped => return serde_json::from_str(&self.text[start - 1..self.at]).ok(),
                 b'"' => return Some(self.text[start..self.at - 1].to_owned()),
-                b'\\' => {
+                _ => {
                     escaped = true;
                     self.byte()?;
                 }
-                _ => {}
             }
         }
     }

@@ -20,6 +20,9 @@ use super::table::MAX_ROW;
 /// that a person writes; longer ones are CSV or JSON Lines.
 const MAX_YAML: usize = 8 << 20;
 
+/// The most names of one object: each is compared with those before it.
+const MAX_NAMES: usize = 1000;
+
 /// An object as it was read, names in the order of the source.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Object {
@@ -315,6 +318,9 @@ impl<'de> Deserialize<'de> for Object {
             fn visit_map<A: MapAccess<'de>>(self, mut pairs: A) -> Result<Object, A::Error> {
                 let mut object = Object { names: Vec::new(), cells: Vec::new() };
                 while let Some(name) = pairs.next_key::<String>()? {
+                    if object.names.len() == MAX_NAMES {
+                        return Err(de::Error::custom(format!("it has more than {MAX_NAMES} names")));
+                    }
                     if object.names.contains(&name) {
                         return Err(de::Error::custom(format!(
                             "the name `{}` stands twice",

@@ -377,13 +377,15 @@ fn header_columns(header: &Record<'_>, file: &Path) -> Result<Columns, Recipient
     if let Some(place) = names.iter().position(String::is_empty) {
         return Err(RecipientsError::UnnamedColumn { file: file.to_owned(), column: place + 1 });
     }
-    for (place, name) in names.iter().enumerate() {
-        if let Some(first) = names[..place].iter().position(|other| other == name) {
+    let columns = Columns::new(names);
+    for (place, name) in columns.names().iter().enumerate() {
+        // Of two equal names the first is the one that is found.
+        if let Some(first) = columns.place(name).filter(|first| *first != place) {
             let (name, first, second) = (cell::shown(name), first + 1, place + 1);
             return Err(RecipientsError::RepeatedColumn { file: file.to_owned(), name, first, second });
         }
     }
-    Ok(Columns::new(names))
+    Ok(columns)
 }
 
 /// The column that `columns:` gives a kind to.

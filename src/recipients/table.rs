@@ -260,8 +260,7 @@ impl Scan {
                 State::Begin => self.state = State::Plain { start: self.at },
                 State::Plain { start } => {
                     let rest = &record[self.at..];
-                    let Some(len) = rest.iter().position(|&b| b == delimiter || b == b'\n' || b == b'\r')
-                    else {
+                    let Some(len) = memchr::memchr3(delimiter, b'\n', b'\r', rest) else {
                         self.at = record.len();
                         return false;
                     };
@@ -270,14 +269,16 @@ impl Scan {
                         return true;
                     }
                 }
-                State::Quoted { start, doubled } => {
-                    self.at += 1;
-                    match byte {
-                        b'"' => self.state = State::Closed { start, doubled },
-                        b'\n' => self.lines += 1,
-                        _ => {}
+                State::Quoted { start, doubled } => match memchr::memchr2(b'"', b'\n', &record[self.at..]) {
+                    None => self.at = record.len(),
+                    Some(len) => {
+                        self.at += len + 1;
+                        match record[self.at - 1] {
+                            b'"' => self.state = State::Closed { start, doubled },
+                            _ => self.lines += 1,
+                        }
                     }
-                }
+                },
                 State::Closed { start, .. } if byte == b'"' => {
                     self.state = State::Quoted { start, doubled: true };
                     self.at += 1;
