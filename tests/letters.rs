@@ -51,8 +51,11 @@ const TEXT: &str =
 const HTML: &str = "<html><body><p style=\"color:#333\">您好 Ada, here is the report.</p>\n<img src=\"cid:logo\"></body></html>\n";
 const PLAIN: &str = "Hello Ada,\n\nall of this is plain.\n";
 
-/// Every shape: name, letter, pictures, attachments, and the tree it has.
-fn shapes() -> Vec<(&'static str, Letter, Vec<Arc<EncodedPart>>, Vec<Arc<EncodedPart>>, &'static str)> {
+/// Name, letter, pictures, attachments, and the tree it has.
+type Shape = (&'static str, Letter, Vec<Arc<EncodedPart>>, Vec<Arc<EncodedPart>>, &'static str);
+
+/// Every shape.
+fn shapes() -> Vec<Shape> {
     let base = || letter("Report of November, 十一月报告", mailbox(Some("Ada Lovelace"), "ada@example.org"));
     let text = || Letter { text: Some(TEXT.to_owned()), ..base() };
     let plain = || Letter { text: Some(PLAIN.to_owned()), ..base() };
