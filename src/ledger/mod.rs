@@ -70,7 +70,7 @@ pub trait Ledger: Send {
 
     /// Looks after the deliveries a dead run left in `sending`: with [`Unsure::Hold`] they become
     /// unsure, with [`Unsure::Resend`] pending, with the same date, Message-ID and generation.
-    /// Gives their numbers and keys.
+    /// Gives their numbers and keys. The edition is no longer left, and a stop said to that run is over.
     fn recover(&mut self, edition: EditionId, policy: Unsure) -> Result<Vec<(u64, String)>, LedgerError>;
 
     /// Writes marks and settlements of an edition in one transaction, with one sync. When this

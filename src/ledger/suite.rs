@@ -324,6 +324,17 @@ fn what_a_dead_run_left(ledger: &mut dyn Ledger) {
     let again = &ledger.reader().unwrap().claim(edition, 0, 10).unwrap()[0];
     assert_eq!((again.seq, again.attempts, again.generation, again.date), (2, 1, 0, Some(5_000)));
     assert_eq!(again.first_attempt, Some(5_001));
+
+    // A new run is not stopped by what was said to the dead one; a pause is for all of them.
+    for flag in [Flag::Stop, Flag::Pause] {
+        ledger.set_flag("newsletter", Purpose::Real, flag, true).unwrap();
+    }
+    ledger.leave(edition, Some(9)).unwrap();
+    ledger.recover(edition, Unsure::Hold).unwrap();
+    let reader = ledger.reader().unwrap();
+    let flags = reader.flags("newsletter", Purpose::Real).unwrap();
+    assert_eq!(flags, Flags { stop: false, pause: true });
+    assert_eq!(reader.edition(edition).unwrap().unwrap().left_at, None);
 }
 
 fn deferred_letters_come_due(ledger: &mut dyn Ledger) {

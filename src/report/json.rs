@@ -72,7 +72,7 @@ pub fn json(
         line.clear();
         let written = serde_json::to_writer(&mut line, &Recipient::of(&record, &mut clock))
             .map_err(io::Error::from)
-            .and_then(|()| write!(out, "{between}\n"))
+            .and_then(|()| writeln!(out, "{between}"))
             .and_then(|()| out.write_all(&line));
         match written {
             Ok(()) => {

@@ -17,3 +17,4 @@ mod order;
 mod postfix;
 mod samples;
 mod sandbox;
+mod tending;

@@ -93,6 +93,13 @@ pub(super) fn recover(
         let said = |error| LedgerError::sqlite(path, error);
         let (first, last) = schema::bounds(edition);
         conn.execute("UPDATE editions SET left_at = NULL WHERE id = ?1", [edition.0]).map_err(said)?;
+        // Whom a stop was said to is gone.
+        conn.execute(
+            "DELETE FROM flags WHERE flag = 'stop'
+                AND (job, purpose) = (SELECT job, purpose FROM editions WHERE id = ?1)",
+            [edition.0],
+        )
+        .map_err(said)?;
         let left: Vec<(i64, String)> = conn
             .prepare(
                 "SELECT d.id, r.key FROM deliveries d JOIN rows r ON r.id = d.id
