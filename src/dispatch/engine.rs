@@ -519,6 +519,10 @@ struct Books {
 impl Books {
     /// Reads ahead, and looks at flags and files now and then.
     fn fetch<M: Maker>(&self, claims: &Receiver<Action>, notes: &Sender<Note>, maker: &M) {
+        // Before the first claim: a job that is paused waits from the start.
+        if notes.send(self.flags()).is_err() {
+            return;
+        }
         let mut looked = Instant::now();
         loop {
             let note = match claims.recv_timeout(LOOK_AROUND) {
@@ -532,14 +536,18 @@ impl Books {
             if looked.elapsed() >= LOOK_AROUND {
                 looked = Instant::now();
                 maker.refresh();
-                let note = match self.reader.flags(&self.job.0, self.job.1) {
-                    Ok(flags) => Note::Flags { stop: flags.stop, paused: flags.pause },
-                    Err(error) => Note::Unreadable(error),
-                };
-                if notes.send(note).is_err() {
+                if notes.send(self.flags()).is_err() {
                     return;
                 }
             }
+        }
+    }
+
+    /// What is wished of whoever runs this job.
+    fn flags(&self) -> Note {
+        match self.reader.flags(&self.job.0, self.job.1) {
+            Ok(flags) => Note::Flags { stop: flags.stop, paused: flags.pause },
+            Err(error) => Note::Unreadable(error),
         }
     }
 
