@@ -20,3 +20,24 @@ pub mod verify;
 pub use digest::Digest;
 pub use known::Known;
 pub use store::{Store, StoreError};
+
+/// The points at which a test may end the process, in the order in which a run that deletes passes them.
+pub const FAILPOINTS: &[&str] = &[
+    "archive.sync.before",
+    "archive.sync.after",
+    "archive.rename.before",
+    "archive.rename.after",
+    "archive.folders.before",
+    "archive.folders.after",
+    "archive.journal.before",
+    "archive.journal.torn",
+    "archive.journal.unsynced",
+    "archive.journal.after",
+    "archive.manifest.before",
+    "archive.index.before",
+    "archive.index.after",
+    "archive.dele.before",
+    "archive.dele.after",
+    "archive.quit.before",
+    "archive.quit.after",
+];

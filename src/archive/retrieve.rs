@@ -4,19 +4,20 @@
 //! by one from then on.
 
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::committer::{Counts, Desk};
 use super::digest::Digest;
-use super::journal::{DateSource, Entry, What};
+use super::journal::{self, DateSource, Entry, What};
 use super::known::Known;
 use super::listing::{self, Listed, Standing, TooMany};
 use super::login::login;
 use super::quarantine;
 use super::session::{Session, SessionError, Stop, refusal};
-use super::store::{Folder, Parcel, StoreError, head_hash, locked};
+use super::store::{Folder, Parcel, StoreError, head_hash, locked, whereabouts};
 use crate::failpoint;
 use crate::job::{Deletion, MailboxSpec};
 use crate::net::Dialer;
@@ -91,6 +92,8 @@ pub struct Balance {
     pub deleted: u64,
     /// Deletions that were refused because there are too many.
     pub too_many: Option<TooMany>,
+    /// Messages that were due for deletion and stay, because their files are not what they must be.
+    pub unsound: u64,
     /// What is worth knowing.
     pub warnings: Vec<String>,
     /// What ended the work before its end.
@@ -106,7 +109,7 @@ impl Balance {
 
     /// Whether everything on the server is archived.
     pub fn is_complete(&self) -> bool {
-        self.on_server.is_some() && self.failed.is_empty() && self.unaccounted() == 0
+        self.on_server.is_some() && self.failed.is_empty() && self.unsound == 0 && self.unaccounted() == 0
     }
 }
 
@@ -204,6 +207,8 @@ struct Work<'a> {
     together: bool,
     /// Sending together was given up only to see whether it was at fault.
     suspect: bool,
+    /// Commands that the last session left without an answer.
+    unanswered: usize,
     /// How often a connection broke within a message.
     cuts: HashMap<Key, u32>,
     /// Messages that this run has given up.
@@ -227,6 +232,7 @@ impl<'a> Work<'a> {
             balance: Balance::default(),
             together: mailbox.spec.pipelining.unwrap_or(!stumbled),
             suspect: false,
+            unanswered: 0,
             cuts: HashMap::new(),
             failed: HashMap::new(),
             entries: Vec::new(),
@@ -257,11 +263,13 @@ impl<'a> Work<'a> {
 
     /// One session, from login to QUIT.
     fn session(&mut self) -> Result<(), SessionError> {
+        self.unanswered = 0;
         let mut session = self.enter()?;
         let result = self.transact(&mut session);
         match result {
             Ok(()) => self.quit(session),
             Err(error) => {
+                self.unanswered = session.unanswered();
                 session.hang_up();
                 Err(error)
             }
@@ -752,7 +760,7 @@ impl<'a> Work<'a> {
         let at_fault = match error {
             SessionError::Silent(_, several) => *several > 1,
             SessionError::Muddled => true,
-            SessionError::Closed(_) | SessionError::Net(_) => !progress,
+            SessionError::Closed(_) | SessionError::Net(_) => !progress && self.unanswered > 1,
             _ => false,
         };
         if at_fault && self.together && !self.balance_has_cut() {
@@ -782,6 +790,7 @@ impl<'a> Work<'a> {
                 return Ok(());
             }
         };
+        let due = self.sound(listing, due)?;
         let group = if self.pipelines(session) { FLIGHT } else { 1 };
         let mut deleting = Vec::new();
         for flight in due.chunks(group) {
@@ -805,6 +814,47 @@ impl<'a> Work<'a> {
         }
         self.entries = deleting;
         Ok(())
+    }
+
+    /// Those of the due messages whose files hold, now, the bytes that were archived: deleting cannot be
+    /// undone, so the last look is at the disk and not at the journal.
+    fn sound(&mut self, listing: &[Listed], due: Vec<usize>) -> Result<Vec<usize>, SessionError> {
+        let store = self.mailbox.folder.path();
+        let io = |source| StoreError::Io { doing: "read the journal of", path: store.to_owned(), source };
+        let mut journal = None;
+        let mut sound = Vec::with_capacity(due.len());
+        for index in due {
+            let listed = &listing[index];
+            let record = listed.uidl.as_deref().and_then(|uidl| {
+                let known = locked(&self.mailbox.known);
+                let uid = known.mailbox(&self.mailbox.name)?.uidls.get(uidl)?;
+                known.file(uid.file).copied()
+            });
+            // Without a UIDL it was fetched and committed in this very session.
+            let Some(record) = record else {
+                sound.push(index);
+                continue;
+            };
+            let journal = match &mut journal {
+                Some(journal) => journal,
+                None => journal.insert(File::open(store.join(journal::NAME)).map_err(io)?),
+            };
+            let entry = journal::line_at(journal, record.offset).map_err(io)?;
+            let place = entry.and_then(|entry| whereabouts(store, &entry.path));
+            let digest =
+                place.as_ref().map(|place| File::open(store.join(place)).and_then(Digest::of_reader));
+            if matches!(digest, Some(Ok((digest, _))) if digest == record.sha256) {
+                sound.push(index);
+            } else {
+                self.balance.unsound += 1;
+                let place = place.unwrap_or_else(|| record.sha256.to_string());
+                self.warn(format!(
+                    "message {} is due for deletion and stays on the server: its file is missing or changed ({place})",
+                    listed.number
+                ));
+            }
+        }
+        Ok(sound)
     }
 
     fn close(mut self) -> Balance {

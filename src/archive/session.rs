@@ -325,6 +325,11 @@ impl Session {
         STALL.min(self.timeouts.command / 4)
     }
 
+    /// Commands that were sent and not answered.
+    pub fn unanswered(&self) -> usize {
+        self.unanswered
+    }
+
     /// How long a command may take.
     pub fn patience(&self) -> Duration {
         self.timeouts.command

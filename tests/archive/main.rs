@@ -1,4 +1,10 @@
-//! The archive against maildrops that behave and maildrops that do not. Everything is on loopback.
+//! The archive against maildrops that behave, maildrops that do not, Dovecot, and power cuts.
+//! Everything is on loopback.
 
+mod commands;
+mod deletion;
+mod dovecot;
 mod faults;
+mod kills;
+mod reading;
 mod scene;

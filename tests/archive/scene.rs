@@ -150,3 +150,31 @@ pub(crate) fn message(number: usize) -> Vec<u8> {
 pub(crate) fn faults(rules: &[&str]) -> Vec<Fault> {
     rules.iter().map(|rule| Fault::parse(rule, Protocol::Pop3, 1).unwrap()).collect()
 }
+
+/// What a file says that the real binary reads as its job.
+pub(crate) fn job_file(scene: &Scene, port: u16, more: &str) -> PathBuf {
+    let path = scene.folder.path().join("job.yaml");
+    let text = format!(
+        "kind: archive\nname: test\nmailbox:\n  host: 127.0.0.1\n  port: {port}\n  tls: none\n  \
+         auth: {{user: {USER}, password: {{env: ARCHIVE_TEST_PASSWORD}}}}\nstore: store\n{more}\n"
+    );
+    fs::write(&path, text).unwrap();
+    path
+}
+
+/// The real binary.
+pub(crate) fn postroom() -> std::process::Command {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_postroom"));
+    command.env("ARCHIVE_TEST_PASSWORD", PASSWORD).env_remove("POSTROOM_FAILPOINT");
+    command
+}
+
+/// Runs the binary to its end: exit code, stdout, stderr.
+pub(crate) fn output(command: &mut std::process::Command) -> (Option<i32>, String, String) {
+    let output = command.output().unwrap();
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    )
+}

@@ -1,0 +1,204 @@
+//! `verify`, `find`, `export`, `rebuild` by the real binary.
+
+use std::fs;
+use std::process::Command;
+
+use postroom::exit::Exit;
+
+use super::scene::{Scene, job_file, output, postroom};
+
+fn archived(count: usize) -> Scene {
+    let scene = Scene::counting(count);
+    let server = scene.serve(|_| {});
+    assert_eq!(scene.run(server.port()), Exit::Done);
+    scene
+}
+
+fn verify(scene: &Scene) -> (Option<i32>, String) {
+    let (code, found, _) = output(postroom().arg("verify").arg(scene.store()));
+    (code, found)
+}
+
+#[test]
+fn every_kind_of_damage_is_named() {
+    let scene = archived(40);
+    assert_eq!(verify(&scene).0, Some(0));
+    let store = scene.store();
+    let line = scene.journal().remove(7);
+    let path = line["path"].as_str().unwrap().to_owned();
+    let file = store.join(&path);
+
+    let bytes = fs::read(&file).unwrap();
+    let mut flipped = bytes.clone();
+    flipped[bytes.len() / 2] ^= 1;
+    fs::write(&file, &flipped).unwrap();
+    let (code, found) = verify(&scene);
+    assert!(code == Some(1) && found.contains(&format!("changed: {path}")), "{found}");
+
+    fs::remove_file(&file).unwrap();
+    let (code, found) = verify(&scene);
+    assert!(code == Some(1) && found.contains(&format!("missing: {path}")), "{found}");
+    fs::write(&file, &bytes).unwrap();
+    assert_eq!(verify(&scene).0, Some(0));
+
+    let journal = store.join("journal.jsonl");
+    let whole = fs::read_to_string(&journal).unwrap();
+    for lost in [7, 39] {
+        let kept: String = whole
+            .split_inclusive('\n')
+            .enumerate()
+            .filter(|(at, _)| *at != lost)
+            .map(|(_, line)| line)
+            .collect();
+        fs::write(&journal, kept).unwrap();
+        let (code, found) = verify(&scene);
+        let path = scene_path(&whole, lost);
+        assert!(code == Some(1) && found.contains(&format!("unknown: {path}")), "{lost}: {found}");
+    }
+    fs::write(&journal, &whole).unwrap();
+
+    let index = rusqlite::Connection::open(store.join("index.db")).unwrap();
+    index.execute("DELETE FROM messages WHERE id = 8", []).unwrap();
+    drop(index);
+    let (code, found) = verify(&scene);
+    assert!(code == Some(1) && found.contains(&format!("index: {path}")), "{found}");
+
+    let manifest = store.join("manifest-sha256.txt");
+    let lines = fs::read_to_string(&manifest).unwrap();
+    fs::write(
+        &manifest,
+        lines
+            .lines()
+            .filter(|line| !line.ends_with(&path))
+            .map(|line| format!("{line}\n"))
+            .collect::<String>(),
+    )
+    .unwrap();
+    let (code, found) = verify(&scene);
+    assert!(code == Some(1) && found.contains(&format!("manifest: {path}")), "{found}");
+
+    let (code, _, words) = output(postroom().arg("rebuild").arg(&store));
+    assert_eq!(code, Some(0), "{words}");
+    assert_eq!(verify(&scene), (Some(0), verify(&scene).1));
+}
+
+fn scene_path(journal: &str, line: usize) -> String {
+    let line: serde_json::Value = serde_json::from_str(journal.lines().nth(line).unwrap()).unwrap();
+    line["path"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn sha256sum_accepts_the_manifest() {
+    let scene = archived(20);
+    let checked = Command::new("sha256sum")
+        .args(["--check", "--strict", "--quiet", "manifest-sha256.txt"])
+        .current_dir(scene.store())
+        .status();
+    assert!(checked.unwrap().success());
+}
+
+#[test]
+fn a_second_run_mends_what_is_derived() {
+    let scene = archived(20);
+    fs::remove_file(scene.store().join("index.db")).unwrap();
+    fs::write(scene.store().join("manifest-sha256.txt"), "nonsense").unwrap();
+    let server = scene.serve(|_| {});
+    assert_eq!(scene.run(server.port()), Exit::Done);
+    assert_eq!(verify(&scene).0, Some(0));
+}
+
+#[test]
+fn messages_are_found_by_words_people_and_days() {
+    let scene = Scene::with(&[
+        "From: 张三 <zhang@example.cn>\r\nTo: ada@example.org\r\nSubject: =?utf-8?B?5Y+R56Wo?=\r\nDate: Mon, 2 Nov 2026 10:00:00 +0800\r\n\r\nhello\r\n".as_bytes(),
+        b"From: Bob <bob@example.com>\r\nTo: carol@example.net\r\nSubject: Report\r\nDate: Tue, 3 Nov 2026 10:00:00 +0000\r\nContent-Type: text/plain; charset=gb2312\r\nContent-Transfer-Encoding: base64\r\n\r\nx+uy6crVt6LGsbrF\r\n",
+        b"From: Bob <bob@example.com>\r\nSubject: Files\r\nDate: Tue, 1 Dec 2026 10:00:00 +0000\r\nContent-Type: application/pdf; name=\"a report.pdf\"\r\n\r\n%PDF\r\n",
+    ]);
+    let server = scene.serve(|_| {});
+    assert_eq!(scene.run(server.port()), Exit::Done);
+    for (words, expected) in [
+        (&["发票"][..], 2),
+        (&["发票", "from:bob"], 1),
+        (&["发票号"], 1),
+        (&["票号码"], 0),
+        (&["from:张三"], 1),
+        (&["to:carol"], 1),
+        (&["subject:report"], 1),
+        (&["report"], 2),
+        (&["has:attachment"], 1),
+        (&["after:2026-12"], 1),
+        (&["before:2026-12"], 2),
+        (&["after:2026-11-03", "before:2026-12-01"], 1),
+        (&["HELLO"], 1),
+    ] {
+        let (code, found, said) = output(postroom().arg("find").arg(scene.store()).args(words));
+        assert_eq!(code, Some(0), "{words:?}: {said}");
+        assert_eq!(found.lines().count(), expected, "{words:?}: {found}");
+    }
+    let (code, _, _) = output(postroom().arg("find").arg(scene.store()).arg("..."));
+    assert_eq!(code, Some(64));
+}
+
+#[test]
+fn an_archive_is_packed_in_three_forms() {
+    let scene = archived(15);
+    let out = scene.folder.path();
+    let (code, _, words) =
+        output(postroom().arg("export").arg(scene.store()).arg("--mbox").arg(out.join("a.mbox")));
+    assert_eq!(code, Some(0), "{words}");
+    let mbox = fs::read_to_string(out.join("a.mbox")).unwrap();
+    assert_eq!(mbox.lines().filter(|line| line.starts_with("From ")).count(), 15);
+    let (code, _, words) =
+        output(postroom().arg("export").arg(scene.store()).arg("--maildir").arg(out.join("md")));
+    assert_eq!(code, Some(0), "{words}");
+    assert_eq!(fs::read_dir(out.join("md/cur")).unwrap().count(), 15);
+    let (code, _, words) =
+        output(postroom().arg("export").arg(scene.store()).arg("--bagit").arg(out.join("bag")));
+    assert_eq!(code, Some(0), "{words}");
+    for manifest in ["manifest-sha256.txt", "tagmanifest-sha256.txt"] {
+        let checked = Command::new("sha256sum")
+            .args(["--check", "--strict", "--quiet", manifest])
+            .current_dir(out.join("bag"))
+            .status();
+        assert!(checked.unwrap().success(), "{manifest}");
+    }
+}
+
+#[test]
+fn two_runs_do_not_meet() {
+    let scene = archived(3);
+    let server = scene.serve(|_| {});
+    let store = postroom::archive::Store::open(&scene.store(), postroom::job::Layout::Dated, |_| {}).unwrap();
+    assert_eq!(scene.run(server.port()), Exit::Again);
+    drop(store);
+    assert_eq!(scene.run(server.port()), Exit::Done);
+}
+
+#[test]
+fn verify_asks_the_server() {
+    let scene = archived(10);
+    fs::write(scene.maildrop().join("99999.eml"), super::scene::message(77)).unwrap();
+    let server = scene.serve(|_| {});
+    let job = job_file(&scene, server.port(), "");
+    let (code, found, words) = output(postroom().arg("verify").arg(scene.store()).arg("--server").arg(&job));
+    assert_eq!(code, Some(1), "{words}");
+    assert!(found.contains("11 on the server, 1 not archived"), "{found}");
+}
+
+#[test]
+fn a_maildir_store_is_one() {
+    let scene = Scene::counting(10);
+    let server = scene.serve(|_| {});
+    let mut job = scene.job(server.port());
+    job.layout = postroom::job::Layout::Maildir;
+    assert_eq!(scene.run_with(&job), Exit::Done);
+    let new = scene.store().join("new");
+    let names: Vec<_> = fs::read_dir(&new).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 10);
+    // A mail program has seen one.
+    let seen = format!("{}:2,S", names[0].to_str().unwrap());
+    fs::create_dir(scene.store().join("cur")).unwrap();
+    fs::rename(new.join(&names[0]), scene.store().join("cur").join(seen)).unwrap();
+    assert_eq!(verify(&scene).0, Some(0));
+    assert_eq!(scene.run_with(&job), Exit::Done);
+}
