@@ -73,7 +73,7 @@ fn judge(trace: &str, level: &str) -> usize {
                 synced_writes += unsynced;
                 unsynced = 0;
             }
-        } else if !resumed && call.contains("TCP") {
+        } else if !resumed && call.contains("<socket:") {
             // A letter's own last line, and then the dot or the end of its chunk.
             let here = call.matches("all is well.").count();
             if here > 0 {
@@ -91,7 +91,7 @@ fn judge(trace: &str, level: &str) -> usize {
 #[test]
 fn the_judge_sees_a_missing_sync() {
     let good = "1 pwrite64(5</x/ledger.db-wal>, \"\", 9) = 9\n1 fdatasync(5</x/ledger.db-wal>) = 0\n\
-                2 writev(6<TCP:[a]>, [{\"all is well.\\r\\n.\\r\\n\"}], 1) = 9\n";
+                2 writev(6<socket:[7]>, [{\"all is well.\\r\\n.\\r\\n\"}], 1) = 9\n";
     assert_eq!(judge(good, "good"), 1);
     for bad in
         [good.replace("fdatasync", "fdatawait"), format!("{good}{}", good.lines().last().expect("a line"))]
