@@ -322,8 +322,9 @@ struct Pool {
     jitter: Jitter,
     /// Letters handed over and not yet given back.
     handed: usize,
-    /// Credits given and not yet used.
-    granted: usize,
+    /// Credits given and not yet used. Below zero: so many letters came before they were asked for, as an engine
+    /// does whose disk is slow. They count as used credits, or neither side would ever ask the other again.
+    granted: isize,
     /// Windowed letters were answered in this turn.
     answered: bool,
     phase: Phase,
@@ -369,7 +370,7 @@ impl Pool {
             match command {
                 Command::Submit(letters) => {
                     self.handed += letters.len();
-                    self.granted = self.granted.saturating_sub(letters.len());
+                    self.granted = self.granted.saturating_sub_unsigned(letters.len());
                     let open = matches!(self.phase, Phase::Trial(_) | Phase::Running | Phase::Draining(_));
                     for consignment in letters {
                         match open {
@@ -892,10 +893,11 @@ impl Pool {
                 self.connections.iter().flatten().map(|connection| connection.session.held()).sum();
             target = target.min(in_sessions + self.startable(now, AHEAD).max(1));
         }
-        let wanted = target.saturating_sub(self.handed - self.lanes.held_up() + self.granted);
+        let here = self.handed - self.lanes.held_up();
+        let wanted = target.saturating_add_signed(-self.granted).saturating_sub(here);
         // Few at a time would wake the engine for each letter.
         if wanted > 0 && (!self.batch.is_empty() || wanted * 4 >= target) {
-            self.granted += wanted;
+            self.granted = self.granted.saturating_add_unsigned(wanted);
             self.batch.push(Event::Wanted(wanted));
         }
     }
