@@ -292,10 +292,11 @@ impl<'a> Work<'a> {
     }
 
     fn quit(&mut self, mut session: Session) -> Result<(), SessionError> {
+        // Taken before QUIT is answered: without its yes they must not reach the journal.
+        let deleting: Vec<Entry> = self.noted();
         failpoint::reach("archive.quit.before");
         let reply = session.ask(Command::Quit)?;
         failpoint::reach("archive.quit.after");
-        let deleting: Vec<Entry> = self.noted();
         if reply.is_ok() {
             self.balance.deleting += deleting.len() as u64;
             self.entries = deleting;
