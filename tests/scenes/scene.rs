@@ -325,7 +325,8 @@ pub fn letters_in(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// What the ledger says became of each address, by `report`.
+/// What the ledger says became of each recipient, by `report`. The key is the address where the job
+/// says nothing else.
 pub fn ledger_says(scene: &Scene) -> BTreeMap<String, String> {
     let run = scene.run("report job.yaml --format csv");
     let mut reader = csv::Reader::from_reader(run.stdout.as_bytes());
@@ -334,12 +335,12 @@ pub fn ledger_says(scene: &Scene) -> BTreeMap<String, String> {
         let found = headers.iter().position(|header| header == name);
         found.unwrap_or_else(|| panic!("report has no column {name}: {headers:?}\n{}", run.stderr))
     };
-    let (address, outcome) = (column("address"), column("outcome"));
+    let (key, outcome) = (column("key"), column("outcome"));
     reader
         .records()
         .map(|record| {
             let record = record.expect("a line of the report");
-            (record[address].to_owned(), record[outcome].to_owned())
+            (record[key].to_owned(), record[outcome].to_owned())
         })
         .collect()
 }
