@@ -1,12 +1,8 @@
 //! Which login is tried, and the exchange behind it.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD_NO_PAD;
-use ring::rand::{SecureRandom, SystemRandom};
-
 use super::SubmitError;
 use crate::job::{Auth, Mechanism};
-use crate::net::Link;
+use crate::net::{self, Link};
 use crate::secret::Secret;
 use crate::wire::sasl::{self, Circumstances, Exchange, KeyMemory};
 use crate::wire::smtp::Offers;
@@ -53,14 +49,13 @@ impl Identity {
             refused,
         })
         .map_err(|nothing| nothing.to_string())?;
-        let mut chance = [0; 18];
-        SystemRandom::new().fill(&mut chance).map_err(|_| "the system gives no random numbers".to_owned())?;
+        let nonce = net::nonce().map_err(|error| error.to_string())?;
         let login = sasl::Login {
             user: self.auth.user.clone(),
             secret: self.secret.clone(),
             binding,
             binding_offered,
-            nonce: STANDARD_NO_PAD.encode(chance),
+            nonce,
             server: self.server.clone(),
             keys: self.keys.clone(),
         };

@@ -1073,13 +1073,15 @@ impl Pool {
     fn take_hint(&mut self, heard: &Heard, to_rcpt: bool, began: Instant, accepted: u32, now: Instant) {
         match outcome::hint(heard, to_rcpt) {
             Some(Hint::TooFast(told)) => {
-                if self.throttle.too_fast(began, told, now) {
+                let slower = self.throttle.too_fast(began, told, now);
+                if slower {
                     self.shrink((self.live() / 2).max(1), now);
                 }
             }
             Some(Hint::TooMany) => self.shrink(self.live().saturating_sub(1).max(1), now),
             Some(Hint::Enough) => {
-                if accepted > 0 && self.enough.replace(accepted) == Some(accepted) {
+                let again = self.enough.replace(accepted) == Some(accepted);
+                if again && accepted > 0 {
                     self.session_limit = Some(accepted);
                 }
             }

@@ -163,6 +163,14 @@ enum Line {
     Held,
 }
 
+/// The first words (mostly enhanced status codes: 2.1.5, 2.0.0) with which a server says yes. Where they differ, a yes
+/// to a recipient cannot be taken for a yes to a content when a reply too many has put them out of step.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    rcpt: u64,
+    end: u64,
+}
+
 /// A parcel on the wire.
 #[derive(Debug)]
 struct Flight<P> {
@@ -170,6 +178,8 @@ struct Flight<P> {
     level: Level,
     record: Record,
     valid: usize,
+    /// How the last RCPT was said yes to.
+    rcpt_word: u64,
     /// Behind the command that first named it.
     begins: u64,
     /// Behind its last octet of content, once that is queued.
@@ -203,8 +213,10 @@ pub struct Session<P> {
     out: Outbox,
     /// The next group must begin with RSET.
     unclean: bool,
-    /// By the replies so far, the server may still hold an open transaction.
-    open_transaction: bool,
+    /// How this server says yes to RCPT and to a content, once it has.
+    shape: Option<Shape>,
+    /// The first word of the reply that came last.
+    end_word: u64,
     /// Octets of content waiting and on the wire.
     octets: usize,
     begun: u32,
@@ -235,7 +247,8 @@ impl<P: Parcel> Session<P> {
             awaited: VecDeque::from([(Awaited::Greeting, 0)]),
             out: Outbox::default(),
             unclean: false,
-            open_transaction: false,
+            shape: None,
+            end_word: 0,
             octets: 0,
             begun: 0,
             limit: None,
@@ -423,6 +436,7 @@ impl<P: Parcel> Session<P> {
 
     /// The server said something.
     pub fn on_reply(&mut self, reply: &Reply<'_>) {
+        self.end_word = first_word(reply);
         if self.stage == Stage::Over {
             return;
         }
@@ -594,11 +608,10 @@ impl<P: Parcel> Session<P> {
         let off = flight.level == Level::Off;
         match awaited {
             Awaited::Rset => {
-                if yes {
-                    self.open_transaction = false;
-                } else if self.open_transaction || off {
-                    // Without RSET an old recipient could get the new letter.
-                    return self.break_off(format!("RSET was answered `{}`", reply.heard()));
+                if !yes {
+                    // Nobody refuses RSET. Either this reply answers something else, or an old recipient could get
+                    // the new letter.
+                    return self.lose_order(format!("RSET was answered `{}`", reply.heard()));
                 }
                 if off {
                     self.say_mail();
@@ -606,7 +619,6 @@ impl<P: Parcel> Session<P> {
             }
             Awaited::Mail => {
                 flight.record.mail = Some(heard());
-                self.open_transaction = yes;
                 match (off, yes) {
                     (true, true) => self.say_rcpt(0),
                     (true, false) => self.finish(Way::Answered),
@@ -616,6 +628,9 @@ impl<P: Parcel> Session<P> {
             Awaited::Rcpt(n) => {
                 flight.record.rcpts[n] = Some(heard());
                 flight.valid += usize::from(yes);
+                if yes {
+                    flight.rcpt_word = first_word(reply);
+                }
                 if off {
                     match (n + 1 < flight.record.asked, flight.valid > 0) {
                         (true, _) => self.say_rcpt(n + 1),
@@ -646,6 +661,11 @@ impl<P: Parcel> Session<P> {
                 self.finish(if lost_order { Way::Stumbled } else { Way::Answered });
             }
             Awaited::Bdat => {
+                let word = first_word(reply);
+                if yes && self.shape.is_some_and(|shape| word == shape.rcpt) {
+                    return self
+                        .lose_order(format!("`{}` answers a recipient, not a content", reply.heard()));
+                }
                 flight.record.end = Some(reply.heard());
                 if yes && flight.ends.is_some_and(|ends| ends > self.out.written()) {
                     return self.break_off("a content was accepted before it was sent".to_owned());
@@ -662,6 +682,15 @@ impl<P: Parcel> Session<P> {
             | Awaited::Auth
             | Awaited::Quit => {}
         }
+    }
+
+    /// A reply too many or too few: whom the others answer nobody can tell. What is unanswered is in doubt, and the
+    /// run goes on more carefully.
+    fn lose_order(&mut self, reason: String) {
+        if let Some(flight) = self.flights.front().filter(|flight| flight.level > Level::Off) {
+            self.events.push_back(Event::Stumbled(flight.level));
+        }
+        self.break_off(reason);
     }
 
     /// Whether the replies to MAIL, RCPT and DATA show that the server lost the order of our commands: 503 where the
@@ -695,11 +724,13 @@ impl<P: Parcel> Session<P> {
         if flight.level != Level::Window && flight.ends.is_none() {
             self.unclean = true;
         }
-        // The end of content ends a transaction, whatever the reply (RFC 5321 §4.1.1.4); a failed BDAT may not.
-        self.open_transaction = !accepted && (flight.level == Level::Window || flight.ends.is_none());
         if accepted {
             self.accepted += 1;
             self.proven = true;
+            if self.shape.is_none() {
+                let shape = Shape { rcpt: flight.rcpt_word, end: self.end_word };
+                self.shape = (shape.rcpt != shape.end && shape.rcpt != 0).then_some(shape);
+            }
         }
         if way == Way::Stumbled {
             let level = flight.level;
@@ -746,6 +777,7 @@ impl<P: Parcel> Session<P> {
                 level,
                 record,
                 valid: 0,
+                rcpt_word: 0,
                 begins: self.out.queued() + 1,
                 ends: None,
                 behind_content,
@@ -906,6 +938,13 @@ impl<P: Parcel> Session<P> {
         });
         self.awaited.push_back((awaited, self.out.queued()));
     }
+}
+
+/// The first eight octets of a reply's first word, as a number; 0 for none.
+fn first_word(reply: &Reply<'_>) -> u64 {
+    let line = reply.bytes().get(4..).unwrap_or_default();
+    let word = line.iter().take(8).take_while(|byte| byte.is_ascii_graphic());
+    word.fold(0, |number, &byte| number << 8 | u64::from(byte))
 }
 
 /// With SMTPUTF8 as written, otherwise the domain in A-labels.
