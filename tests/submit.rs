@@ -205,21 +205,28 @@ fn every_level_delivers_each_once() {
 fn faults_at_every_stage_leave_the_books_in_agreement() {
     let data = ["mail", "rcpt", "data", "body", "end", "sent"].as_slice();
     let bdat = ["rset", "mail", "rcpt", "bdat", "body", "end", "sent"].as_slice();
-    for (level, stages) in [
+    let levels = [
         (Pipelining::Off, data),
         (Pipelining::Envelope, data),
         (Pipelining::Message, data),
         (Pipelining::Window, bdat),
-    ] {
-        for stage in stages {
-            for action in ["reply 451 4.3.0 later", "reply 550 5.3.0 no", "close 421 4.3.2 closing", "drop"] {
-                let rule = format!("{stage} every=7 {action}");
-                let scene = Scene::faulty(&[&rule]).at(level);
-                let told = run(&scene.spec, 30, 2, 700);
-                compare(&format!("{level:?} {rule}"), &told, &scene.accepted());
-            }
+    ];
+    std::thread::scope(|scope| {
+        for (level, stages) in levels {
+            scope.spawn(move || {
+                for stage in stages {
+                    for action in
+                        ["reply 451 4.3.0 later", "reply 550 5.3.0 no", "close 421 4.3.2 closing", "drop"]
+                    {
+                        let rule = format!("{stage} every=7 {action}");
+                        let scene = Scene::faulty(&[&rule]).at(level);
+                        let told = run(&scene.spec, 30, 2, 700);
+                        compare(&format!("{level:?} {rule}"), &told, &scene.accepted());
+                    }
+                }
+            });
         }
-    }
+    });
 }
 
 #[test]

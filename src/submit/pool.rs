@@ -30,9 +30,9 @@ use crate::wire::smtp::{
 /// How long replies are awaited once nothing new is begun.
 const LAST_REPLIES: Duration = Duration::from_secs(30);
 /// So many connections in a row that came to nothing, with none that works, and the relay cannot be worked with.
-const MAX_FAILURES: u32 = 6;
+const MAX_FAILURES: u32 = 7;
 /// The first wait before another connection is tried after one that came to nothing; doubled each time.
-const FIRST_BACKOFF: Duration = Duration::from_millis(250);
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(15);
 /// A letter at which so many connections were lost waits like one that was deferred.
 const MAX_LOSSES: u8 = 3;
