@@ -168,8 +168,17 @@ pub fn archive(mailbox: &Mailbox<'_>) -> Balance {
     work.close()
 }
 
+/// What a run would find now.
+#[derive(Debug)]
+pub struct Preview {
+    /// The mailbox.
+    pub listing: Vec<Listed>,
+    /// What would be deleted, as indices of the listing, or why nothing would.
+    pub due: Result<Vec<usize>, TooMany>,
+}
+
 /// What a run would delete now: the same reckoning as [`archive`], and nothing is fetched or deleted.
-pub fn preview(mailbox: &Mailbox<'_>) -> Result<(Vec<Listed>, Result<Vec<usize>, TooMany>), SessionError> {
+pub fn preview(mailbox: &Mailbox<'_>) -> Result<Preview, SessionError> {
     let mut work = Work::new(mailbox);
     let mut session = work.enter()?;
     let listing = work.list(&mut session)?;
@@ -185,7 +194,7 @@ pub fn preview(mailbox: &Mailbox<'_>) -> Result<(Vec<Listed>, Result<Vec<usize>,
     );
     drop(known);
     session.ask(Command::Quit)?;
-    Ok((listing, due))
+    Ok(Preview { listing, due })
 }
 
 /// What the server lists now.

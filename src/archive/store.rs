@@ -470,9 +470,7 @@ impl Syncing {
                     scope.spawn(move || chunk.iter().try_for_each(|parcel| folder.sync(&parcel.receipt)))
                 })
                 .collect();
-            threads
-                .into_iter()
-                .try_for_each(|thread| thread.join().unwrap_or_else(|_| Err(StoreError::Poisoned)))
+            threads.into_iter().try_for_each(|thread| thread.join().unwrap_or(Err(StoreError::Poisoned)))
         })
     }
 }

@@ -286,11 +286,13 @@ impl Scanner {
     }
 
     fn line_at(&mut self, piece: &[u8], starts: bool, ends: bool) {
-        if starts && self.bounded && piece.starts_with(b"--") {
-            if let Some((depth, last)) = self.boundary(piece) {
-                self.cross(depth, last);
-                return;
-            }
+        if starts
+            && self.bounded
+            && piece.starts_with(b"--")
+            && let Some((depth, last)) = self.boundary(piece)
+        {
+            self.cross(depth, last);
+            return;
         }
         let offset = self.offset;
         if let Some(open) = self.open.last_mut() {

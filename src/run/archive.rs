@@ -155,7 +155,7 @@ pub fn preview(job: &ArchiveJob, options: &Options) -> Exit {
             })
         });
         match listed {
-            Ok((listing, due)) => {
+            Ok(retrieve::Preview { listing, due }) => {
                 let bytes: u64 = listing.iter().map(|listed| listed.size).sum();
                 let mut text = format!("{name}: {} messages, {}\n", listing.len(), ByteSize(bytes));
                 match due {

@@ -6,5 +6,6 @@ mod deletion;
 mod dovecot;
 mod faults;
 mod kills;
+mod order;
 mod reading;
 mod scene;
