@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 
-use crate::ledger::{Claimed, Domains, EditionId, Group, Ledger, LedgerError, Mark, Reader};
+use crate::ledger::{Claimed, Domains, EditionId, Group, Ledger, LedgerError, Mark, Reader, Settlement};
 use crate::letter::{Answer, Message, Purpose, RcptOutcome};
 use crate::submit::{self, Consignment, SubmitError, Submitter};
 
@@ -43,6 +43,9 @@ pub trait Maker: Send + Sync + 'static {
 
     /// Looks again at files that may have changed; called now and then.
     fn refresh(&self);
+
+    /// Hears of outcomes once they are durable, in the ledger's thread and before the engine does.
+    fn settled(&self, settlements: &[Settlement]);
 }
 
 /// Why a letter was not made.
@@ -52,6 +55,8 @@ pub enum Unmade {
     Failed(Vec<RcptOutcome>),
     /// Its recipient is on a suppress list.
     Suppressed,
+    /// No letter can be made here any more, and why: the run ends.
+    Broken(String),
 }
 
 /// What a run is told from outside.
@@ -90,6 +95,8 @@ pub enum Trouble {
     Submit(SubmitError),
     /// The ledger cannot be read or written.
     Ledger(LedgerError),
+    /// Letters cannot be made, for a reason that is none of theirs.
+    Maker(String),
     /// The machine gives no thread.
     Thread(io::Error),
 }
@@ -173,8 +180,9 @@ impl<M: Maker, L: Ledger + 'static> Engine<M, L> {
         let (write, writes) = unbounded();
         let (claim, claims) = bounded(64);
         let writer = {
-            let notes = notes.clone();
-            thread::Builder::new().name("ledger".into()).spawn(move || keep(ledger, edition, &writes, &notes))
+            let (notes, maker) = (notes.clone(), Arc::clone(&maker));
+            let work = move || keep(ledger, edition, &writes, &notes, &*maker);
+            thread::Builder::new().name("ledger".into()).spawn(work)
         };
         let claimer = {
             let (notes, maker) = (notes.clone(), Arc::clone(&maker));
@@ -395,6 +403,10 @@ impl<M: Maker> Turn<M> {
             }
             Err(Unmade::Failed(rcpts)) => self.core.on(Event::Unmade { seq, rcpts }, now),
             Err(Unmade::Suppressed) => self.core.on(Event::Suppressed { seq }, now),
+            Err(Unmade::Broken(reason)) => {
+                self.trouble.get_or_insert(Trouble::Maker(reason));
+                self.stop(End::Ledger);
+            }
         }
     }
 
@@ -474,7 +486,13 @@ impl<M: Maker> Turn<M> {
 
 /// The ledger's thread: commits what waits as soon as the last commit has ended. No timers: a
 /// group is as large as what came while the disk was busy. Gives the ledger back at the end.
-fn keep<L: Ledger>(mut ledger: L, edition: EditionId, writes: &Receiver<Group>, notes: &Sender<Note>) -> L {
+fn keep<L: Ledger, M: Maker>(
+    mut ledger: L,
+    edition: EditionId,
+    writes: &Receiver<Group>,
+    notes: &Sender<Note>,
+    maker: &M,
+) -> L {
     while let Ok(mut group) = writes.recv() {
         while let Ok(more) = writes.try_recv() {
             group.marks.extend(more.marks);
@@ -501,6 +519,11 @@ fn keep<L: Ledger>(mut ledger: L, edition: EditionId, writes: &Receiver<Group>, 
                 }
             }
         };
+        if let Note::Durable { settled, .. } = &note
+            && !settled.is_empty()
+        {
+            maker.settled(&group.settlements);
+        }
         if notes.send(note).is_err() {
             break;
         }

@@ -25,8 +25,9 @@ pub use relay::{
 };
 pub use schema::schema;
 pub use send::{
-    AttachmentSpec, Body, Class, ColumnKind, Dedupe, ImageSpec, LedgerUrl, MailboxTemplate, MailboxTemplates,
-    MaxBad, Notify, NotifyWhen, RecipientsSpec, SendJob, SourceSpec, TemplateSource, Unsubscribe,
+    AttachmentSpec, Body, Class, ColumnKind, Dedupe, ImageSpec, Keep, LedgerUrl, MailboxTemplate,
+    MailboxTemplates, MaxBad, Notify, NotifyWhen, RecipientsSpec, SendJob, SourceSpec, TemplateSource,
+    Unsubscribe,
 };
 pub use text::Text;
 

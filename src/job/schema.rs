@@ -267,7 +267,7 @@ fn shared_keys() -> Map<String, Json> {
         "vars": {"type": "object", "description": "What templates know besides the row."},
         "vars_file": one_or_more(text("A JSON or YAML file of more.")),
         "relay": any_of(&[text("A relay of postroom.yaml."), reference("relay")]),
-        "keep": text("A folder for the exact bytes of every letter."),
+        "keep": text("A folder for the exact bytes of every letter that was accepted; `digest`: only their hash, in the ledger."),
         "notify": any_of(&[one_or_more(text("A mailbox.")), reference("notify")]),
         "layout": words(&["dated", "maildir"], "How the archive's files lie."),
         "delete": any_of(&[words(&["never"], "Nothing is ever deleted."), reference("delete")]),

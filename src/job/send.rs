@@ -54,12 +54,21 @@ pub struct SendJob {
     pub relay: RelaySpec,
     /// `ledger`
     pub ledger: LedgerUrl,
-    /// `keep`: a folder for the exact bytes of every letter sent.
-    pub keep: Option<PathBuf>,
+    /// `keep`: what is kept of every letter sent.
+    pub keep: Option<Keep>,
     /// `notify`
     pub notify: Option<Notify>,
     /// Warnings found on the way, shown and not fatal.
     pub warnings: Vec<crate::diagnostic::Diagnostic>,
+}
+
+/// `keep`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Keep {
+    /// A folder for the exact bytes of every letter that was accepted; the ledger has their digests.
+    Folder(PathBuf),
+    /// `digest`: BLAKE3 of the bytes, in the ledger.
+    Digest,
 }
 
 /// `notify`: who is told how a run ended, by the job's own relay.

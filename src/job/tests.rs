@@ -120,7 +120,7 @@ fn everything_is_read() {
         serde_json::json!({"year": 2026, "年": 2026, "over": 3, "and": ["a"], "house": true})
     );
     assert_eq!(job.ledger, LedgerUrl::Sqlite(root.join("letters.db")));
-    assert_eq!(job.keep, Some(root.join("sent")));
+    assert_eq!(job.keep, Some(Keep::Folder(root.join("sent"))));
     assert!(job.notify.as_ref().is_some_and(|notify| notify.when == NotifyWhen::Trouble));
 
     let relay = &job.relay;
@@ -298,7 +298,7 @@ fn paths_start_at_the_root_or_at_home() {
     assert!(credential(job.relay.fallback.as_ref().expect("a fallback")).contains("/home/me/secret"));
     assert_eq!(
         (job.ledger, job.keep),
-        (LedgerUrl::Sqlite("/home/me/ledger.db".into()), Some("/var/kept".into()))
+        (LedgerUrl::Sqlite("/home/me/ledger.db".into()), Some(Keep::Folder("/var/kept".into())))
     );
 }
 

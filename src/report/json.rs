@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::ops::ControlFlow;
+use std::path::Path;
 
 use serde::Serialize;
 use serde_json::{Map, Value as Json, json};
@@ -152,8 +153,13 @@ impl<'a> Recipient<'a> {
     }
 }
 
-/// Writes all the ledger knows about one letter as a JSON object.
-pub fn letter_json(out: &mut dyn Write, edition: &Edition, letter: &LetterRecord) -> Result<(), ReportError> {
+/// Writes all the ledger knows about one letter as a JSON object. `kept` is the file that has its bytes.
+pub fn letter_json(
+    out: &mut dyn Write,
+    edition: &Edition,
+    letter: &LetterRecord,
+    kept: Option<&Path>,
+) -> Result<(), ReportError> {
     let mut clock = Clock::new(zone(&edition.timezone));
     let mut document = serde_json::to_value(Recipient::of(&letter.record, &mut clock))?;
     let hex = |bytes: &[u8; 32]| blake3::Hash::from_bytes(*bytes).to_hex().to_string();
@@ -175,6 +181,7 @@ pub fn letter_json(out: &mut dyn Write, edition: &Edition, letter: &LetterRecord
     document["generation"] = letter.record.generation.into();
     document["date"] = letter.record.date.map(|at| clock.rfc3339(at).to_owned()).into();
     document["digest"] = letter.digest.as_ref().map(hex).into();
+    document["kept"] = kept.map(|file| file.display().to_string()).into();
     document["files"] = files.collect();
     document["columns"] = json!(edition.layouts.get(letter.layout).cloned().flatten());
     document["values"] = serde_json::from_str(&letter.row).unwrap_or_else(|_| letter.row.as_str().into());

@@ -1,6 +1,7 @@
 //! Everything about one delivery: what exactly did this person get?
 
 use std::io::Write;
+use std::path::Path;
 
 use serde_json::Value as Json;
 
@@ -11,8 +12,13 @@ use crate::measure::{ByteSize, grouped};
 use super::ReportError;
 use super::text::{clock, left, plain, width, zone};
 
-/// Writes all the ledger knows about a letter, for people.
-pub fn letter(out: &mut dyn Write, edition: &Edition, letter: &LetterRecord) -> Result<(), ReportError> {
+/// Writes all the ledger knows about a letter, for people. `kept` is the file that has its bytes.
+pub fn letter(
+    out: &mut dyn Write,
+    edition: &Edition,
+    letter: &LetterRecord,
+    kept: Option<&Path>,
+) -> Result<(), ReportError> {
     let record = &letter.record;
     let zone = zone(&edition.timezone);
     writeln!(out, "{} · {} · edition {}", plain(&record.key), plain(&edition.job), plain(&edition.name))?;
@@ -34,6 +40,9 @@ pub fn letter(out: &mut dyn Write, edition: &Edition, letter: &LetterRecord) -> 
     }
     if let Some(digest) = letter.digest {
         line("BLAKE3", &hex(&digest))?;
+    }
+    if let Some(kept) = kept {
+        line("kept", &plain(&kept.display().to_string()))?;
     }
     if !record.rcpts.is_empty() {
         writeln!(out, "\naddresses")?;

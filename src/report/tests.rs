@@ -213,10 +213,10 @@ fn a_letter_is_told_whole() {
     let house = house();
     let record = house.reader().letter(house.edition, 1).unwrap().unwrap();
     let mut out = Vec::new();
-    letter(&mut out, &house.edition(), &record).unwrap();
+    letter(&mut out, &house.edition(), &record, None).unwrap();
     let shown = String::from_utf8(out).unwrap();
     let mut out = Vec::new();
-    letter_json(&mut out, &house.edition(), &record).unwrap();
+    letter_json(&mut out, &house.edition(), &record, None).unwrap();
     let document: Json = serde_json::from_slice(&out).unwrap();
     for (place, expected) in [
         ("/outcome", "accepted".into()),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::cli::{Command, Global};
 use crate::diagnostic::{self, Diagnostic};
 use crate::exit::Exit;
-use crate::job::{self, Environment, Job, LedgerUrl};
+use crate::job::{self, Environment, Job, LedgerUrl, SendJob};
 
 use super::report::Said;
 use super::{flag, report, upkeep};
@@ -14,9 +14,8 @@ use super::{flag, report, upkeep};
 /// Carries out a command of the ledger; `None` for any other.
 pub(super) fn run(command: &Command, global: &Global) -> Option<Exit> {
     let done = match command {
-        Command::Report(args) => {
-            of_job(&args.job, global).and_then(|(l, job)| report::report(args, &l, &job))
-        }
+        Command::Report(args) => sending(&args.job, global)
+            .and_then(|job| report::report(args, &file(job.ledger), &job.name, job.keep.as_ref())),
         Command::Requeue(args) => {
             of_job(&args.job, global).and_then(|(l, job)| upkeep::requeue(args, &l, &job))
         }
@@ -37,8 +36,13 @@ pub(super) fn run(command: &Command, global: &Global) -> Option<Exit> {
 
 /// The ledger and the name of a sending job.
 fn of_job(path: &Path, global: &Global) -> Result<(PathBuf, String), Said> {
+    sending(path, global).map(|job| (file(job.ledger), job.name))
+}
+
+/// A job that sends.
+fn sending(path: &Path, global: &Global) -> Result<SendJob, Said> {
     match job::read(path, &environment()?) {
-        Ok(Job::Send(job)) => Ok((file(job.ledger), job.name)),
+        Ok(Job::Send(job)) => Ok(*job),
         Ok(Job::Archive(_)) => {
             let reason = format!("{} archives a mailbox: only sending jobs have a ledger", path.display());
             Err(Said { exit: Exit::Usage, reason })

@@ -8,6 +8,7 @@ pub mod export;
 pub mod find;
 mod flag;
 pub mod init;
+mod kept;
 mod only;
 mod progress;
 pub mod rebuild;

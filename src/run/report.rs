@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use crate::cli::{self, ReportForm};
 use crate::exit::Exit;
+use crate::job::Keep;
 use crate::ledger::{Edition, LedgerError, Reader, Sqlite, State};
 use crate::letter::Purpose;
 use crate::report::{self, ReportError, View};
+
+use super::kept;
 
 /// Why a command ended, in words.
 #[derive(Debug)]
@@ -33,14 +36,19 @@ impl From<ReportError> for Said {
 }
 
 /// Prints the report of a job on stdout.
-pub(super) fn report(args: &cli::Report, ledger: &Path, job: &str) -> Result<Exit, Said> {
+pub(super) fn report(
+    args: &cli::Report,
+    ledger: &Path,
+    job: &str,
+    keep: Option<&Keep>,
+) -> Result<Exit, Said> {
     let reader = Sqlite::open_read_only(ledger)?;
     let edition = choose(&reader, job, Purpose::Real, args.edition.as_deref())?;
     if args.watch {
         return watch(&reader, edition);
     }
     let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
-    let printed = print(args, &reader, &edition, &mut out).and_then(|exit| {
+    let printed = print(args, &reader, &edition, keep, &mut out).and_then(|exit| {
         out.flush()?;
         Ok(exit)
     });
@@ -54,6 +62,7 @@ fn print(
     args: &cli::Report,
     reader: &dyn Reader,
     edition: &Edition,
+    keep: Option<&Keep>,
     out: &mut dyn Write,
 ) -> Result<Exit, ReportError> {
     if let Some(key) = &args.letter {
@@ -61,9 +70,17 @@ fn print(
             Some(seq) => reader.letter(edition.id, seq)?,
             None => None,
         };
+        let kept = letter.as_ref().and_then(|letter| match (keep, &letter.record.message_id) {
+            (Some(Keep::Folder(folder)), Some(id)) => {
+                Some(kept::place(folder, &edition.name, &letter.record.key, id)).filter(|file| file.exists())
+            }
+            _ => None,
+        });
         match letter {
-            Some(letter) if args.format == ReportForm::Json => report::letter_json(out, edition, &letter)?,
-            Some(letter) => report::letter(out, edition, &letter)?,
+            Some(letter) if args.format == ReportForm::Json => {
+                report::letter_json(out, edition, &letter, kept.as_deref())?
+            }
+            Some(letter) => report::letter(out, edition, &letter, kept.as_deref())?,
             None => {
                 eprintln!("postroom: edition {} has nobody with the key {key}", edition.name);
                 return Ok(Exit::SomeFailed);

@@ -11,12 +11,12 @@ use crate::diagnostic;
 use crate::dispatch::core::{Config, End};
 use crate::dispatch::{Ended, Engine, Maker, Trouble, Unmade};
 use crate::exit::Exit;
-use crate::job::{LedgerUrl, RelaySpec, SendJob, SourceSpec, TlsMode, preset};
+use crate::job::{Keep, LedgerUrl, RelaySpec, SendJob, SourceSpec, TlsMode, preset};
 use crate::ledger::{
     self, Claimed, Counts, Course, Domains, Edition, Enlisting, Ledger, LedgerError, Mark, NewEdition,
-    Reader, Request, Sqlite, State,
+    Reader, Request, Settlement, Sqlite, State,
 };
-use crate::letter::{Answer, Columns, Message, Outcome, Purpose, RcptOutcome, Row};
+use crate::letter::{Answer, Columns, Content, Message, Outcome, Purpose, RcptOutcome, Row};
 use crate::measure;
 use crate::net::transcript::Transcript;
 use crate::plan::{Identity, Plan, PlanError, Unwritten, Written};
@@ -26,6 +26,7 @@ use crate::sandbox;
 use crate::submit::{SubmitError, Submitter};
 
 use super::enlist::{self, NotEnlisted};
+use super::kept::Kept;
 use super::only::Only;
 use super::progress::Show;
 use super::signals::Signals;
@@ -147,8 +148,10 @@ fn carry_out(
         unsure.iter().take(10).for_each(|(_, key)| eprintln!("  {key}"));
     }
 
+    let kept = kept(&plan, &edition, &ledger)?.map(Arc::new);
     let counts = ledger.reader()?.counts(edition.id)?;
     if counts.open() == 0 {
+        close(kept.as_deref());
         let words = format!("edition {} is finished: there is nothing left to send", edition.name);
         ledger.finish(edition.id, super::unix_now())?;
         if !global.quiet {
@@ -161,10 +164,28 @@ fn carry_out(
         return Err(Stop::new(Exit::Usage, "nothing was sent"));
     }
     let (plan, edition, enlisting) = (&plan, &edition, enlisting.as_ref());
-    let sending = Sending { plan, edition, enlisting, relay: &relay, args, global, signals };
-    let ended = sending.send(ledger, counts.open())?;
+    let sending =
+        Sending { plan, edition, enlisting, relay: &relay, args, global, signals, kept: kept.clone() };
+    let ended = sending.send(ledger, counts.open());
+    close(kept.as_deref());
+    let ended = ended?;
     drop(lock);
     sending.close(ended)
+}
+
+/// The folder the letters are kept in, where the job asks for one. Trials have an outbox.
+fn kept(plan: &Plan, edition: &Edition, ledger: &Sqlite) -> Result<Option<Kept>, Stop> {
+    let (Purpose::Real, Some(Keep::Folder(folder))) = (plan.purpose, &plan.job.keep) else {
+        return Ok(None);
+    };
+    let kept = Kept::open(folder, &ledger.secret(), edition, &*ledger.reader()?);
+    kept.map(Some).map_err(|error| Stop::new(Exit::Io, super::with_causes(&error)))
+}
+
+fn close(kept: Option<&Kept>) {
+    if let Some(Err(error)) = kept.map(Kept::close) {
+        eprintln!("postroom: {}", super::with_causes(&error));
+    }
 }
 
 /// Where the ledger lies: trials have one of their own.
@@ -400,6 +421,7 @@ struct Sending<'a> {
     args: &'a cli::Run,
     global: &'a cli::Global,
     signals: &'a Signals,
+    kept: Option<Arc<Kept>>,
 }
 
 impl Sending<'_> {
@@ -411,6 +433,8 @@ impl Sending<'_> {
             secret: ledger.secret(),
             edition: self.edition.name.clone(),
             layouts: layouts(self.edition),
+            digests: self.plan.purpose == Purpose::Real && self.plan.job.keep.is_some(),
+            kept: self.kept.clone(),
         };
         let limits: Vec<Vec<String>> = spec.limits.iter().map(|limit| limit.domains.clone()).collect();
         let mut reader = ledger.reader()?;
@@ -496,6 +520,7 @@ impl Sending<'_> {
             }
             Trouble::Submit(error) => submit_trouble(&error, spec),
             Trouble::Ledger(error) => Stop::from(error),
+            Trouble::Maker(reason) => Stop::new(Exit::Io, reason),
             Trouble::Thread(error) => Stop::new(Exit::Io, format!("cannot start a thread: {error}")),
         }
     }
@@ -608,6 +633,9 @@ struct Letters {
     secret: [u8; 32],
     edition: String,
     layouts: Vec<Arc<Columns>>,
+    /// Whether the ledger is told the content's BLAKE3.
+    digests: bool,
+    kept: Option<Arc<Kept>>,
 }
 
 impl Maker for Letters {
@@ -633,7 +661,12 @@ impl Maker for Letters {
         };
         match self.plan.letter(&row, &identity) {
             Ok(Written { message, message_id, files }) => {
-                let mark = Mark { seq: claimed.seq, date, at: now, message_id, files, digest: None };
+                if let Some(kept) = &self.kept {
+                    let written = kept.write(claimed.seq, &claimed.key, &message_id, &message.content);
+                    written.map_err(|error| Unmade::Broken(super::with_causes(&error)))?;
+                }
+                let digest = self.digests.then(|| digest(&message.content));
+                let mark = Mark { seq: claimed.seq, date, at: now, message_id, files, digest };
                 Ok((message, mark))
             }
             Err(Unwritten::Suppressed) => Err(Unmade::Suppressed),
@@ -645,11 +678,26 @@ impl Maker for Letters {
         self.plan.is_suppressed(message)
     }
 
+    fn settled(&self, settlements: &[Settlement]) {
+        if let Some(kept) = &self.kept {
+            kept.settled(settlements);
+        }
+    }
+
     fn refresh(&self) {
         if let Err(error) = self.plan.refresh_suppressed() {
             eprintln!("postroom: {error}; the suppress list stays as it was");
         }
     }
+}
+
+/// BLAKE3 of a letter as it goes over the wire.
+fn digest(content: &Content) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    for stretch in content.iter() {
+        hasher.update(stretch);
+    }
+    *hasher.finalize().as_bytes()
 }
 
 /// What a relay's trouble means for whoever has to mend it.

@@ -12,6 +12,7 @@ mod editions;
 mod enclosed;
 mod first_steps;
 mod followups;
+mod kept;
 mod kills;
 mod order;
 mod postfix;

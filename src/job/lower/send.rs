@@ -12,8 +12,9 @@ use crate::mail::Mailbox;
 use super::super::section::{Section, Value, percentage};
 use super::super::tree::{self, Content, Document};
 use super::super::{
-    AttachmentSpec, Body, Class, ColumnKind, Dedupe, ImageSpec, LedgerUrl, MailboxTemplate, MailboxTemplates,
-    MaxBad, Notify, NotifyWhen, RecipientsSpec, SendJob, SourceSpec, TemplateSource, Text, Unsubscribe,
+    AttachmentSpec, Body, Class, ColumnKind, Dedupe, ImageSpec, Keep, LedgerUrl, MailboxTemplate,
+    MailboxTemplates, MaxBad, Notify, NotifyWhen, RecipientsSpec, SendJob, SourceSpec, TemplateSource, Text,
+    Unsubscribe,
 };
 use super::archive::job_name;
 use super::relay::relay;
@@ -65,7 +66,10 @@ pub(in crate::job) fn send(section: &Section<'_>, house: &House<'_>, path: &Path
         Some(value) => ledger(value),
         None => Some(default_ledger(&reading.root)),
     };
-    let keep = section.get("keep").map(|value| value.path());
+    let keep = section.get("keep").map(|value| match value.as_text() {
+        Some("digest") => Some(Keep::Digest),
+        _ => value.path().map(Keep::Folder),
+    });
     let notify = section.get("notify").map(notify);
     Some(SendJob {
         path: path.to_owned(),
