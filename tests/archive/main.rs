@@ -6,6 +6,7 @@ mod deletion;
 mod dovecot;
 mod faults;
 mod kills;
+mod memory;
 mod order;
 mod reading;
 mod scene;
