@@ -4,12 +4,14 @@
 
 mod envelope;
 mod message;
+mod message_id;
 mod outcome;
 mod row;
 mod words;
 
 pub use envelope::{Envelope, RecipientKey};
 pub use message::{Content, Message, Slice};
+pub use message_id::{boundary_seed, message_id};
 pub use outcome::{Answer, Enhanced, Outcome, RcptOutcome};
 pub use row::{Cell, Columns, Row};
 pub use words::{EncodedPart, Enlisted, FileRecord, Letter, ListHeaders, Piece, Purpose, Stamp};

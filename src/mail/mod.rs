@@ -1,13 +1,11 @@
-//! Addresses, mailboxes, message ids and dates: the field's smallest values. lettre is used here
+//! Addresses, mailboxes, content types and dates: the field's smallest values. lettre is used here
 //! and nowhere else outside the tests.
 
 mod address;
 mod content_type;
 pub mod date;
 mod mailbox;
-mod message_id;
 
 pub use address::{EmailAddress, NotAnAddress};
 pub use content_type::is_content_type;
 pub use mailbox::{Mailbox, NotAMailbox};
-pub use message_id::{boundary_seed, message_id};

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use crate::compose::compose;
 use crate::enclosures::part::Disposition;
-use crate::letter::{EncodedPart, Envelope, FileRecord, Letter, Message, Piece, RecipientKey, Row, Stamp};
+use crate::letter::{
+    self, EncodedPart, Envelope, FileRecord, Letter, Message, Piece, RecipientKey, Row, Stamp,
+};
 use crate::mail::{self, EmailAddress, Mailbox};
 use crate::recipients::Suppressed;
 use crate::render::{Addressed, Rendered};
@@ -145,7 +147,7 @@ impl Plan {
             with_own = self.own_images(own, &key).map_err(|reason| failed(named(), reason))?;
             &with_own
         };
-        let message_id = mail::message_id(
+        let message_id = letter::message_id(
             identity.secret,
             &self.job.name,
             identity.edition,
@@ -154,7 +156,7 @@ impl Plan {
             self.purpose.word(),
             &letter.from.address.ascii_domain(),
         );
-        let boundary = mail::boundary_seed(&message_id);
+        let boundary = letter::boundary_seed(&message_id);
         let stamp =
             Stamp { date: mail::date::rfc5322(identity.date, self.templates.zone()), message_id, boundary };
         let content = compose(&letter, images, &enclosed, &stamp);

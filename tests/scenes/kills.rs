@@ -224,12 +224,17 @@ fn a_thousand_kills() {
 
 #[test]
 fn every_fail_point_once() {
-    const LETTERS: usize = 300;
     for level in ["envelope", "window"] {
         for point in failpoint::LEDGER {
-            for nth in [1, 2] {
+            // A transaction of enlisting is full after 50,000 rows; once is enough for that.
+            let full = *point == "ledger.enlist.after";
+            if full && level == "envelope" {
+                continue;
+            }
+            let letters = if full { 50_100 } else { 300 };
+            for nth in if full { 1..2 } else { 1..3 } {
                 let scene =
-                    Scene::new().relay([] as [&str; 0]).job(&job(level)).recipients(&numbered(LETTERS));
+                    Scene::new().relay([] as [&str; 0]).job(&job(level)).recipients(&numbered(letters));
                 let mut deaths = 0;
                 if point.contains("recover") {
                     // There is something to recover only after a death with a mark set.
@@ -249,7 +254,7 @@ fn every_fail_point_once() {
                     (code, _) => panic!("{point}:{nth} ends with {code:?}: {}", run.stderr),
                 }
                 until_done(&scene);
-                compare(&scene, LETTERS, deaths);
+                compare(&scene, letters, deaths);
             }
         }
     }
