@@ -211,6 +211,7 @@ impl Run {
 pub struct Accepted {
     pub recipients: Vec<String>,
     pub message_id: String,
+    pub hash: String,
 }
 
 /// `postroom sandbox` as a process of its own: it outlives whatever is killed.
@@ -269,6 +270,7 @@ impl RelayProcess {
             .map(|line| Accepted {
                 recipients: line["rcpt"].as_array().expect("recipients").iter().map(text).collect(),
                 message_id: text(&line["id"]),
+                hash: text(&line["hash"]),
             })
             .collect()
     }
