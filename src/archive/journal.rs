@@ -436,7 +436,7 @@ mod tests {
         assert!(lines.is_empty());
         let bare = Entry { uidl: None, sha256: None, head: None, date: None, ..entry("x") };
         let written = journal.append(&[entry("a"), entry("b\"\u{1}ü")]).unwrap();
-        journal.append(&[bare.clone()]).unwrap();
+        journal.append(std::slice::from_ref(&bare)).unwrap();
         let (journal, lines, damage) = opened(folder.path());
         assert!(damage.is_empty());
         let entries: Vec<Entry> = lines.iter().map(|line| line.entry.clone()).collect();

@@ -142,11 +142,14 @@ pub struct Engine<M, L> {
     pub first_due: Option<i64>,
 }
 
+/// A letter and what the ledger is told of it before it goes, or why there is none.
+type Made = Result<(Message, Mark), Unmade>;
+
 /// What the threads say to the core's.
 enum Note {
     Claimed { group: usize, rows: Vec<Claimed>, end: bool },
     Due { rows: Vec<Claimed>, next: Option<i64> },
-    Made(Vec<(u64, Result<(Message, Mark), Unmade>)>),
+    Made(Vec<(u64, Made)>),
     Durable { marks: Vec<u64>, settled: Vec<u64> },
     NotDurable { marks: Vec<u64>, settled: Vec<u64>, error: Option<LedgerError> },
     Flags { stop: bool, paused: bool },

@@ -5,7 +5,7 @@
 mod letters;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::diagnostic::Diagnostic;
@@ -194,7 +194,7 @@ fn components(
     components
 }
 
-fn inline_part(parts: &PartCache, cid: &str, path: &PathBuf) -> Result<Arc<EncodedPart>, String> {
+fn inline_part(parts: &PartCache, cid: &str, path: &Path) -> Result<Arc<EncodedPart>, String> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or(cid);
     let disposition = Disposition::Inline { cid: cid.to_owned() };
     parts.part(path, name, None, &disposition).map_err(|error| with_cause(&error))

@@ -232,7 +232,7 @@ fn remove(path: &Path) -> Result<(), Stop> {
 /// The list as it is opened: its columns are known, its rows not yet read.
 enum List {
     /// Rows to be read.
-    Rows(recipients::Rows),
+    Rows(Box<recipients::Rows>),
     /// Standard input was frozen when the edition was begun: the ledger has the rows.
     Frozen(Option<Arc<Columns>>),
 }
@@ -255,7 +255,7 @@ fn open_list(job: &SendJob, ledger: &Sqlite, purpose: Purpose) -> Result<List, S
             return Ok(List::Frozen(layout.map(|names| Arc::new(Columns::new(names)))));
         }
     }
-    Ok(List::Rows(source::open(job)?))
+    Ok(List::Rows(Box::new(source::open(job)?)))
 }
 
 fn refused(error: PlanError, global: &cli::Global) -> Stop {
@@ -370,7 +370,7 @@ fn take_in(
         return Err(Stop::new(Exit::Job, words));
     }
     let now = super::unix_now();
-    let mut taken = enlist::enlist(plan, ledger, &edition, rows, args.strict, false, now);
+    let mut taken = enlist::enlist(plan, ledger, &edition, *rows, args.strict, false, now);
     if matches!(taken, Err(NotEnlisted::Contested))
         && !matches!(plan.job.recipients.source, SourceSpec::Stdin { .. })
     {
