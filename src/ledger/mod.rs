@@ -104,6 +104,13 @@ pub trait Ledger: Send {
     /// Keeps the pace of an account: nanoseconds, as the pacer counts them.
     fn set_pace(&mut self, account: &str, value: i64) -> Result<(), LedgerError>;
 
+    /// Records, durably, that this end of an edition is told to whoever wants to know; false if it was
+    /// recorded before.
+    fn tell_once(&mut self, edition: EditionId, end: &str) -> Result<bool, LedgerError>;
+
+    /// Takes that back: it was not told.
+    fn untell(&mut self, edition: EditionId, end: &str) -> Result<(), LedgerError>;
+
     /// Sets or clears a flag of a job, for whoever runs it.
     fn set_flag(&mut self, job: &str, purpose: Purpose, flag: Flag, on: bool) -> Result<(), LedgerError>;
 }

@@ -375,6 +375,12 @@ fn changes_are_accepted(ledger: &mut dyn Ledger) {
 }
 
 fn flags_and_pace(ledger: &mut dyn Ledger) {
+    let (one, other) = (begin(ledger, "told"), begin(ledger, "not told"));
+    assert!(ledger.tell_once(one, "finished").unwrap());
+    assert!(!ledger.tell_once(one, "finished").unwrap());
+    assert!(ledger.tell_once(one, "stopped").unwrap() && ledger.tell_once(other, "finished").unwrap());
+    ledger.untell(one, "finished").unwrap();
+    assert!(ledger.tell_once(one, "finished").unwrap() && !ledger.tell_once(one, "stopped").unwrap());
     let flags = |ledger: &dyn Ledger| ledger.reader().unwrap().flags("通知", Purpose::Real).unwrap();
     assert_eq!(flags(ledger), Flags::default());
     ledger.set_flag("通知", Purpose::Real, Flag::Pause, true).unwrap();

@@ -9,6 +9,7 @@ pub mod find;
 mod flag;
 pub mod init;
 mod kept;
+mod notify;
 mod only;
 mod progress;
 pub mod rebuild;

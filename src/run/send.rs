@@ -27,6 +27,7 @@ use crate::submit::{SubmitError, Submitter};
 
 use super::enlist::{self, NotEnlisted};
 use super::kept::Kept;
+use super::notify::{self, Kind};
 use super::only::Only;
 use super::progress::Show;
 use super::signals::Signals;
@@ -151,6 +152,7 @@ fn carry_out(
     let kept = kept(&plan, &edition, &ledger)?.map(Arc::new);
     let counts = ledger.reader()?.counts(edition.id)?;
     if counts.open() == 0 {
+        let first_time = edition.finished_at.is_none();
         close(kept.as_deref());
         let words = format!("edition {} is finished: there is nothing left to send", edition.name);
         ledger.finish(edition.id, super::unix_now())?;
@@ -158,7 +160,12 @@ fn carry_out(
             eprintln!("postroom: {}: {words}", plan.job.name);
         }
         drop(lock);
-        return last_words(&plan, &mut ledger, &edition, enlisting.as_ref(), args, global);
+        let said = last_words(&plan, &mut ledger, &edition, enlisting.as_ref(), args, global);
+        if first_time {
+            let trouble = notify::is_trouble(&*ledger.reader()?, &edition);
+            notify::tell(&plan, &mut ledger, &edition, &relay.spec, Kind::Finished, trouble, None);
+        }
+        return said;
     }
     if asks && !ask(&plan, &edition, &counts, &relay)? {
         return Err(Stop::new(Exit::Usage, "nothing was sent"));
@@ -488,6 +495,24 @@ impl Sending<'_> {
         if let Some(exit) = self.signals.exit().filter(|_| end == End::Stopped) {
             return Ok(exit);
         }
+        // By a relay that cannot be worked with nobody is told either.
+        let relay_works = !matches!(trouble, Some(Trouble::Submit(_)));
+        let ended = self.verdict(end, trouble, by_counts);
+        let kind = match end {
+            _ if counts.open() == 0 => Some(Kind::Finished),
+            End::Stopped | End::Limit | End::Complete => None,
+            End::Deferred | End::Relay | End::TooManyRefused | End::Ledger => Some(Kind::Stopped),
+        };
+        if let Some(kind) = kind.filter(|_| relay_works) {
+            let trouble = kind == Kind::Stopped || notify::is_trouble(&*ledger.reader()?, self.edition);
+            let why = ended.as_ref().err().map(|stop| stop.words.as_str());
+            notify::tell(self.plan, &mut ledger, self.edition, &self.relay.spec, kind, trouble, why);
+        }
+        ended
+    }
+
+    /// What the end means for whoever started the run.
+    fn verdict(&self, end: End, trouble: Option<Trouble>, by_counts: Exit) -> Result<Exit, Stop> {
         match (end, trouble) {
             (_, Some(trouble)) => Err(self.trouble(trouble)),
             (End::Complete | End::Limit, None) => Ok(by_counts),

@@ -197,6 +197,20 @@ impl Ledger for Sqlite {
             .map_err(|error| self.said(error))
     }
 
+    fn tell_once(&mut self, edition: EditionId, end: &str) -> Result<bool, LedgerError> {
+        self.conn
+            .execute("INSERT OR IGNORE INTO meta VALUES (?1, x'')", [told(edition, end)])
+            .map(|new| new == 1)
+            .map_err(|error| self.said(error))
+    }
+
+    fn untell(&mut self, edition: EditionId, end: &str) -> Result<(), LedgerError> {
+        self.conn
+            .execute("DELETE FROM meta WHERE name = ?1", [told(edition, end)])
+            .map(drop)
+            .map_err(|error| self.said(error))
+    }
+
     fn set_flag(&mut self, job: &str, purpose: Purpose, flag: Flag, on: bool) -> Result<(), LedgerError> {
         let sql = if on {
             "INSERT OR REPLACE INTO flags VALUES (?1, ?2, ?3)"
@@ -208,6 +222,11 @@ impl Ledger for Sqlite {
             .map(drop)
             .map_err(|error| self.said(error))
     }
+}
+
+/// The name under which `meta` has that an end of an edition was told.
+fn told(edition: EditionId, end: &str) -> String {
+    format!("told {} {end}", edition.0)
 }
 
 /// Makes the file with mode 0600 before SQLite opens it, and its folder with mode 0700: SQLite gives
