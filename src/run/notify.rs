@@ -8,7 +8,7 @@ use crossbeam_channel::unbounded;
 use crate::compose::compose;
 use crate::job::{NotifyWhen, RelaySpec};
 use crate::ledger::{Edition, Ledger, Reader, Sqlite, State};
-use crate::letter::{Envelope, Letter, ListHeaders, Message, Outcome, Purpose, RcptOutcome, Stamp};
+use crate::letter::{self, Envelope, Letter, ListHeaders, Message, Outcome, Purpose, RcptOutcome, Stamp};
 use crate::mail::{self, EmailAddress};
 use crate::plan::Plan;
 use crate::report::{self, View};
@@ -55,7 +55,7 @@ pub(super) fn tell(
         Ok(false) => return,
         Ok(true) => text(plan, ledger, edition, why)
             .map_err(|reason| (reason, false))
-            .and_then(|text| send(&letter(plan, ledger, edition, kind, trouble, text), relay)),
+            .and_then(|text| send(&compose_letter(plan, ledger, edition, kind, trouble, text), relay)),
         Err(reason) => Err((reason, true)),
     };
     if let Err((reason, perhaps)) = done {
@@ -92,7 +92,7 @@ fn text(plan: &Plan, ledger: &Sqlite, edition: &Edition, why: Option<&str>) -> R
     })
 }
 
-fn letter(
+fn compose_letter(
     plan: &Plan,
     ledger: &Sqlite,
     edition: &Edition,
@@ -128,8 +128,8 @@ fn letter(
     };
     let domain = job.from.address.ascii_domain();
     let message_id =
-        mail::message_id(&ledger.secret(), &job.name, &edition.name, kind.word(), 0, "notify", &domain);
-    let boundary = mail::boundary_seed(&message_id);
+        letter::message_id(&ledger.secret(), &job.name, &edition.name, kind.word(), 0, "notify", &domain);
+    let boundary = letter::boundary_seed(&message_id);
     let date = mail::date::rfc5322(super::unix_now(), plan.templates().zone());
     let content = compose(&letter, &[], &[], &Stamp { date, message_id, boundary });
     let smtputf8 = letter.needs_smtputf8();
