@@ -66,7 +66,7 @@ CREATE VIRTUAL TABLE words USING fts5(
     sender, recipients, subject, attachments, body,
     content='', contentless_delete=0, columnsize=0, detail=column, tokenize='ascii'
 );
-INSERT INTO words(words, rank) VALUES('hashsize', 8388608);
+INSERT INTO words(words, rank) VALUES('hashsize', 4194304);
 ";
 
 /// Messages in a transaction.
@@ -200,7 +200,7 @@ fn open(store: &Path) -> Result<Connection, IndexError> {
     let database = Connection::open(&path)?;
     // WAL with NORMAL: a power cut costs the last transactions, never the whole.
     database.execute_batch(
-        "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-8000; PRAGMA wal_autocheckpoint=4000;",
+        "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-4000; PRAGMA wal_autocheckpoint=4000;",
     )?;
     Ok(database)
 }
