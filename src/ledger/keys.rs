@@ -78,9 +78,9 @@ impl Keys {
 }
 
 impl Part {
-    /// Half as large again, so that it is never more than half empty.
+    /// A quarter larger, so that it is never more than a third empty.
     fn grow(&mut self) {
-        let larger = vec![0; self.slots.len() + self.slots.len() / 2];
+        let larger = vec![0; self.slots.len() + self.slots.len() / 4];
         for slot in std::mem::replace(&mut self.slots, larger) {
             if slot != 0 {
                 self.put(slot);
