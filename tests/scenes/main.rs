@@ -14,6 +14,7 @@ mod first_steps;
 mod followups;
 mod kept;
 mod kills;
+mod midway;
 mod notified;
 mod order;
 mod postfix;

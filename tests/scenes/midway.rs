@@ -1,0 +1,131 @@
+//! In the middle of an edition: what changes while letters go out, and runs that send a part of it.
+
+use std::io::Write;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use postroom::exit::Exit;
+
+use crate::scene::{Run, SHORT, Scene, finish, ledger_says, numbered};
+
+/// Waits until the relay has accepted so many letters.
+fn until(scene: &Scene, enough: usize) {
+    let started = Instant::now();
+    while scene.its_relay().letters().len() < enough {
+        assert!(started.elapsed() < Duration::from_secs(60), "the run sends nothing");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A run whose list comes from standard input.
+fn send_piped(scene: &Scene, list: &str) -> Run {
+    let mut command = scene.command(["run", "--yes", "job.yaml"]);
+    let mut child = command.stdin(Stdio::piped()).spawn().expect("a run");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    // A run that does not read its input to the end closes the pipe.
+    let _ = stdin.write_all(list.as_bytes());
+    drop(stdin);
+    finish(child, "run --yes job.yaml")
+}
+
+#[test]
+fn who_is_suppressed_in_the_middle_of_a_run_is_not_written_to() {
+    let job = SHORT
+        .replace("tls: none,", "tls: none, rate: 4/s,")
+        .replace("{file: list.csv}", "{file: list.csv, suppress: stop.txt}");
+    let scene = Scene::new()
+        .relay([] as [&str; 0])
+        .job(&job)
+        .recipients(&numbered(30))
+        .file("stop.txt", "u3@example.org\n");
+    let child = scene.command(["run", "--yes", "--trace", "job.yaml"]).spawn().expect("a run");
+    until(&scene, 2);
+    // Written aside and put in its place, as a careful program does it.
+    std::fs::write(scene.path("stop.new"), "u3@example.org\nU29@Example.org\n").expect("a file");
+    std::fs::rename(scene.path("stop.new"), scene.path("stop.txt")).expect("a file in its place");
+    // Not only was nothing accepted: the address is nowhere in the dialogue.
+    finish(child, "run --yes --trace job.yaml")
+        .exit(Exit::Done)
+        .says(&["RCPT TO:<u28@example.org>"])
+        .never_says(&["TO:<u29@example.org>", "TO:<u3@example.org>"]);
+    let received = scene.its_relay().received();
+    assert_eq!(received.len(), 28);
+    assert!(!received.contains_key("u3@example.org") && !received.contains_key("u29@example.org"));
+}
+
+#[test]
+fn a_run_that_is_paused_in_the_middle_goes_on_where_it_was() {
+    let job = SHORT.replace("tls: none,", "tls: none, rate: 10/s,");
+    let scene = Scene::new().relay([] as [&str; 0]).job(&job).recipients(&numbered(40));
+    let child = scene.command(["run", "--yes", "job.yaml"]).spawn().expect("a run");
+    until(&scene, 3);
+    scene.run("pause job.yaml").exit(Exit::Done);
+    // What is on its way arrives; then there is silence.
+    let (mut last, mut quiet) = (0, 0);
+    let started = Instant::now();
+    while quiet < 10 {
+        assert!(started.elapsed() < Duration::from_secs(60), "it does not pause");
+        std::thread::sleep(Duration::from_millis(200));
+        let now = scene.its_relay().letters().len();
+        quiet = if now == last { quiet + 1 } else { 0 };
+        last = now;
+    }
+    assert!(last < 40, "{last} were sent, nothing was left to pause");
+    scene.run("resume job.yaml").exit(Exit::Done);
+    finish(child, "run --yes job.yaml").exit(Exit::Done);
+    let received = scene.its_relay().received();
+    assert_eq!((received.len(), received.values().max()), (40, Some(&1)));
+}
+
+#[test]
+fn a_list_from_standard_input_is_whole_or_nothing_and_read_once() {
+    let job = SHORT.replace("file: list.csv", "file: \"-\"").replace("stay: 60s", "stay: 0s");
+    let scene = Scene::new().relay(["--fault", "rcpt if=u1@* first=1 reply 450 4.2.1 later"]).job(&job);
+    let list = r#"[{"email": "u0@example.org", "name": "A"}, {"email": "u1@example.org", "name": "B"}]"#;
+    send_piped(&scene, &list[..list.len() - 20]).exit(Exit::Data);
+    assert_eq!(scene.its_relay().letters().len(), 0, "a list that breaks off is no list");
+    send_piped(&scene, list).exit(Exit::Again);
+    assert_eq!(scene.its_relay().letters().len(), 1);
+    // The rest of an edition needs no list: it was frozen.
+    let scene = scene.job(&job.replace("stay: 0s", "stay: 60s"));
+    send_piped(&scene, r#"[{"email": "u9@example.org", "name": "C"}]"#).exit(Exit::Done);
+    let received: Vec<_> = scene.its_relay().received().into_iter().collect();
+    assert_eq!(received, [("u0@example.org".to_owned(), 1), ("u1@example.org".to_owned(), 1)]);
+}
+
+#[test]
+fn a_changed_letter_is_shown_and_goes_on_when_that_is_wanted() {
+    let scene = Scene::new().relay([] as [&str; 0]).job(SHORT).recipients(&numbered(3));
+    scene.run("run --yes --limit 1 job.yaml").exit(Exit::Done);
+    let scene = scene.job(&SHORT.replace("all is well", "all is better"));
+    scene.send().exit(Exit::Job).says(&["all is well", "all is better", "--accept-changes"]);
+    assert_eq!(scene.its_relay().letters().len(), 1);
+    scene.run("run --yes --accept-changes job.yaml").exit(Exit::Done);
+    let received = scene.its_relay().received();
+    assert_eq!((received.len(), received.values().max()), (3, Some(&1)), "who has got it gets no other");
+    scene.send().exit(Exit::Done);
+    assert_eq!(scene.its_relay().letters().len(), 3);
+}
+
+#[test]
+fn a_part_of_a_list_is_sent_first_and_the_rest_later() {
+    let scene = Scene::new().relay([] as [&str; 0]).job(SHORT).recipients(&numbered(10));
+    scene.run("run --yes --only u7@example.org --only u2@example.org job.yaml").exit(Exit::Done);
+    let names = |scene: &Scene| scene.its_relay().received().into_keys().collect::<Vec<_>>();
+    assert_eq!(names(&scene), ["u2@example.org", "u7@example.org"]);
+    scene.run("run --yes --only nobody@example.org job.yaml").exit(Exit::Usage).says(&["nobody@example.org"]);
+    scene.run("run --yes --limit 3 job.yaml").exit(Exit::Done);
+    assert_eq!(names(&scene).len(), 5);
+    scene.run("run --yes --report end.csv job.yaml").exit(Exit::Done);
+    let received = scene.its_relay().received();
+    assert_eq!((received.len(), received.values().max()), (10, Some(&1)));
+    // The report is that of the ledger, and nothing half written lies beside it.
+    let mut report = csv::Reader::from_path(scene.path("end.csv")).expect("a report");
+    assert_eq!(report.records().filter(|record| record.is_ok()).count(), 10);
+    assert!(!scene.path("end.csv.part").exists());
+    assert!(ledger_says(&scene).values().all(|outcome| outcome == "accepted"));
+    scene.run("run --yes --report end.json job.yaml").exit(Exit::Done);
+    let text = std::fs::read_to_string(scene.path("end.json")).expect("a report");
+    let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(json["counts"]["accepted"], 10);
+}
