@@ -509,6 +509,45 @@ mod tests {
     }
 
     #[test]
+    fn rows_from_elsewhere_are_numbered_typed_and_hashed() {
+        let columns = Arc::new(Columns::new(vec!["email".into(), "n".into()]));
+        let rows = |last: &'static str| {
+            let row = |email: &str, n: &str| Row {
+                number: 40,
+                columns: columns.clone(),
+                cells: vec![Cell::Text(email.into()), Cell::Text(n.into())],
+            };
+            let mut left = vec![
+                vec![Ok(row("c@x.org", last))],
+                vec![Ok(row("a@x.org", "1")), Err("it cannot be read".to_owned()), Ok(row("b@x.org", "?"))],
+            ];
+            let more: MoreRows = Box::new(move |_| Ok(left.pop().unwrap_or_default()));
+            let spec = spec("", &[("n", ColumnKind::Int)]);
+            let mut rows =
+                Rows::of_rows(&spec, "of a job".into(), Some(columns.clone()), more).expect("rows");
+            let batch = rows.next_batch(100).expect("a batch");
+            assert!(rows.next_batch(100).expect("the end").is_empty());
+            (batch, rows.source_hash())
+        };
+        let (batch, hash) = rows("3");
+        let seen: Vec<Result<(u64, Cell), (u64, String)>> = batch
+            .into_iter()
+            .map(|row| {
+                row.map(|row| (row.number, row.cells[1].clone())).map_err(|bad| (bad.number, bad.reason))
+            })
+            .collect();
+        assert_eq!((&seen[0], &seen[3]), (&Ok((1, Cell::Int(1))), &Ok((4, Cell::Int(3)))));
+        assert_eq!(seen[1], Err((2, "it cannot be read".to_owned())));
+        assert!(matches!(&seen[2], Err((3, reason)) if reason.starts_with("`n`: ")), "{seen:?}");
+        assert_eq!((rows("3").1 == hash, rows("4").1 == hash), (true, false));
+
+        let spec = spec("", &[("m", ColumnKind::Int)]);
+        let none: MoreRows = Box::new(|_| Ok(Vec::new()));
+        let unknown = Rows::of_rows(&spec, "of a job".into(), Some(columns.clone()), none).map(drop);
+        assert!(matches!(unknown, Err(RecipientsError::UnknownColumn { .. })));
+    }
+
+    #[test]
     fn lists_are_read_and_bad_rows_named() {
         let typed = [("active", ColumnKind::Bool), ("joined", ColumnKind::Date), ("sum", ColumnKind::Number)];
         for (format, columns, text, expected) in [
