@@ -23,7 +23,7 @@ pub struct Config {
     pub doubt: usize,
     /// Most letters being made or ready.
     pub ahead: usize,
-    /// Most bytes of letters ready.
+    /// Most bytes of letters ready, and again of letters out; a letter larger than that goes alone.
     pub ahead_bytes: usize,
     /// How many deliveries are claimed at once.
     pub claim_batch: usize,
@@ -275,6 +275,7 @@ pub struct Core {
     held: HashMap<u64, Held>,
     making: usize,
     ready_bytes: usize,
+    out_bytes: usize,
     ready: usize,
     doubt: usize,
     /// Letters the submitter wants beyond those marked for it; below zero while marks run ahead.
@@ -306,6 +307,7 @@ impl Core {
             held: HashMap::new(),
             making: 0,
             ready_bytes: 0,
+            out_bytes: 0,
             ready: 0,
             doubt: 0,
             credits: 0,
@@ -516,6 +518,7 @@ impl Core {
         let Some(held) = self.held.get_mut(&seq) else { return };
         if held.stage == Stage::Out {
             self.groups[held.group].out -= 1;
+            self.out_bytes -= held.size;
         }
         held.stage = Stage::Settling(state);
         // The ledger keeps seconds: a letter is not due before the second it says.
@@ -573,6 +576,7 @@ impl Core {
     fn unmark(&mut self, seq: u64) {
         if let Some(held) = self.held.get_mut(&seq) {
             self.groups[held.group].out -= 1;
+            self.out_bytes -= held.size;
             if std::mem::take(&mut held.doubt) {
                 self.doubt -= 1;
             }
@@ -604,6 +608,7 @@ impl Core {
             if let Some(held) = self.held.get_mut(&seq) {
                 held.stage = Stage::Settling(State::Pending);
                 self.groups[held.group].out -= 1;
+                self.out_bytes -= held.size;
                 let (state, at) = (State::Pending, now.div_euclid(1000));
                 self.settle.push(Settlement {
                     seq,
@@ -668,7 +673,7 @@ impl Core {
         let mut seqs = Vec::new();
         let ahead = self.pulse.ahead();
         while !self.paused && self.credits > -ahead && self.doubt < self.config.doubt {
-            if self.limit_is_reached() {
+            if self.limit_is_reached() || self.out_bytes >= self.config.ahead_bytes {
                 break;
             }
             let Some(number) = self.pick(|core, number| {
@@ -683,6 +688,7 @@ impl Core {
             held.marked = now;
             self.ready -= 1;
             self.ready_bytes -= held.size;
+            self.out_bytes += held.size;
             self.doubt += 1;
             self.credits -= 1;
             self.groups[number].out += 1;

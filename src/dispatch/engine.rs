@@ -400,7 +400,7 @@ impl<M: Maker> Turn<M> {
                     // Made again after it was returned, it is the same letter.
                     Arc::make_mut(row).date = Some(mark.date);
                 }
-                let size = message.content.own_len();
+                let size = message.content.weight();
                 self.made.insert(seq, (message, Some(mark)));
                 self.core.on(Event::Made { seq, size }, now);
             }

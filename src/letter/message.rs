@@ -52,9 +52,14 @@ impl Content {
         self.len == 0
     }
 
-    /// Bytes that only this message holds: what it costs in memory.
-    pub fn own_len(&self) -> usize {
-        self.own.len()
+    /// Bytes that only this message holds: what it costs in memory. Slices that others hold too
+    /// cost it nothing.
+    pub fn weight(&self) -> usize {
+        let alone = self.slices.iter().map(|slice| match slice {
+            Slice::Shared(bytes) if Arc::strong_count(bytes) == 1 => bytes.len(),
+            _ => 0,
+        });
+        self.own.len() + alone.sum::<usize>()
     }
 
     /// How many stretches there are.

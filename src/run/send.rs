@@ -40,7 +40,7 @@ const DOUBT: usize = 256;
 const AHEAD: usize = 256;
 
 /// Bytes of letters made ahead of the wire.
-const AHEAD_BYTES: usize = 16 << 20;
+const AHEAD_BYTES: usize = 24 << 20;
 
 /// Deliveries claimed at once.
 const CLAIMED: usize = 512;
