@@ -179,7 +179,7 @@ fn follow(store: &Path, wanted: &Receiver<()>, stop: &AtomicBool) -> Result<(), 
             drop(database);
             remove(store)?;
             database = open(store)?;
-            Place::START
+            mend(store, &database)?.unwrap_or(Place::START)
         }
     };
     loop {
@@ -230,8 +230,10 @@ fn mend(store: &Path, database: &Connection) -> Result<Option<Place>, IndexError
             database
                 .query_row("SELECT count(*) FROM sqlite_schema WHERE name = 'state'", [], |row| row.get(0))?;
         if tables == 0 {
-            database.execute_batch(SCHEMA)?;
-            database.execute("INSERT INTO state VALUES('form', ?)", [FORM])?;
+            // In one transaction: whoever dies on the way leaves no half of it behind.
+            database.execute_batch(&format!(
+                "BEGIN IMMEDIATE; {SCHEMA} INSERT INTO state VALUES('form', {FORM}); COMMIT;"
+            ))?;
             return Ok(Some(Place::START));
         }
         if number("form")? != Some(FORM) {

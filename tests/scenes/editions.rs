@@ -53,8 +53,8 @@ fn an_unfinished_edition_under_another_name_stops_the_run() {
     let scene = scene.job(&held.replace("edition: \"1\"", "edition: \"2\""));
     scene.send().exit(Exit::Job).says(&["--edition", "--new-edition"]);
     assert_eq!(scene.its_relay().letters().len(), 2, "nothing of the new edition");
-    // Deferred for a second: the old edition is due when we look again.
-    std::thread::sleep(std::time::Duration::from_millis(1100));
+    // Deferred for a second, a fifth more or less, in whole seconds: then the old edition is due.
+    std::thread::sleep(std::time::Duration::from_millis(2500));
     scene.run("run --yes --edition 1 job.yaml").exit(Exit::Done);
     assert_eq!(scene.its_relay().letters().len(), 3);
     scene.send().exit(Exit::Done);
