@@ -87,15 +87,14 @@ impl Servers {
         received
     }
 
-    /// What Postfix has complained about.
+    /// What Postfix has complained about, but for the clocks of the machine.
     pub fn complaints(&self) -> Vec<String> {
+        let words = ["warning:", "error:", "fatal:", "panic:", "NOQUEUE", "improper"];
+        let clocks = ["file system clock", "resetting file time stamps"];
         let log = fs::read_to_string(self.folder.path().join("postfix.log")).expect("Postfix' log");
         log.lines()
-            .filter(|line| {
-                ["warning:", "error:", "fatal:", "panic:", "NOQUEUE", "improper"]
-                    .iter()
-                    .any(|word| line.contains(word))
-            })
+            .filter(|line| words.iter().any(|word| line.contains(word)))
+            .filter(|line| !clocks.iter().any(|clock| line.contains(clock)))
             .map(str::to_owned)
             .collect()
     }
