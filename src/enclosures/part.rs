@@ -431,11 +431,11 @@ fn calendar_method(bytes: &[u8]) -> Option<String> {
 /// line that begins with a dot would need stuffing, which no part of ours does.
 fn is_plain_message(bytes: &[u8]) -> bool {
     let Some(lines) = bytes.strip_suffix(b"\r\n") else { return false };
-    let mut header = bytes.split(|&b| b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-    let starts = header.next().is_some_and(|line| {
-        let name = line.split(|&b| b == b':').next().unwrap_or_default();
-        !name.is_empty() && name.len() < line.len() && name.iter().all(|b| matches!(b, b'!'..=b'~'))
-    });
+    // Whether it is a message at all, a parser says that reads what is met: fields that mail has.
+    let headers = mail_parser::MessageParser::new().parse_headers(bytes);
+    let starts = headers.is_some_and(|message| {
+        message.headers().iter().any(|header| !matches!(header.name, mail_parser::HeaderName::Other(_)))
+    }) && bytes.first().is_some_and(u8::is_ascii_graphic);
     starts
         && bytes.iter().all(|&b| b < 0x80 && b != 0)
         && lines.split(|&b| b == b'\n').all(|line| line.len() <= 999 && !line.starts_with(b"."))
