@@ -9,7 +9,7 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use postroom::job::{Auth, Credential, Pipelining, RelaySpec, Retry, Timeouts, TlsMode, TlsSpec, Unsure};
-use postroom::letter::{Content, Envelope, Message, Slice};
+use postroom::letter::{Content, Envelope, Message, Octets, Slice};
 use postroom::measure::Rate;
 use postroom::net::transcript::Transcript;
 use postroom::secret::Secret;
@@ -25,7 +25,7 @@ fn main() {
         options.get(name).map_or(default, |value| value.parse().expect("a number"))
     };
     let (count, size, recipients) = (number("count", 10_000), number("size", 1_200), number("rcpts", 1));
-    let shared: std::sync::Arc<[u8]> = text(number("shared", 0)).into();
+    let shared: Octets = text(number("shared", 0)).into();
     let relay = relay(&to, &options);
     let (events, inbox) = crossbeam_channel::unbounded();
     let began = Instant::now();

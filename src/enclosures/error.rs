@@ -88,12 +88,6 @@ pub enum EnclosureError {
         /// The limit.
         limit: usize,
     },
-    /// The file is not what it was when the row was enlisted.
-    #[error("`{}` was changed after the recipients were enlisted", file.display())]
-    Changed {
-        /// The file.
-        file: PathBuf,
-    },
 }
 
 fn files(number: usize) -> &'static str {

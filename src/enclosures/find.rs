@@ -2,10 +2,8 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fs::{self, Metadata};
+use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,6 +11,7 @@ use rustix::fs::{Access, access};
 
 use crate::letter::{Piece, RecipientKey};
 
+use super::fingerprint::{FileFingerprint, Fold};
 use super::listing::{Kind, Listing, Listings};
 use super::pattern::{Component, Name, Pattern, nfc};
 use super::{Claims, EnclosureError, OtherKey};
@@ -35,17 +34,6 @@ pub struct Finder {
     claims: Claims,
     #[cfg(test)]
     compared: std::sync::atomic::AtomicU64,
-}
-
-/// What a file was when its row was enlisted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct FileFingerprint {
-    /// Bytes.
-    pub size: u64,
-    /// Nanoseconds since 1970.
-    pub mtime_ns: i64,
-    /// Another file under the same name has another one.
-    pub inode: u64,
 }
 
 impl Finder {
@@ -105,36 +93,15 @@ impl Finder {
         &self.claims
     }
 
-    /// What a file is now.
-    pub fn fingerprint(&self, path: &Path) -> Result<FileFingerprint, EnclosureError> {
-        match fs::metadata(path) {
-            Ok(metadata) => Ok(FileFingerprint::of(&metadata)),
-            Err(source) => Err(EnclosureError::Unreadable { file: path.to_owned(), source }),
-        }
-    }
-
-    /// That a file is still what it was. To be asked again behind the reading, of the open file's
-    /// metadata ([`FileFingerprint::of`]), where the bytes matter.
-    pub fn unchanged(&self, path: &Path, was: &FileFingerprint) -> Result<(), EnclosureError> {
-        match fs::metadata(path) {
-            Ok(metadata) if FileFingerprint::of(&metadata) == *was => Ok(()),
-            _ => Err(EnclosureError::Changed { file: path.to_owned() }),
-        }
-    }
-
-    /// These files as they are now, in 64 bits: paths and fingerprints, hashed (BLAKE3). `None` without
-    /// files.
+    /// These files as they are now, in one value ([`Fold`]).
     pub fn fold<'p>(&self, files: impl IntoIterator<Item = &'p Path>) -> Result<Option<i64>, EnclosureError> {
-        let mut hasher = blake3::Hasher::new();
+        let mut fold = Fold::default();
         for file in files {
-            let FileFingerprint { size, mtime_ns, inode } = self.fingerprint(file)?;
-            let path = file.as_os_str().as_bytes();
-            hasher.update(&(path.len() as u64).to_be_bytes()).update(path);
-            hasher.update(&size.to_be_bytes()).update(&mtime_ns.to_be_bytes()).update(&inode.to_be_bytes());
+            let metadata = fs::metadata(file)
+                .map_err(|source| EnclosureError::Unreadable { file: file.to_owned(), source })?;
+            fold.add(file, FileFingerprint::of(&metadata));
         }
-        let some = hasher.count() > 0;
-        let fold = hasher.finalize().as_bytes().first_chunk().map(|bytes| i64::from_be_bytes(*bytes));
-        Ok(fold.filter(|_| some))
+        Ok(fold.value())
     }
 
     fn find_fixed(&self, pattern: &[Piece]) -> Result<Arc<[Found]>, EnclosureError> {
@@ -222,17 +189,6 @@ impl Finder {
     fn compares(&self) {
         #[cfg(test)]
         self.compared.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    }
-}
-
-impl FileFingerprint {
-    /// Of a file's metadata.
-    pub fn of(metadata: &Metadata) -> FileFingerprint {
-        FileFingerprint {
-            size: metadata.size(),
-            mtime_ns: metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec()),
-            inode: metadata.ino(),
-        }
     }
 }
 
@@ -643,23 +599,6 @@ mod tests {
         }
         let contested = ["ada", "bob", "eve"].map(|name| finder.claims().is_contested(&key(name)));
         assert_eq!(contested, [true, true, false]);
-    }
-
-    #[test]
-    fn a_changed_file_is_seen() {
-        let house = house();
-        let file = house.path().join("root/top.pdf");
-        let finder = Finder::new(house.path());
-        let before = finder.fingerprint(&file).expect("there");
-        assert!(finder.unchanged(&file, &before).is_ok());
-        fs::write(&file, "another content").expect("written");
-        assert!(matches!(finder.unchanged(&file, &before), Err(EnclosureError::Changed { .. })));
-        let before = finder.fingerprint(&file).expect("there");
-        fs::write(house.path().join("new"), "another content").expect("written");
-        fs::rename(house.path().join("new"), &file).expect("replaced");
-        assert!(finder.unchanged(&file, &before).is_err());
-        fs::remove_file(&file).expect("removed");
-        assert!(finder.unchanged(&file, &before).is_err() && finder.fingerprint(&file).is_err());
     }
 
     /// How many names are looked at for `files` files and a pattern for each.

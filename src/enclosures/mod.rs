@@ -8,10 +8,12 @@
 mod claims;
 mod error;
 mod find;
+mod fingerprint;
 mod listing;
 pub mod part;
 mod pattern;
 
 pub use claims::{Claims, OtherKey};
 pub use error::EnclosureError;
-pub use find::{FileFingerprint, Finder};
+pub use find::Finder;
+pub use fingerprint::{FileFingerprint, Fold};

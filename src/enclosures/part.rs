@@ -6,13 +6,14 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::SystemTime;
 
 use encodify::{Fold, base64, rfc2047};
 use ring::digest::{Context, SHA256};
 
-use crate::letter::{EncodedPart, FileRecord};
+use crate::letter::{EncodedPart, FileRecord, Loan, Stock};
 use crate::mail;
+
+use super::FileFingerprint;
 
 /// The longest name a recipient sees, in octets: what file systems take.
 const LONGEST_NAME: usize = 255;
@@ -28,6 +29,9 @@ const PIECE: usize = LINE * 1024;
 
 /// A text longer than this is not looked at for its charset: it is sent without.
 const LONGEST_TEXT: u64 = 32 << 20;
+
+/// Memory of parts that is kept for the next ones: about as much as is out at a time.
+const STOCK: usize = 24 << 20;
 
 /// What a part is there for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -78,13 +82,23 @@ pub fn encode(
     content_type: Option<&str>,
     disposition: &Disposition,
 ) -> EncodedPart {
+    encode_into(&Stock::new(0), bytes, name, content_type, disposition)
+}
+
+fn encode_into(
+    stock: &Arc<Stock>,
+    bytes: &[u8],
+    name: &str,
+    content_type: Option<&str>,
+    disposition: &Disposition,
+) -> EncodedPart {
     let name = shown_name(name);
     let kind = Kind::of(&name, content_type, bytes);
     let message = kind.is_message() && is_plain_message(bytes);
     let kind = if kind.is_message() && !message { Kind::unknown() } else { kind };
     let header = header(&kind.with_parameters(bytes), &name, disposition, message);
     let body = if message { bytes.len() + 2 } else { base64::MIME.encoded_len(bytes.len()) };
-    let mut part = Assembly::new(&header, body);
+    let mut part = Assembly::new(stock, &header, body);
     part.hasher.update(bytes);
     if message {
         part.put(bytes);
@@ -97,73 +111,86 @@ pub fn encode(
 }
 
 /// Makes a part of a file, of which no more than a piece is held beside what it becomes, unless its
-/// type asks for a look at all of it (texts, messages). `limit` is in octets.
+/// type asks for a look at all of it (texts, messages). `limit` is in octets. What the file was while
+/// it was read is told as well.
 pub fn encode_file(
+    stock: &Arc<Stock>,
     path: &Path,
     name: &str,
     content_type: Option<&str>,
     disposition: &Disposition,
     limit: u64,
-) -> Result<EncodedPart, PartError> {
+) -> Result<(EncodedPart, FileFingerprint), PartError> {
     let read = |source| PartError::Read { path: path.to_owned(), source };
+    let changed = || PartError::Changed { path: path.to_owned() };
     let mut file = File::open(path).map_err(read)?;
     let metadata = file.metadata().map_err(read)?;
     if !metadata.is_file() {
         return Err(read(io::Error::other("it is not a file")));
     }
-    let size = metadata.len();
+    let fingerprint = FileFingerprint::of(&metadata);
+    let size = fingerprint.size;
     if size > limit {
         return Err(PartError::TooLarge { path: path.to_owned(), size, limit });
     }
-    let changed = || PartError::Changed { path: path.to_owned() };
-    let mut piece = Vec::with_capacity(usize::try_from(size.min(PIECE as u64)).unwrap_or(PIECE) + 1);
-    (&mut file).take(PIECE as u64).read_to_end(&mut piece).map_err(read)?;
-    let shown = shown_name(name);
-    let kind = Kind::of(&shown, content_type, &piece);
-    let whole = (kind.is_text() || kind.is_message()) && size <= LONGEST_TEXT;
-    if whole || size <= PIECE as u64 {
-        (&mut file).take(limit.saturating_add(1)).read_to_end(&mut piece).map_err(read)?;
-        return if piece.len() as u64 == size {
-            Ok(encode(&piece, name, content_type, disposition))
-        } else {
-            Err(changed())
-        };
-    }
-    let kind = if kind.is_message() { Kind::unknown() } else { kind };
-    let header = header(kind.name(), &shown, disposition, false);
     let length = usize::try_from(size).map_err(|_| changed())?;
-    let mut part = Assembly::new(&header, base64::MIME.encoded_len(length));
-    let mut done = 0;
-    while !piece.is_empty() {
-        done += piece.len();
-        if done > length || (piece.len() < PIECE && done < length) {
-            return Err(changed());
+    let mut piece = stock.lend(PIECE.min(length));
+    let mut fill = |room: &mut [u8]| match file.read_exact(room) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(changed()),
+        read_all => read_all.map_err(read),
+    };
+    fill(piece.room())?;
+    let shown = shown_name(name);
+    let kind = Kind::of(&shown, content_type, piece.room());
+    let part = if length <= PIECE {
+        encode_into(stock, piece.room(), name, content_type, disposition)
+    } else if (kind.is_text() || kind.is_message()) && size <= LONGEST_TEXT {
+        let mut whole = piece.room().to_vec();
+        whole.resize(length, 0);
+        fill(&mut whole[PIECE..])?;
+        encode_into(stock, &whole, name, content_type, disposition)
+    } else {
+        let kind = if kind.is_message() { Kind::unknown() } else { kind };
+        let header = header(kind.name(), &shown, disposition, false);
+        let mut part = Assembly::new(stock, &header, base64::MIME.encoded_len(length));
+        let mut left = length;
+        loop {
+            let now = PIECE.min(left);
+            let raw = &mut piece.room()[..now];
+            if left < length {
+                fill(raw)?;
+            }
+            part.hasher.update(raw);
+            part.put_encoded(raw);
+            left -= now;
+            if left == 0 {
+                break part.finish(shown, size);
+            }
         }
-        part.hasher.update(&piece);
-        part.put_encoded(&piece);
-        piece.clear();
-        (&mut file).take(PIECE as u64).read_to_end(&mut piece).map_err(read)?;
-    }
-    if done != length {
-        return Err(changed());
-    }
-    Ok(part.finish(shown, size))
+    };
+    piece.give_back();
+    // What was written to it in the meantime shows in its size or its time.
+    let after = file.metadata().map_err(read)?;
+    if FileFingerprint::of(&after) != fingerprint { Err(changed()) } else { Ok((part, fingerprint)) }
 }
 
-/// Parts of a run, each encoded when it is first asked for. A part is known by its file, name, type
-/// and disposition; when the file is not what it was, that is an error and no silent change.
+/// Parts of a run. Those that letters share are encoded when they are first asked for, and known by
+/// file, name, type and disposition; when the file is not what it was, that is an error and no silent
+/// change.
 #[derive(Debug)]
-pub struct PartCache {
-    parts: RwLock<Kept>,
+pub struct Parts {
+    shared: RwLock<Kept>,
     /// How many octets are kept at most; what does not fit is encoded anew each time.
     capacity: usize,
     /// The largest file, in octets.
     limit: u64,
+    /// Memory of parts that are one letter's own.
+    stock: Arc<Stock>,
 }
 
 #[derive(Debug, Default)]
 struct Kept {
-    parts: HashMap<Identity, (Fingerprint, Arc<EncodedPart>)>,
+    parts: HashMap<Identity, (FileFingerprint, Arc<EncodedPart>)>,
     octets: usize,
 }
 
@@ -175,104 +202,96 @@ struct Identity {
     disposition: Disposition,
 }
 
-/// What a file is known by without reading it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Fingerprint {
-    size: u64,
-    modified: Option<SystemTime>,
-}
-
-impl Fingerprint {
-    fn of(path: &Path) -> Result<Fingerprint, PartError> {
-        let metadata = path.metadata().map_err(|source| PartError::Read { path: path.to_owned(), source })?;
-        Ok(Fingerprint { size: metadata.len(), modified: metadata.modified().ok() })
-    }
-}
-
-impl PartCache {
-    /// A cache of at most `capacity` encoded octets, for files of at most `limit`.
-    pub fn new(capacity: usize, limit: u64) -> PartCache {
-        PartCache { parts: RwLock::default(), capacity, limit }
+impl Parts {
+    /// Parts of files of at most `limit` octets. Of what is shared at most `capacity` encoded octets are kept.
+    pub fn new(capacity: usize, limit: u64) -> Parts {
+        Parts { shared: RwLock::default(), capacity, limit, stock: Stock::new(STOCK) }
     }
 
-    /// The part of a file, encoded now or before.
-    pub fn part(
+    /// The part of a file that one letter has alone, and what the file was when it was read.
+    pub fn own(
         &self,
         path: &Path,
         name: &str,
         content_type: Option<&str>,
         disposition: &Disposition,
-    ) -> Result<Arc<EncodedPart>, PartError> {
+    ) -> Result<(Arc<EncodedPart>, FileFingerprint), PartError> {
+        let (part, file) = encode_file(&self.stock, path, name, content_type, disposition, self.limit)?;
+        Ok((Arc::new(part), file))
+    }
+
+    /// The part of a file that letters share, encoded now or before, and what the file is.
+    pub fn shared(
+        &self,
+        path: &Path,
+        name: &str,
+        content_type: Option<&str>,
+        disposition: &Disposition,
+    ) -> Result<(Arc<EncodedPart>, FileFingerprint), PartError> {
         let identity = Identity {
             path: path.to_owned(),
             name: name.to_owned(),
             content_type: content_type.map(str::to_owned),
             disposition: disposition.clone(),
         };
-        let fingerprint = Fingerprint::of(path)?;
+        let changed = || PartError::Changed { path: path.to_owned() };
+        let now = path.metadata().map_err(|source| PartError::Read { path: path.to_owned(), source })?;
+        let now = FileFingerprint::of(&now);
         // A thread that panicked while it held the lock left whole entries behind, or none.
-        let kept = self.parts.read().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.shared.read().unwrap_or_else(PoisonError::into_inner);
         if let Some((before, part)) = kept.parts.get(&identity) {
-            return if *before == fingerprint {
-                Ok(part.clone())
-            } else {
-                Err(PartError::Changed { path: path.to_owned() })
-            };
+            return if *before == now { Ok((part.clone(), now)) } else { Err(changed()) };
         }
         drop(kept);
-        let part = Arc::new(encode_file(path, name, content_type, disposition, self.limit)?);
-        if Fingerprint::of(path)? != fingerprint {
-            return Err(PartError::Changed { path: path.to_owned() });
-        }
-        let mut kept = self.parts.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, part)) = kept.parts.get(&identity) {
-            return Ok(part.clone()); // another thread was faster
+        let nothing_kept = Stock::new(0);
+        let (part, file) = encode_file(&nothing_kept, path, name, content_type, disposition, self.limit)?;
+        let part = Arc::new(part);
+        let mut kept = self.shared.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some((before, part)) = kept.parts.get(&identity) {
+            // Another thread was faster.
+            return if *before == file { Ok((part.clone(), file)) } else { Err(changed()) };
         }
         if kept.octets + part.bytes.len() <= self.capacity {
             kept.octets += part.bytes.len();
-            kept.parts.insert(identity, (fingerprint, part.clone()));
+            kept.parts.insert(identity, (file, part.clone()));
         }
-        Ok(part)
+        Ok((part, file))
     }
 }
 
-/// The bytes of a part in the making: exactly as many as announced, in the allocation they stay in.
+/// The bytes of a part in the making: exactly as many as announced, in the memory they stay in.
 struct Assembly {
-    bytes: Arc<[u8]>,
+    memory: Loan,
     filled: usize,
     hasher: Context,
 }
 
 impl Assembly {
-    fn new(header: &[u8], body: usize) -> Assembly {
-        let bytes = std::iter::repeat_n(0, header.len() + body).collect();
-        let mut assembly = Assembly { bytes, filled: 0, hasher: Context::new(&SHA256) };
+    fn new(stock: &Arc<Stock>, header: &[u8], body: usize) -> Assembly {
+        let memory = stock.lend(header.len() + body);
+        let mut assembly = Assembly { memory, filled: 0, hasher: Context::new(&SHA256) };
         assembly.put(header);
         assembly
     }
 
-    fn room(&mut self) -> &mut [u8] {
-        // Nobody else knows the bytes yet; an empty room would be noticed by the length at the end.
-        Arc::get_mut(&mut self.bytes).and_then(|bytes| bytes.get_mut(self.filled..)).unwrap_or_default()
-    }
-
     fn put(&mut self, bytes: &[u8]) {
-        if let Some(room) = self.room().get_mut(..bytes.len()) {
-            room.copy_from_slice(bytes);
-            self.filled += bytes.len();
-        }
+        let end = self.filled + bytes.len();
+        self.memory.room()[self.filled..end].copy_from_slice(bytes);
+        self.filled = end;
     }
 
     fn put_encoded(&mut self, raw: &[u8]) {
-        self.filled += base64::MIME.encode_slice(raw, self.room()).unwrap_or_default();
+        let room = &mut self.memory.room()[self.filled..];
+        self.filled += base64::MIME.encode_slice(raw, room).unwrap_or_default();
     }
 
-    fn finish(self, name: String, size: u64) -> EncodedPart {
-        debug_assert_eq!(self.filled, self.bytes.len(), "a part is as long as was announced");
+    fn finish(mut self, name: String, size: u64) -> EncodedPart {
+        // The memory is another's that was before: not one octet of it may be left.
+        assert_eq!(self.filled, self.memory.room().len(), "a part is as long as was announced");
         let digest = self.hasher.finish();
         let mut sha256 = [0; 32];
         sha256.copy_from_slice(digest.as_ref());
-        EncodedPart { bytes: self.bytes, record: FileRecord { name, size, sha256 } }
+        EncodedPart { bytes: self.memory.filled(), record: FileRecord { name, size, sha256 } }
     }
 }
 
@@ -658,17 +677,22 @@ mod tests {
     #[test]
     fn a_file_becomes_the_same_part_in_pieces_as_in_one() {
         let folder = tempfile::tempdir().expect("a folder");
+        // Memory that comes back full of others' octets.
+        let stock = Stock::new(1 << 20);
         for size in [0, 1, 56, 57, 58, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 3 * PIECE + 5] {
             let bytes: Vec<u8> = (0..size).map(|n| (n * 7 % 251) as u8).collect();
             let path = folder.path().join("a.bin");
             std::fs::write(&path, &bytes).expect("written");
             let whole = encode(&bytes, "a.bin", None, &Disposition::Attachment);
-            let pieces = encode_file(&path, "a.bin", None, &Disposition::Attachment, 1 << 20).expect("read");
+            let pieces =
+                encode_file(&stock, &path, "a.bin", None, &Disposition::Attachment, 1 << 20).expect("read");
+            let pieces = pieces.0;
             assert!(whole.bytes == pieces.bytes && whole.record == pieces.record, "{size}");
             assert!(size == 0 || whole.bytes.ends_with(b"\r\n"));
         }
         let path = folder.path().join("a.bin");
-        let error = encode_file(&path, "a.bin", None, &Disposition::Attachment, 10).expect_err("too large");
+        let error =
+            encode_file(&stock, &path, "a.bin", None, &Disposition::Attachment, 10).expect_err("too large");
         assert!(matches!(error, PartError::TooLarge { limit: 10, .. }));
     }
 
@@ -677,14 +701,14 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("terms.pdf");
         std::fs::write(&path, b"one").expect("written");
-        let cache = PartCache::new(1 << 20, 1 << 20);
-        let first = cache.part(&path, "terms.pdf", None, &Disposition::Attachment).expect("encoded");
-        let again = cache.part(&path, "terms.pdf", None, &Disposition::Attachment).expect("kept");
+        let cache = Parts::new(1 << 20, 1 << 20);
+        let first = cache.shared(&path, "terms.pdf", None, &Disposition::Attachment).expect("encoded").0;
+        let again = cache.shared(&path, "terms.pdf", None, &Disposition::Attachment).expect("kept").0;
         assert!(Arc::ptr_eq(&first, &again));
-        let other = cache.part(&path, "Terms 2026.pdf", None, &Disposition::Attachment).expect("encoded");
+        let other = cache.shared(&path, "Terms 2026.pdf", None, &Disposition::Attachment).expect("encoded").0;
         assert!(!Arc::ptr_eq(&first, &other));
         std::fs::write(&path, b"another").expect("written");
-        let error = cache.part(&path, "terms.pdf", None, &Disposition::Attachment).expect_err("changed");
+        let error = cache.shared(&path, "terms.pdf", None, &Disposition::Attachment).expect_err("changed");
         assert!(matches!(error, PartError::Changed { .. }), "{error}");
     }
 }

@@ -1,17 +1,16 @@
 //! A composed message: an envelope and its content as a list of slices, own and shared.
 
 use std::ops::Range;
-use std::sync::Arc;
 
-use super::Envelope;
+use super::{Envelope, Octets};
 
 /// One stretch of a message's content.
 #[derive(Debug, Clone)]
 pub enum Slice {
     /// A range of the message's own bytes.
     Own(Range<usize>),
-    /// Bytes that many messages share: encoded once, borrowed by each.
-    Shared(Arc<[u8]>),
+    /// A part that was encoded before: borrowed by each message that has it.
+    Shared(Octets),
 }
 
 /// The content of a message (RFC 5322), CRLF line ends, ready for DATA or BDAT: no line begins
@@ -56,7 +55,7 @@ impl Content {
     /// cost it nothing.
     pub fn weight(&self) -> usize {
         let alone = self.slices.iter().map(|slice| match slice {
-            Slice::Shared(bytes) if Arc::strong_count(bytes) == 1 => bytes.len(),
+            Slice::Shared(bytes) if bytes.is_alone() => bytes.len(),
             _ => 0,
         });
         self.own.len() + alone.sum::<usize>()

@@ -5,6 +5,7 @@
 mod envelope;
 mod message;
 mod message_id;
+mod octets;
 mod outcome;
 mod row;
 mod words;
@@ -12,6 +13,7 @@ mod words;
 pub use envelope::{Envelope, RecipientKey};
 pub use message::{Content, Message, Slice};
 pub use message_id::{boundary_seed, message_id};
+pub use octets::{Loan, Octets, Stock};
 pub use outcome::{Answer, Enhanced, Outcome, RcptOutcome};
 pub use row::{Cell, Columns, Row};
 pub use words::{EncodedPart, Enlisted, FileRecord, Letter, ListHeaders, Piece, Purpose, Stamp};

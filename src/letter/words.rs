@@ -1,10 +1,8 @@
 //! A letter before it is bytes: what was rendered, what is enclosed, what it is stamped with.
 
-use std::sync::Arc;
-
 use crate::mail::Mailbox;
 
-use super::RecipientKey;
+use super::{Octets, RecipientKey};
 
 /// A letter as rendered for one recipient. Every value here is checked: no CR, LF or NUL in
 /// anything that becomes a header.
@@ -62,7 +60,7 @@ pub struct ListHeaders {
 #[derive(Debug, Clone)]
 pub struct EncodedPart {
     /// Part headers, the empty line and the encoded body; ends in CRLF.
-    pub bytes: Arc<[u8]>,
+    pub bytes: Octets,
     /// What is written in the ledger about it.
     pub record: FileRecord,
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::compose::compose;
-use crate::enclosures::part::Disposition;
+use crate::enclosures::part::{Disposition, PartError};
+use crate::enclosures::{FileFingerprint, Fold};
 use crate::letter::{
     self, EncodedPart, Envelope, FileRecord, Letter, Message, Piece, RecipientKey, Row, Stamp,
 };
@@ -278,37 +279,32 @@ impl Plan {
     }
 
     /// The parts of a row's files. Files that are not what they were when the row was enlisted are not
-    /// sent: whoever looked at the list then has not seen them. They are looked at again behind the
-    /// reading, so that what was read is what was compared.
+    /// sent: whoever looked at the list then has not seen them. What was read is what is compared.
     fn enclose(&self, files: &[Enclosure], was: Option<i64>) -> Result<Vec<Arc<EncodedPart>>, String> {
-        let same = || match was {
-            Some(_) if self.fold(files)? != was => Err(changed(files)),
-            _ => Ok(()),
-        };
-        same()?;
-        let parts = files.iter().map(|file| self.part(file)).collect::<Result<Vec<_>, _>>()?;
-        same()?;
-        Ok(parts)
+        let (mut parts, mut own) = (Vec::with_capacity(files.len()), Fold::default());
+        for file in files {
+            let (part, is) = self.part(file).map_err(|error| match error {
+                PartError::Changed { .. } if !file.common => changed(files),
+                error => with_cause(&error),
+            })?;
+            if !file.common {
+                own.add(&file.path, is);
+            }
+            parts.push(part);
+        }
+        if was.is_some() && own.value() != was { Err(changed(files)) } else { Ok(parts) }
     }
 
     /// The part of a file: kept where many letters share it, encoded for this letter where it is its own.
-    fn part(&self, file: &Enclosure) -> Result<Arc<EncodedPart>, String> {
+    fn part(&self, file: &Enclosure) -> Result<(Arc<EncodedPart>, FileFingerprint), PartError> {
         let spec = &self.job.attachments[file.spec];
         let content_type = spec.content_type.as_ref().map(|text| text.value.as_str());
         let disposition = Disposition::Attachment;
-        let part = if file.common || spec.shared {
-            self.parts.part(&file.path, &file.name, content_type, &disposition)
+        if file.common || spec.shared {
+            self.parts.shared(&file.path, &file.name, content_type, &disposition)
         } else {
-            crate::enclosures::part::encode_file(
-                &file.path,
-                &file.name,
-                content_type,
-                &disposition,
-                super::LARGEST_FILE,
-            )
-            .map(Arc::new)
-        };
-        part.map_err(|error| with_cause(&error))
+            self.parts.own(&file.path, &file.name, content_type, &disposition)
+        }
     }
 
     /// The images of the run and those of this row.

@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::diagnostic::Diagnostic;
 use crate::enclosures::Finder;
-use crate::enclosures::part::{Disposition, PartCache};
+use crate::enclosures::part::{Disposition, Parts};
 use crate::job::SendJob;
 use crate::ledger::Component;
 use crate::letter::{Columns, EncodedPart, Piece, Purpose, RecipientKey};
@@ -37,7 +37,7 @@ pub struct Plan {
     pub redirect: Option<EmailAddress>,
     templates: Templates,
     finder: Finder,
-    parts: PartCache,
+    parts: Parts,
     images: Vec<Arc<EncodedPart>>,
     components: Vec<Component>,
     suppressed: RwLock<Arc<Suppressed>>,
@@ -61,7 +61,7 @@ impl Plan {
         redirect: Option<EmailAddress>,
     ) -> Result<Plan, PlanError> {
         let mut mistakes = Vec::new();
-        let parts = PartCache::new(KEPT_PARTS, LARGEST_FILE);
+        let parts = Parts::new(KEPT_PARTS, LARGEST_FILE);
         let templates = match Templates::compile(&job, columns) {
             Ok(templates) => Some(templates),
             Err(found) => {
@@ -140,7 +140,7 @@ impl Plan {
 fn job_wide_files(
     job: &SendJob,
     finder: &Finder,
-    parts: &PartCache,
+    parts: &Parts,
 ) -> Result<Vec<Arc<EncodedPart>>, Vec<Diagnostic>> {
     let (mut files, mut mistakes) = (Vec::new(), Vec::new());
     for spec in job.attachments.iter().filter(|spec| !spec.files.value.contains(['{', '}'])) {
@@ -159,9 +159,13 @@ fn job_wide_files(
                 for path in found {
                     let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
                     let content_type = spec.content_type.as_ref().map(|text| text.value.as_str());
-                    match parts.part(&path, &name.unwrap_or_default(), content_type, &Disposition::Attachment)
-                    {
-                        Ok(part) => files.push(part),
+                    match parts.shared(
+                        &path,
+                        &name.unwrap_or_default(),
+                        content_type,
+                        &Disposition::Attachment,
+                    ) {
+                        Ok((part, _)) => files.push(part),
                         Err(error) => mistakes.push(mistake(with_cause(&error))),
                     }
                 }
@@ -194,10 +198,11 @@ fn components(
     components
 }
 
-fn inline_part(parts: &PartCache, cid: &str, path: &Path) -> Result<Arc<EncodedPart>, String> {
+fn inline_part(parts: &Parts, cid: &str, path: &Path) -> Result<Arc<EncodedPart>, String> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or(cid);
     let disposition = Disposition::Inline { cid: cid.to_owned() };
-    parts.part(path, name, None, &disposition).map_err(|error| with_cause(&error))
+    let shared = parts.shared(path, name, None, &disposition).map_err(|error| with_cause(&error))?;
+    Ok(shared.0)
 }
 
 /// An error and what lies behind it, in one line.
