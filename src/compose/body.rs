@@ -157,37 +157,47 @@ fn end_line(out: &mut Vec<u8>, start: usize) {
 }
 
 /// Escapes what must not begin a line of quoted-printable: a dot, so that no line needs stuffing,
-/// and `From `. Such lines are rare, so they are looked for and mended afterwards.
+/// and `From `. Such lines are few, so they are looked for and mended afterwards.
 fn mend_line_starts(out: &mut Vec<u8>, start: usize) {
-    let needs = |line: &[u8]| line.starts_with(b".") || line.starts_with(b"From ");
     let body = &out[start..];
-    // Both bytes of every place are looked at without branches, many places at a time.
-    let suspicious =
-        body.chunks(256).zip(body.get(1..).unwrap_or_default().chunks(256)).any(|(one, next)| {
-            let pairs = one.iter().zip(next);
-            pairs.fold(false, |found, (&b, &next)| found | ((b == b'\n') & ((next == b'.') | (next == b'F'))))
-        });
-    if !needs(body)
-        && !(suspicious && (memmem::find(body, b"\n.").is_some() || memmem::find(body, b"\nFrom ").is_some()))
-    {
-        return;
+    let behind_line_end = |sign: &[u8]| memmem::find_iter(body, sign).map(|at| at + 1).collect::<Vec<_>>();
+    let mut wrong = behind_line_end(b"\n.");
+    wrong.extend(behind_line_end(b"\nFrom "));
+    if must_not_begin_a_line(body) {
+        wrong.push(0);
     }
-    let broken = out.split_off(start);
-    for line in broken.split_inclusive(|&b| b == b'\n') {
-        let mut rest = line.strip_suffix(b"\r\n").unwrap_or(line);
-        while needs(rest) {
-            out.extend_from_slice(if rest[0] == b'.' { b"=2E" } else { b"=46" });
-            rest = &rest[1..];
-            if b"=2E".len() + rest.len() <= LONGEST_ENCODED {
-                break;
-            }
-            // The longer form does not fit the line: what is behind it begins one of its own, for
-            // which the same holds.
-            out.extend_from_slice(b"=\r\n");
+    wrong.sort_unstable();
+    let Some(&first) = wrong.first() else { return };
+    let broken = out.split_off(start + first);
+    let mut done = 0;
+    for at in wrong {
+        let line = at - first;
+        let end = memchr(b'\n', &broken[line..]).map_or(broken.len(), |length| line + length + 1);
+        out.extend_from_slice(&broken[done..line]);
+        append_mended(&broken[line..end], out);
+        done = end;
+    }
+    out.extend_from_slice(&broken[done..]);
+}
+
+fn must_not_begin_a_line(line: &[u8]) -> bool {
+    line.starts_with(b".") || line.starts_with(b"From ")
+}
+
+fn append_mended(line: &[u8], out: &mut Vec<u8>) {
+    let mut rest = line.strip_suffix(b"\r\n").unwrap_or(line);
+    while must_not_begin_a_line(rest) {
+        out.extend_from_slice(if rest[0] == b'.' { b"=2E" } else { b"=46" });
+        rest = &rest[1..];
+        if b"=2E".len() + rest.len() <= LONGEST_ENCODED {
+            break;
         }
-        out.extend_from_slice(rest);
-        out.extend_from_slice(b"\r\n");
+        // The longer form does not fit the line: what is behind it begins one of its own, for which the
+        // same holds.
+        out.extend_from_slice(b"=\r\n");
     }
+    out.extend_from_slice(rest);
+    out.extend_from_slice(b"\r\n");
 }
 
 #[cfg(test)]
