@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
+use super::fault::Action;
+
 /// How often a waiting thread looks whether the server is being stopped.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -274,8 +276,44 @@ impl Link {
         Ok(())
     }
 
+    /// Does what a rule says; true if that was an answer. `flood` begins a line that never ends.
+    pub(super) fn act(&mut self, action: &Action, flood: &[u8]) -> Result<bool, Over> {
+        match action {
+            Action::Reply(text) => {
+                self.reply(text);
+                Ok(true)
+            }
+            Action::Close(text) => {
+                self.reply(text);
+                Err(self.close())
+            }
+            Action::Delay(time) => {
+                self.flush()?;
+                self.pause(*time)?;
+                Ok(false)
+            }
+            Action::Drop => {
+                self.flush()?;
+                Err(self.drop_now())
+            }
+            Action::Reset => {
+                self.flush()?;
+                Err(self.reset())
+            }
+            Action::Hang => {
+                self.flush()?;
+                self.drain(self.idle);
+                Err(Over)
+            }
+            Action::Flood => {
+                let _ = self.raw(flood); // flood ends the session whether this went out or not
+                Err(self.flood())
+            }
+        }
+    }
+
     /// Writes a line that never ends, until the client goes.
-    pub(super) fn flood(&mut self) -> Over {
+    fn flood(&mut self) -> Over {
         let chunk = [b'x'; 16 << 10];
         while self.raw(&chunk).is_ok() {}
         self.drop_now()

@@ -1,12 +1,11 @@
-//! The maildrop: a folder of `.eml` files as one POP3 mailbox, and a thread for each connection.
+//! The maildrop: a folder of `.eml` files as one POP3 mailbox.
 
 use std::fs;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use rustls::ServerConfig;
@@ -16,8 +15,9 @@ use crate::secret::Secret;
 use super::fault::Fault;
 use super::link::Link;
 use super::outbox::{Outbox, Summary};
+use super::pop3;
+use super::port::{Host, Port};
 use super::tls::{self, Tls};
-use super::{pop3, relay};
 
 /// What UIDL says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -113,17 +113,32 @@ pub(super) struct Shared {
     pub(super) options: MaildropOptions,
     pub(super) tls: Option<Arc<ServerConfig>>,
     pub(super) log: Outbox,
-    pub(super) stop: Arc<AtomicBool>,
+    stop: Arc<AtomicBool>,
     /// The maildrop is one session's at a time (RFC 1939 §4).
     pub(super) locked: AtomicBool,
     pub(super) sessions: AtomicU64,
 }
 
+impl Host for Shared {
+    fn welcome(self: &Arc<Self>, socket: TcpStream) -> Option<Box<dyn FnOnce() + Send>> {
+        self.log.opened();
+        let shared = Arc::clone(self);
+        Some(Box::new(move || {
+            let flights = Link::new(socket, Arc::clone(&shared.stop), shared.options.idle)
+                .map_or(0, |link| pop3::serve(link, &shared));
+            shared.log.closed(flights);
+        }))
+    }
+
+    fn lost(&self) {
+        self.log.closed(0);
+    }
+}
+
 /// A maildrop that is listening. Dropping it stops it.
 pub struct Maildrop {
     shared: Arc<Shared>,
-    address: SocketAddr,
-    listener: Option<JoinHandle<()>>,
+    port: Port,
 }
 
 impl Maildrop {
@@ -135,31 +150,27 @@ impl Maildrop {
         fs::create_dir_all(&options.folder)?;
         let tls = options.tls.as_ref().map(|tls| tls::server_config(&tls.folder)).transpose();
         let log = Outbox::open(None, options.log.as_deref())?;
-        let listener = TcpListener::bind(options.listen)?;
-        let address = listener.local_addr()?;
+        let (listen, stop) = (options.listen, Arc::<AtomicBool>::default());
         let shared = Arc::new(Shared {
             tls: tls.map_err(io::Error::other)?,
             log,
-            stop: Arc::default(),
+            stop: Arc::clone(&stop),
             locked: AtomicBool::new(false),
             sessions: AtomicU64::new(0),
             options,
         });
-        let theirs = Arc::clone(&shared);
-        let listener = std::thread::Builder::new()
-            .name("sandbox maildrop".to_owned())
-            .spawn(move || accept(&listener, &theirs))?;
-        Ok(Maildrop { shared, address, listener: Some(listener) })
+        let port = Port::open(listen, "sandbox maildrop", &shared, &stop)?;
+        Ok(Maildrop { shared, port })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.port.address()
     }
 
     /// The port it listens on.
     pub fn port(&self) -> u16 {
-        self.address.port()
+        self.address().port()
     }
 
     /// What it has seen so far.
@@ -169,50 +180,8 @@ impl Maildrop {
 
     /// Closes the port and every connection, and says what was seen.
     pub fn stop(mut self) -> Summary {
-        self.end();
+        self.port.close();
         self.summary()
-    }
-
-    fn end(&mut self) {
-        self.shared.stop.store(true, Relaxed);
-        relay::knock(self.address);
-        if let Some(listener) = self.listener.take() {
-            let _ = listener.join(); // a panic there has been reported by its own thread
-        }
-    }
-}
-
-impl Drop for Maildrop {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
-    let mut sessions: Vec<JoinHandle<()>> = Vec::new();
-    while !shared.stop.load(Relaxed) {
-        let Ok((socket, _)) = listener.accept() else {
-            std::thread::sleep(Duration::from_millis(10)); // out of descriptors
-            continue;
-        };
-        if shared.stop.load(Relaxed) {
-            break;
-        }
-        sessions.retain(|session| !session.is_finished());
-        shared.log.opened();
-        let theirs = Arc::clone(shared);
-        let session = std::thread::Builder::new().name("sandbox session".to_owned()).spawn(move || {
-            let flights = Link::new(socket, Arc::clone(&theirs.stop), theirs.options.idle)
-                .map_or(0, |link| pop3::serve(link, &theirs));
-            theirs.log.closed(flights);
-        });
-        match session {
-            Ok(session) => sessions.push(session),
-            Err(_) => shared.log.closed(0), // the socket went with the closure: the client sees a close
-        }
-    }
-    for session in sessions {
-        let _ = session.join(); // a panic there has been reported by its own thread
     }
 }
 

@@ -10,6 +10,7 @@ mod link;
 mod maildrop;
 mod outbox;
 mod pop3;
+mod port;
 mod relay;
 mod smtp;
 mod tls;

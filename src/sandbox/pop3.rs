@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use md5::{Digest, Md5};
 
-use super::fault::{Action, Fault, Stage};
+use super::fault::{Fault, Stage};
 use super::link::{Link, Over};
 use super::maildrop::{self, Muddle, Shared, Stored, Uidls};
 
@@ -365,7 +365,7 @@ impl<'a> Session<'a> {
                     &fault.rule,
                     &[&number.to_string()],
                 )?;
-                if self.act(&fault.action)? {
+                if self.link.act(&fault.action, b"+OK ")? {
                     return Err(self.link.close()); // an answer in the middle of a message ends it
                 }
                 rule = None;
@@ -415,46 +415,12 @@ impl<'a> Session<'a> {
         for fault in &self.shared.options.faults {
             if fault.hits(stage, std::iter::once(key), self.sent) {
                 self.shared.log.fault(self.number, stage.name(), &fault.rule, &[key])?;
-                if self.act(&fault.action)? {
+                if self.link.act(&fault.action, b"+OK ")? {
                     return Ok(true);
                 }
             }
         }
         Ok(false)
-    }
-
-    /// Does what a rule says; true if that was an answer.
-    fn act(&mut self, action: &Action) -> Step<bool> {
-        match action {
-            Action::Reply(text) => self.link.reply(text),
-            Action::Delay(time) => {
-                self.link.flush()?;
-                self.link.pause(*time)?;
-                return Ok(false);
-            }
-            Action::Close(text) => {
-                self.link.reply(text);
-                return Err(self.link.close());
-            }
-            Action::Drop => {
-                self.link.flush()?;
-                return Err(self.link.drop_now());
-            }
-            Action::Reset => {
-                self.link.flush()?;
-                return Err(self.link.reset());
-            }
-            Action::Hang => {
-                self.link.flush()?;
-                self.link.drain(self.shared.options.idle);
-                return Err(Over);
-            }
-            Action::Flood => {
-                let _ = self.link.raw(b"+OK "); // flood ends the session whether this went out or not
-                return Err(self.link.flood());
-            }
-        }
-        Ok(true)
     }
 }
 

@@ -1,11 +1,10 @@
-//! The relay: a listener, and a thread for each connection.
+//! The relay: what it offers, keeps and counts.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustls::ServerConfig;
@@ -14,11 +13,9 @@ use crate::secret::Secret;
 
 use super::fault::Fault;
 use super::outbox::{Outbox, Summary};
+use super::port::{Host, Port};
 use super::tls::{self, Tls};
 use super::{link::Link, smtp};
-
-/// Sessions need little; the default of 8 MiB would make a thousand connections dear.
-const STACK: usize = 256 << 10;
 
 /// What the relay offers and how it behaves.
 #[derive(Debug)]
@@ -67,14 +64,37 @@ pub(super) struct Shared {
     pub(super) options: Options,
     pub(super) tls: Option<Arc<ServerConfig>>,
     pub(super) outbox: Outbox,
-    pub(super) stop: Arc<AtomicBool>,
+    connections: AtomicU64,
+    stop: Arc<AtomicBool>,
+}
+
+impl Host for Shared {
+    fn welcome(self: &Arc<Self>, socket: TcpStream) -> Option<Box<dyn FnOnce() + Send>> {
+        let counters = &self.outbox.counters;
+        if counters.open.load(Relaxed) >= self.options.max_connections {
+            counters.refused.fetch_add(1, Relaxed);
+            smtp::turn_away(socket, self);
+            return None;
+        }
+        let number = self.connections.fetch_add(1, Relaxed) + 1;
+        self.outbox.opened();
+        let shared = Arc::clone(self);
+        Some(Box::new(move || {
+            let flights = Link::new(socket, Arc::clone(&shared.stop), shared.options.idle)
+                .map_or(0, |link| smtp::serve(link, number, &shared));
+            shared.outbox.closed(flights);
+        }))
+    }
+
+    fn lost(&self) {
+        self.outbox.closed(0);
+    }
 }
 
 /// A relay that is listening. Dropping it stops it.
 pub struct Relay {
     shared: Arc<Shared>,
-    address: SocketAddr,
-    listener: Option<JoinHandle<()>>,
+    port: Port,
 }
 
 impl Relay {
@@ -85,25 +105,22 @@ impl Relay {
     pub fn start(options: Options) -> io::Result<Relay> {
         let tls = options.tls.as_ref().map(|tls| tls::server_config(&tls.folder)).transpose();
         let outbox = Outbox::open(options.outbox.as_deref(), options.log.as_deref())?;
-        let listener = TcpListener::bind(options.listen)?;
-        let address = listener.local_addr()?;
-        let shared =
-            Arc::new(Shared { tls: tls.map_err(io::Error::other)?, outbox, stop: Arc::default(), options });
-        let theirs = Arc::clone(&shared);
-        let listener = std::thread::Builder::new()
-            .name("sandbox relay".to_owned())
-            .spawn(move || accept(&listener, &theirs))?;
-        Ok(Relay { shared, address, listener: Some(listener) })
+        let (listen, stop) = (options.listen, Arc::<AtomicBool>::default());
+        let tls = tls.map_err(io::Error::other)?;
+        let shared = Shared { tls, outbox, connections: AtomicU64::new(0), stop: Arc::clone(&stop), options };
+        let shared = Arc::new(shared);
+        let port = Port::open(listen, "sandbox relay", &shared, &stop)?;
+        Ok(Relay { shared, port })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.port.address()
     }
 
     /// The port it listens on.
     pub fn port(&self) -> u16 {
-        self.address.port()
+        self.address().port()
     }
 
     /// Removes the letters of earlier trials from the outbox; numbers begin at 1 again.
@@ -121,65 +138,8 @@ impl Relay {
 
     /// Closes the port and every connection, and says what was seen.
     pub fn stop(mut self) -> Summary {
-        self.end();
+        self.port.close();
         self.summary()
-    }
-
-    fn end(&mut self) {
-        self.shared.stop.store(true, Relaxed);
-        knock(self.address);
-        if let Some(listener) = self.listener.take() {
-            let _ = listener.join(); // a panic there has been reported by its own thread
-        }
-    }
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-/// Wakes a thread that waits in `accept`.
-pub(super) fn knock(address: SocketAddr) {
-    let _ = TcpStream::connect_timeout(&address, Duration::from_secs(1)); // it may be gone already
-}
-
-fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
-    let connections = AtomicU64::new(0);
-    let mut sessions: Vec<JoinHandle<()>> = Vec::new();
-    while !shared.stop.load(Relaxed) {
-        let Ok((socket, _)) = listener.accept() else {
-            std::thread::sleep(Duration::from_millis(10)); // out of descriptors
-            continue;
-        };
-        if shared.stop.load(Relaxed) {
-            break;
-        }
-        sessions.retain(|session| !session.is_finished());
-        let counters = &shared.outbox.counters;
-        if counters.open.load(Relaxed) >= shared.options.max_connections {
-            counters.refused.fetch_add(1, Relaxed);
-            smtp::turn_away(socket, shared);
-            continue;
-        }
-        let number = connections.fetch_add(1, Relaxed) + 1;
-        shared.outbox.opened();
-        let theirs = Arc::clone(shared);
-        let session = std::thread::Builder::new().name("sandbox session".to_owned()).stack_size(STACK).spawn(
-            move || {
-                let flights = Link::new(socket, Arc::clone(&theirs.stop), theirs.options.idle)
-                    .map_or(0, |link| smtp::serve(link, number, &theirs));
-                theirs.outbox.closed(flights);
-            },
-        );
-        match session {
-            Ok(session) => sessions.push(session),
-            Err(_) => shared.outbox.closed(0), // the socket went with the closure: the client sees a close
-        }
-    }
-    for session in sessions {
-        let _ = session.join(); // a panic there has been reported by its own thread
     }
 }
 

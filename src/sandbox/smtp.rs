@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::fault::{Action, Fault, Stage};
+use super::fault::{Fault, Stage};
 use super::link::{Link, Over};
 use super::outbox::Delivery;
 use super::relay::Shared;
@@ -385,7 +385,7 @@ impl<'a> Session<'a> {
                 if let Some(fault) = self.due(Stage::Sent) {
                     self.link.flush()?;
                     self.note(Stage::Sent, fault)?;
-                    self.act(&fault.action)?;
+                    self.link.act(&fault.action, b"250-")?;
                 }
             }
             Err(error) => self.link.reply(&format!("452 4.3.1 The letter cannot be kept: {error}")),
@@ -412,7 +412,7 @@ impl<'a> Session<'a> {
     fn trip(&mut self, rule: &mut Option<&Fault>) -> Step {
         if let Some(fault) = rule.take_if(|fault| self.content.len() >= fault.at) {
             self.note(Stage::Body, fault)?;
-            if self.act(&fault.action)? {
+            if self.link.act(&fault.action, b"250-")? {
                 return Err(self.link.close());
             }
         }
@@ -424,7 +424,7 @@ impl<'a> Session<'a> {
         for fault in &self.shared.options.faults {
             if fault.hits(stage, self.recipients.iter().map(String::as_str), self.accepted) {
                 self.note(stage, fault)?;
-                if self.act(&fault.action)? {
+                if self.link.act(&fault.action, b"250-")? {
                     return Ok(true);
                 }
             }
@@ -437,7 +437,7 @@ impl<'a> Session<'a> {
         for fault in &self.shared.options.faults {
             if fault.hits(stage, std::iter::once(key), self.accepted) {
                 self.shared.outbox.fault(self.number, stage.name(), &fault.rule, &[key])?;
-                if self.act(&fault.action)? {
+                if self.link.act(&fault.action, b"250-")? {
                     return Ok(true);
                 }
             }
@@ -448,40 +448,6 @@ impl<'a> Session<'a> {
     fn note(&self, stage: Stage, fault: &Fault) -> Step {
         let keys: Vec<&str> = self.recipients.iter().map(String::as_str).collect();
         Ok(self.shared.outbox.fault(self.number, stage.name(), &fault.rule, &keys)?)
-    }
-
-    /// Does what a rule says; true if that was an answer.
-    fn act(&mut self, action: &Action) -> Step<bool> {
-        match action {
-            Action::Reply(text) => self.link.reply(text),
-            Action::Delay(time) => {
-                self.link.flush()?;
-                self.link.pause(*time)?;
-                return Ok(false);
-            }
-            Action::Close(text) => {
-                self.link.reply(text);
-                return Err(self.link.close());
-            }
-            Action::Drop => {
-                self.link.flush()?;
-                return Err(self.link.drop_now());
-            }
-            Action::Reset => {
-                self.link.flush()?;
-                return Err(self.link.reset());
-            }
-            Action::Hang => {
-                self.link.flush()?;
-                self.link.drain(self.shared.options.idle);
-                return Err(Over);
-            }
-            Action::Flood => {
-                let _ = self.link.raw(b"250-"); // flood ends the session whether this went out or not
-                return Err(self.link.flood());
-            }
-        }
-        Ok(true)
     }
 }
 
