@@ -84,8 +84,13 @@ pub enum Event {
         /// Why, for each address.
         rcpts: Vec<RcptOutcome>,
     },
-    /// The address is on the suppress list: seen when the letter was made, or before it was marked.
+    /// The address is on the suppress list: seen when the letter was to be made.
     Suppressed {
+        /// Which.
+        seq: u64,
+    },
+    /// Somebody it goes to came to the suppress list before it was marked: it is made again, or not.
+    Stale {
         /// Which.
         seq: u64,
     },
@@ -361,13 +366,12 @@ impl Core {
                 }
             }
             Event::Suppressed { seq } => {
-                match self.stage(seq) {
-                    Some(Stage::Making) => self.making -= 1,
-                    Some(Stage::Marking) => self.unmark(seq),
-                    _ => return,
+                if self.stage(seq) == Some(Stage::Making) {
+                    self.making -= 1;
+                    self.settle(seq, State::Skipped, None, Vec::new(), now);
                 }
-                self.settle(seq, State::Skipped, None, Vec::new(), now);
             }
+            Event::Stale { seq } => self.make_again(seq),
             Event::Durable { marks, settled } => {
                 if let Some(held) = marks.first().and_then(|seq| self.held.get(seq)) {
                     self.pulse.synced(now - held.marked);
@@ -581,6 +585,21 @@ impl Core {
                 self.doubt -= 1;
             }
             self.credits += 1;
+        }
+    }
+
+    /// A letter that was about to be marked is made anew.
+    fn make_again(&mut self, seq: u64) {
+        if self.stopping.is_some() {
+            return self.forget(seq);
+        }
+        if self.stage(seq) != Some(Stage::Marking) {
+            return;
+        }
+        self.unmark(seq);
+        if let Some(held) = self.held.get_mut(&seq) {
+            held.stage = Stage::Waiting;
+            self.groups[held.group].waiting.push_front(seq);
         }
     }
 

@@ -38,11 +38,12 @@ pub trait Maker: Send + Sync + 'static {
     /// The letter of a claimed row, and its mark. `now` is Unix seconds, for a letter without a date.
     fn make(&self, claimed: &Claimed, now: i64) -> Result<(Message, Mark), Unmade>;
 
-    /// Whether a letter's recipient must not be written to any more.
+    /// Whether somebody a letter goes to must not be written to any more: then it is made again.
     fn suppressed(&self, message: &Message) -> bool;
 
-    /// Looks again at files that may have changed; called now and then.
-    fn refresh(&self);
+    /// Looks again at files that may have changed; called now and then. Whether letters made before may
+    /// be out of date.
+    fn refresh(&self) -> bool;
 
     /// Hears of outcomes once they are durable, in the ledger's thread and before the engine does.
     fn settled(&self, settlements: &[Settlement]);
@@ -153,6 +154,7 @@ enum Note {
     Durable { marks: Vec<u64>, settled: Vec<u64> },
     NotDurable { marks: Vec<u64>, settled: Vec<u64>, error: Option<LedgerError> },
     Flags { stop: bool, paused: bool },
+    Refreshed,
     Unreadable(LedgerError),
 }
 
@@ -265,7 +267,7 @@ struct Turn<M> {
 impl<M: Maker> Turn<M> {
     /// Does what the core says; its last word, when it has one.
     fn act(&mut self) -> Option<End> {
-        // Suppressed letters change what is to be done: as long as there are some, ask again.
+        // Letters out of date change what is to be done: as long as there are some, ask again.
         loop {
             let actions = self.core.act(self.clock.now());
             if actions.is_empty() {
@@ -284,6 +286,8 @@ impl<M: Maker> Turn<M> {
                     Action::HandOver(seqs) => self.hand_over(seqs),
                     Action::Drain => {
                         self.stop_by.get_or_insert_with(|| Instant::now() + PATIENCE);
+                        // Behind a stop nothing is begun: what waits for its time goes back to the list.
+                        self.submitter.recall();
                         self.submitter.drain();
                     }
                     Action::Finish(end) => return Some(end),
@@ -312,7 +316,8 @@ impl<M: Maker> Turn<M> {
         for seq in seqs {
             let Some((message, mark)) = self.made.get_mut(&seq) else { continue };
             if self.maker.suppressed(message) {
-                self.core.on(Event::Suppressed { seq }, now);
+                self.made.remove(&seq);
+                self.core.on(Event::Stale { seq }, now);
             } else {
                 marks.extend(mark.take());
             }
@@ -371,9 +376,15 @@ impl<M: Maker> Turn<M> {
                 if stop {
                     self.stop(End::Stopped);
                 }
+                if paused && !self.progress.paused {
+                    // Under a slow rate the next letter may lie ready for minutes.
+                    self.submitter.recall();
+                }
                 self.progress.paused = paused;
                 self.core.on(Event::Paused(paused), now);
             }
+            // Whoever is not to be written to any more may be next.
+            Some(Note::Refreshed) => self.submitter.recall(),
             Some(Note::Unreadable(error)) => {
                 self.trouble.get_or_insert(Trouble::Ledger(error));
                 self.stop(End::Ledger);
@@ -561,7 +572,9 @@ impl Books {
             }
             if looked.elapsed() >= LOOK_AROUND {
                 looked = Instant::now();
-                maker.refresh();
+                if maker.refresh() && notes.send(Note::Refreshed).is_err() {
+                    return;
+                }
                 if notes.send(self.flags()).is_err() {
                     return;
                 }

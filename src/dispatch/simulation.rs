@@ -133,7 +133,7 @@ fn run(world: &mut World, chance: &mut Chance, script: &Script) -> Option<End> {
                 Action::Mark(seqs) => {
                     let (gone, marked): (Vec<u64>, Vec<u64>) =
                         seqs.into_iter().partition(|_| chance.one_in(200));
-                    gone.into_iter().for_each(|seq| core.on(Event::Suppressed { seq }, world.clock));
+                    gone.into_iter().for_each(|seq| core.on(Event::Stale { seq }, world.clock));
                     air.writes.push_back((marked, Vec::new()));
                 }
                 Action::Settle(settlements) => air.writes.push_back((Vec::new(), settlements)),
@@ -224,6 +224,8 @@ fn step(world: &mut World, air: &mut Air, core: &mut Core, chance: &mut Chance, 
             let seq = air.making.swap_remove(at);
             if chance.one_in(100) {
                 core.on(Event::Unmade { seq, rcpts: rcpt(Outcome::Failed) }, now);
+            } else if chance.one_in(200) {
+                core.on(Event::Suppressed { seq }, now);
             } else {
                 core.on(Event::Made { seq, size: 300 }, now);
             }

@@ -174,11 +174,13 @@ impl Plan {
         Ok(Written { message, message_id: stamp.message_id, files })
     }
 
-    /// Whether nobody is to write to the first recipient of this message any more.
+    /// Whether somebody this message goes to is not to be written to any more.
     pub fn is_suppressed(&self, message: &Message) -> bool {
         let suppressed = self.suppressed();
-        !suppressed.is_empty()
-            && message.envelope.recipients.first().is_some_and(|to| suppressed.contains(to))
+        // A letter for a look goes to somebody else than it is for, whom the lists do not concern.
+        self.redirect.is_none()
+            && !suppressed.is_empty()
+            && message.envelope.recipients.iter().any(|recipient| suppressed.contains(recipient))
     }
 
     /// Each address once, in the order of To, Cc, Bcc, without those that are settled.

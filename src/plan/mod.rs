@@ -120,14 +120,16 @@ impl Plan {
     }
 
     /// Reads the suppress files again, where they have changed. A file that cannot be read leaves
-    /// the list as it was: nobody is written to because a file was away for a moment.
-    pub fn refresh_suppressed(&self) -> Result<(), RecipientsError> {
+    /// the list as it was: nobody is written to because a file was away for a moment. Whether there
+    /// was something new.
+    pub fn refresh_suppressed(&self) -> Result<bool, RecipientsError> {
         let now = self.suppressed();
-        if !self.job.recipients.suppress.is_empty() && now.changed() {
+        let changed = !self.job.recipients.suppress.is_empty() && now.changed();
+        if changed {
             let fresh = Arc::new(now.reload()?);
             *self.suppressed.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         }
-        Ok(())
+        Ok(changed)
     }
 
     fn suppressed(&self) -> Arc<Suppressed> {

@@ -38,7 +38,7 @@ impl Suppressed {
     /// Reads the files: one address to a line, or a table with a column `email`, `邮箱` or
     /// `address`; `#` begins a comment. A line that is no address is an error, never passed over.
     pub fn load(files: &[(PathBuf, Text)]) -> Result<Suppressed, RecipientsError> {
-        Suppressed::read(files.iter().map(|(file, _)| file.clone()))
+        Suppressed::default().read(files.iter().map(|(file, _)| file.clone()))
     }
 
     /// Whether nothing may be sent to this address.
@@ -63,13 +63,16 @@ impl Suppressed {
         })
     }
 
-    /// Reads the same files again. On an error these entries stay in force.
+    /// Reads the same files again. On an error these entries stay in force; and whoever was named once
+    /// stays named, for a file that is just being written is shorter for a moment than it was.
     pub fn reload(&self) -> Result<Suppressed, RecipientsError> {
-        Suppressed::read(self.files.iter().map(|(file, _)| file.clone()))
+        let before = Suppressed { hashes: self.hashes.clone(), files: Vec::new() };
+        before.read(self.files.iter().map(|(file, _)| file.clone()))
     }
 
-    fn read(files: impl Iterator<Item = PathBuf>) -> Result<Suppressed, RecipientsError> {
-        let mut suppressed = Suppressed::default();
+    /// Adds what the files hold.
+    fn read(self, files: impl Iterator<Item = PathBuf>) -> Result<Suppressed, RecipientsError> {
+        let mut suppressed = self;
         for file in files {
             let unreadable = |source: io::Error| match source.kind() {
                 io::ErrorKind::NotFound => RecipientsError::Missing { file: file.clone() },
@@ -255,6 +258,11 @@ mod tests {
         assert!(suppressed.changed());
         let suppressed = suppressed.reload().expect("read");
         assert_eq!((suppressed.changed(), suppressed.len()), (false, 2));
+        // Somebody writes it anew, and has not got far yet.
+        std::fs::write(&file, "eve@example.org\n").expect("written");
+        let suppressed = suppressed.reload().expect("read");
+        assert_eq!((suppressed.changed(), suppressed.len()), (false, 3));
+        assert!(suppressed.contains(&"ada@example.org".parse().expect("an address")));
         std::fs::remove_file(&file).expect("removed");
         assert!(suppressed.changed() && suppressed.reload().is_err());
     }

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::unbounded;
 
@@ -442,6 +442,7 @@ impl Sending<'_> {
             layouts: layouts(self.edition),
             digests: self.plan.purpose == Purpose::Real && self.plan.job.keep.is_some(),
             kept: self.kept.clone(),
+            said: Mutex::default(),
         };
         let limits: Vec<Vec<String>> = spec.limits.iter().map(|limit| limit.domains.clone()).collect();
         let mut reader = ledger.reader()?;
@@ -661,6 +662,8 @@ struct Letters {
     /// Whether the ledger is told the content's BLAKE3.
     digests: bool,
     kept: Option<Arc<Kept>>,
+    /// What was said last about a suppress file that cannot be read.
+    said: Mutex<String>,
 }
 
 impl Maker for Letters {
@@ -709,10 +712,17 @@ impl Maker for Letters {
         }
     }
 
-    fn refresh(&self) {
-        if let Err(error) = self.plan.refresh_suppressed() {
-            eprintln!("postroom: {error}; the suppress list stays as it was");
-        }
+    fn refresh(&self) -> bool {
+        self.plan.refresh_suppressed().unwrap_or_else(|error| {
+            // Said once, not at each look.
+            let words = error.to_string();
+            let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+            if *said != words {
+                eprintln!("postroom: {words}; the suppress list stays as it was");
+                *said = words;
+            }
+            false
+        })
     }
 }
 

@@ -122,6 +122,11 @@ impl Submitter {
         }
     }
 
+    /// Gives back what has not begun: it waits for its time, for a connection, or for its turn on one.
+    pub fn recall(&self) {
+        self.tell(Command::Recall);
+    }
+
     /// Finishes what was handed over, for at most 30 s, says QUIT, and closes.
     pub fn drain(&self) {
         self.tell(Command::Drain);
@@ -152,6 +157,7 @@ impl Drop for Submitter {
 /// What the engine tells the thread.
 enum Command {
     Submit(Vec<Consignment>),
+    Recall,
     Drain,
     Abort,
 }

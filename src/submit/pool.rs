@@ -379,6 +379,7 @@ impl Pool {
                         }
                     }
                 }
+                Command::Recall => self.return_waiting(),
                 Command::Drain => {
                     if matches!(self.phase, Phase::Trial(_) | Phase::Running) {
                         self.phase = Phase::Draining(now + LAST_REPLIES);

@@ -53,6 +53,38 @@ fn who_is_suppressed_in_the_middle_of_a_run_is_not_written_to() {
     assert!(!received.contains_key("u3@example.org") && !received.contains_key("u29@example.org"));
 }
 
+/// Under a slow rate the next letter is ready long before its time. It is called back.
+#[test]
+fn what_waits_for_its_time_is_called_back() {
+    let job = SHORT
+        .replace("tls: none,", "tls: none, rate: 20/m,")
+        .replace("{file: list.csv}", "{file: list.csv, suppress: stop.txt, cc: [\"{{ copy }}\"]}");
+    let list = "email,name,copy\nu0@example.org,A,\nu1@example.org,B,\nu2@example.org,C,c2@example.org\n\
+                u3@example.org,D,c3@example.org\nu4@example.org,E,\n";
+    let scene = Scene::new().relay([] as [&str; 0]).job(&job).recipients(list).file("stop.txt", "");
+    let child = scene.command(["run", "--yes", "--trace", "job.yaml"]).spawn().expect("a run");
+    until(&scene, 1);
+    // The next one, and the copy of the one behind it.
+    std::fs::write(scene.path("stop.txt"), "u1@example.org\nc2@example.org\n").expect("a file");
+    until(&scene, 2);
+    scene.run("pause job.yaml").exit(Exit::Done);
+    std::thread::sleep(Duration::from_millis(4_500));
+    assert_eq!(scene.its_relay().letters().len(), 2, "a paused run sends what was ready");
+    scene.run("resume job.yaml").exit(Exit::Done);
+    until(&scene, 3);
+    // Told to stop, it does not wait for the time of the next letter.
+    let told = Instant::now();
+    scene.run("stop job.yaml").exit(Exit::Done);
+    let run = finish(child, "run --yes --trace job.yaml");
+    assert!(told.elapsed() < Duration::from_millis(2_500), "{:?} to stop", told.elapsed());
+    let never = ["TO:<u1@example.org>", "TO:<c2@example.org>"];
+    run.exit(Exit::Again).says(&["pending         1", "suppressed 1"]).never_says(&never);
+    scene.run("run --yes --trace job.yaml").exit(Exit::Done).never_says(&never);
+    let got: Vec<_> = scene.its_relay().received().into_iter().collect();
+    let once = |name: &str| (format!("{name}@example.org"), 1);
+    assert_eq!(got, ["c3", "u0", "u2", "u3", "u4"].map(once));
+}
+
 #[test]
 fn a_run_that_is_paused_in_the_middle_goes_on_where_it_was() {
     let job = SHORT.replace("tls: none,", "tls: none, rate: 10/s,");
