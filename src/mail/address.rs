@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use icu_normalizer::ComposingNormalizerBorrowed;
+
 /// `local-part@domain`, checked: no control character, no space, no angle bracket, at most 254
 /// octets. The domain is kept as written, without a trailing dot.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -47,6 +49,20 @@ impl EmailAddress {
     /// The domain with A-labels (RFC 5891), lower case: what MX and relays understand.
     pub fn ascii_domain(&self) -> String {
         idna::domain_to_ascii(self.domain()).unwrap_or_else(|_| self.domain().to_lowercase())
+    }
+
+    /// The form in which two spellings of one mailbox are equal: lower case, composed (NFC), the domain in
+    /// Unicode. A local part could tell cases apart (RFC 5321 §2.4), but no host does that people write to.
+    pub fn folded(&self) -> String {
+        let lower = self.text.to_lowercase();
+        if lower.is_ascii() && !lower.contains("xn--") {
+            return lower;
+        }
+        let (local, domain) = lower.rsplit_once('@').unwrap_or((&lower, ""));
+        let local = ComposingNormalizerBorrowed::new_nfc().normalize(local);
+        // What is no A-label after all stays as it is written.
+        let (domain, _) = idna::domain_to_unicode(domain);
+        format!("{local}@{domain}")
     }
 
     /// Whether the local part needs SMTPUTF8 (RFC 6531 §3.2). A domain never does: it has A-labels.
@@ -98,6 +114,21 @@ impl fmt::Display for EmailAddress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn spellings_of_one_mailbox_are_equal() {
+        for (one, other, equal) in [
+            ("Ada@Example.ORG", "ada@example.org", true),
+            ("ada@例子.中国", "ADA@XN--fsqu00a.xn--fiqs8s", true),
+            ("ada@BÜCHER.example", "ada@xn--bcher-kva.example", true),
+            ("\u{212b}sa@example.org", "åsa@example.org", true),
+            ("ada@example.org", "ada@example.com", false),
+            ("a.da@example.org", "ada@example.org", false),
+        ] {
+            let folded = |text: &str| text.parse::<EmailAddress>().expect(text).folded();
+            assert_eq!(folded(one) == folded(other), equal, "{one} {other}: {}", folded(one));
+        }
+    }
 
     #[test]
     fn no_line_can_be_smuggled_in() {

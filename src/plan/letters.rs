@@ -183,16 +183,21 @@ impl Plan {
             && message.envelope.recipients.iter().any(|recipient| suppressed.contains(recipient))
     }
 
-    /// Each address once, in the order of To, Cc, Bcc, without those that are settled.
+    /// Each address once, however it is spelled, in the order of To, Cc, Bcc, without those that are settled.
     fn recipients(&self, mailboxes: [&[Mailbox]; 3], settled: &[String]) -> Vec<EmailAddress> {
         if let Some(redirect) = &self.redirect {
             return vec![redirect.clone()];
         }
+        let folded = |text: &String| {
+            text.parse().map_or_else(|_| text.clone(), |address: EmailAddress| address.folded())
+        };
+        let mut seen: Vec<String> = settled.iter().map(folded).collect();
         let mut recipients: Vec<EmailAddress> = Vec::new();
         for mailbox in mailboxes.into_iter().flatten() {
-            let address = &mailbox.address;
-            if !recipients.contains(address) && !settled.iter().any(|text| text == address.as_str()) {
-                recipients.push(address.clone());
+            let folded = mailbox.address.folded();
+            if !seen.contains(&folded) {
+                seen.push(folded);
+                recipients.push(mailbox.address.clone());
             }
         }
         recipients

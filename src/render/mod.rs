@@ -152,8 +152,8 @@ impl Templates {
         &self.warnings
     }
 
-    /// Who gets the letter of a row, after `where`. The key is the address in lower case unless
-    /// the job has a template for it.
+    /// Who gets the letter of a row, after `where`. The key is the address, in the form in
+    /// which all its spellings are equal, unless the job has a template for it.
     pub fn address(&self, row: &Row) -> Result<Addressed, RowError> {
         let view = self.view(row);
         if let Some(filter) = &self.filter
@@ -165,7 +165,7 @@ impl Templates {
         let key = match &self.key {
             Some(line) => RecipientKey::new(&line.render_line(&view)?)
                 .ok_or_else(|| line.error("the key is empty, or longer than 512 octets"))?,
-            None => RecipientKey::new(&to.address.as_str().to_lowercase())
+            None => RecipientKey::new(&to.address.folded())
                 .ok_or_else(|| self.to.address.error("the address makes no key"))?,
         };
         let (cc, bcc) = (self.cc.render(&view)?, self.bcc.render(&view)?);
