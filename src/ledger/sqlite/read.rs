@@ -4,7 +4,8 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Params, Row, ToSql, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Params, Row, ToSql, params};
+use rustix::fs::StatVfsMountFlags;
 
 use crate::ledger::{
     Claimed, Component, Counts, Domains, Edition, EditionId, Flags, LedgerError, LetterRecord, Reader,
@@ -28,6 +29,31 @@ pub struct SqliteReader {
     conn: Connection,
 }
 
+/// Opens a database for reading. On a disk that is read-only SQLite cannot make the files through which
+/// readers and writers know of one another; nobody can write there either, and where the log is empty
+/// the file alone tells all.
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags)?;
+    let blocked = match super::version(&conn) {
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) => error,
+        _ => return Ok(conn),
+    };
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let logged = std::fs::metadata(&log).is_ok_and(|log| log.len() > 0);
+    let read_only =
+        rustix::fs::statvfs(path).is_ok_and(|disk| disk.f_flag.contains(StatVfsMountFlags::RDONLY));
+    match path.to_str() {
+        Some(name) if read_only && !logged => {
+            let name = name.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+            let uri = format!("file:{name}?immutable=1");
+            Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI)
+        }
+        _ => Err(blocked),
+    }
+}
+
 impl SqliteReader {
     /// Opens the ledger at `path`, if there is one.
     pub(super) fn open(path: &Path) -> Result<SqliteReader, LedgerError> {
@@ -35,8 +61,7 @@ impl SqliteReader {
         if !path.exists() {
             return Err(LedgerError::Missing { path: path.to_owned() });
         }
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let conn = Connection::open_with_flags(path, flags).map_err(said)?;
+        let conn = connect(path).map_err(said)?;
         conn.busy_timeout(PATIENCE).map_err(said)?;
         conn.execute_batch(&format!("PRAGMA cache_size = -{READER_CACHE_KIB}; PRAGMA query_only = ON;"))
             .map_err(said)?;
