@@ -301,6 +301,13 @@ pub struct Core {
     pub counts: Counts,
 }
 
+impl Config {
+    /// The longest time a deferred letter can have to wait, in seconds.
+    pub fn longest_wait(&self) -> i64 {
+        retry::longest(&self.retry)
+    }
+}
+
 impl Core {
     /// An engine that has done nothing yet. `first_due` is when the first deferred delivery of the
     /// ledger is due, in Unix milliseconds.

@@ -19,6 +19,11 @@ pub(super) fn next_attempt(retry: &Retry, attempts: u32, now: i64, seed: u64, wo
     now + ((wait * 1000.0) as i64).max(hint * 1000)
 }
 
+/// The longest wait there can be, in seconds.
+pub(super) fn longest(retry: &Retry) -> i64 {
+    ((retry.first.max(retry.max).as_secs_f64() * 1.2) as i64).max(LONGEST_HINT) + 1
+}
+
 /// The seconds in `try again in 300 seconds`, `retry after 5 minutes`, `please wait 60s`.
 pub(super) fn wait_in_words(words: &str) -> Option<i64> {
     let lower = words.to_ascii_lowercase();

@@ -73,6 +73,10 @@ pub trait Ledger: Send {
     /// Gives their numbers and keys. The edition is no longer left, and a stop said to that run is over.
     fn recover(&mut self, edition: EditionId, policy: Unsure) -> Result<Vec<(u64, String)>, LedgerError>;
 
+    /// Makes deferred deliveries due at once that would be due later than `latest`, or whose first attempt
+    /// is later than `now`: the clock was wrong when they were deferred. Gives how many.
+    fn bring_forward(&mut self, edition: EditionId, now: i64, latest: i64) -> Result<u64, LedgerError>;
+
     /// Writes marks and settlements of an edition in one transaction, with one sync. When this
     /// returns they are durable; when it fails nothing of them is written.
     fn write(&mut self, edition: EditionId, group: &Group) -> Result<(), LedgerError>;

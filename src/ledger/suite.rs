@@ -23,6 +23,10 @@ pub(super) fn run(fresh: Fresh<'_>) {
         ("several recipients and attempts", several_recipients_and_attempts),
         ("what a dead run left", what_a_dead_run_left),
         ("deferred letters come due", deferred_letters_come_due),
+        (
+            "deferred letters do not wait for a clock that was wrong",
+            deferred_letters_do_not_wait_for_a_clock_that_was_wrong,
+        ),
         ("changes are accepted", changes_are_accepted),
         ("flags and pace", flags_and_pace),
         ("editions do not mix", editions_do_not_mix),
@@ -335,6 +339,25 @@ fn what_a_dead_run_left(ledger: &mut dyn Ledger) {
     let flags = reader.flags("newsletter", Purpose::Real).unwrap();
     assert_eq!(flags, Flags { stop: false, pause: true });
     assert_eq!(reader.edition(edition).unwrap().unwrap().left_at, None);
+}
+
+fn deferred_letters_do_not_wait_for_a_clock_that_was_wrong(ledger: &mut dyn Ledger) {
+    let edition = enlisted(ledger, 4);
+    write(ledger, edition, (1..=3).map(mark).collect(), vec![]);
+    let at = |seq, due| Settlement { next_attempt: Some(due), ..settle(seq, State::Deferred, vec![]) };
+    // The marks are of 5,001.
+    write(ledger, edition, vec![], vec![at(1, 5_100), at(2, 9_000_000), at(3, 5_200)]);
+    assert_eq!(ledger.bring_forward(edition, 5_001, 8_600).unwrap(), 1);
+    let reader = ledger.reader().unwrap();
+    let due = |now| {
+        let claimed = reader.claim_due(edition, now, 9).unwrap();
+        claimed.into_iter().map(|row| (row.seq, row.first_attempt)).collect::<Vec<_>>()
+    };
+    assert_eq!(due(5_150), [(2, Some(5_001)), (1, Some(5_001))]);
+    assert_eq!(ledger.bring_forward(edition, 700, 4_300).unwrap(), 3);
+    let mut all = due(700);
+    all.sort_unstable();
+    assert_eq!(all, [(1, Some(700)), (2, Some(700)), (3, Some(700))]);
 }
 
 fn deferred_letters_come_due(ledger: &mut dyn Ledger) {

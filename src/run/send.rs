@@ -442,6 +442,9 @@ impl Sending<'_> {
             layouts: layouts(self.edition),
             digests: self.plan.purpose == Purpose::Real && self.plan.job.keep.is_some(),
             kept: self.kept.clone(),
+        let (config, now) = (self.config(), super::unix_now());
+        // Under a clock that was set back since, what is due would be due in years.
+        ledger.bring_forward(self.edition.id, now, now.saturating_add(config.longest_wait()))?;
             said: Mutex::default(),
         };
         let limits: Vec<Vec<String>> = spec.limits.iter().map(|limit| limit.domains.clone()).collect();
@@ -461,7 +464,7 @@ impl Sending<'_> {
         let submitter =
             Submitter::start(spec, trace, events).map_err(|error| submit_trouble(&error, spec))?;
         let engine = Engine {
-            config: self.config(),
+            config,
             maker: Arc::new(maker),
             edition: self.edition.id,
             job: (self.plan.job.name.clone(), self.plan.purpose),

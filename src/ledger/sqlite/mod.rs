@@ -148,6 +148,10 @@ impl Ledger for Sqlite {
     fn write(&mut self, edition: EditionId, group: &Group) -> Result<(), LedgerError> {
         write::group(self, edition, group)
     }
+    fn bring_forward(&mut self, edition: EditionId, now: i64, latest: i64) -> Result<u64, LedgerError> {
+        write::bring_forward(self, edition, now, latest)
+    }
+
 
     fn finish(&mut self, edition: EditionId, now: i64) -> Result<(), LedgerError> {
         write::finish(self, edition, now)

@@ -127,6 +127,24 @@ pub(super) fn recover(
 pub(super) fn finish(ledger: &mut Sqlite, edition: EditionId, now: i64) -> Result<(), LedgerError> {
     failpoint::reach("ledger.finish.before");
     ledger.transact(|conn, path| {
+pub(super) fn bring_forward(
+    ledger: &mut Sqlite,
+    edition: EditionId,
+    now: i64,
+    latest: i64,
+) -> Result<u64, LedgerError> {
+    let (first, last) = schema::bounds(edition);
+    ledger.transact(|conn, path| {
+        conn.execute(
+            "UPDATE deliveries SET next_attempt = ?3, first_attempt = min(first_attempt, ?3)
+             WHERE id BETWEEN ?1 AND ?2 AND state = 'd' AND (next_attempt > ?4 OR first_attempt > ?3)",
+            [first, last, now, latest],
+        )
+        .map(|changed| changed as u64)
+        .map_err(|error| LedgerError::sqlite(path, error))
+    })
+}
+
         conn.execute("UPDATE editions SET finished_at = ?1 WHERE id = ?2", params![now, edition.0])
             .map(drop)
             .map_err(|error| LedgerError::sqlite(path, error))
