@@ -44,6 +44,16 @@ pub enum LedgerError {
         /// The file.
         path: PathBuf,
     },
+    /// The file has two names.
+    #[error(
+        "the ledger {} has a second name (a hard link), and what one run writes under one of them another would not \
+         see: remove the other name, or make it a copy",
+        path.display()
+    )]
+    Linked {
+        /// The file.
+        path: PathBuf,
+    },
     /// Another process held the database for too long.
     #[error("the ledger {} is locked by another process", path.display())]
     Busy {

@@ -10,7 +10,7 @@ mod write;
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -53,6 +53,8 @@ impl Sqlite {
     pub fn open(path: &Path) -> Result<Sqlite, LedgerError> {
         make(path)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let real = one_name(path)?;
+        let path = real.as_path();
         let said = |error| LedgerError::sqlite(path, error);
         let mut conn = Connection::open_with_flags(path, flags).map_err(said)?;
         conn.busy_timeout(PATIENCE).map_err(said)?;
@@ -274,6 +276,18 @@ fn migrate(conn: &mut Connection, path: &Path) -> Result<[u8; 32], LedgerError> 
         let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(said)?;
         // Two first runs in the same second: the second finds the tables made.
         let found = version(&transaction).map_err(said)?;
+/// The one name of the file. Locks and the log lie beside it: two names would have two of each, and
+/// two runs would send the same letters. Where the name given leads elsewhere, the file's own counts.
+fn one_name(path: &Path) -> Result<PathBuf, LedgerError> {
+    let broken = |source| LedgerError::Open { path: path.to_owned(), source };
+    let linked = std::fs::symlink_metadata(path).map_err(broken)?.is_symlink();
+    let real = if linked { path.canonicalize().map_err(broken)? } else { path.to_owned() };
+    match std::fs::metadata(&real).map_err(broken)?.nlink() {
+        0 | 1 => Ok(real),
+        _ => Err(LedgerError::Linked { path: path.to_owned() }),
+    }
+}
+
         if found == 0 {
             let mut secret = [0; 32];
             ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut secret)
@@ -331,7 +345,6 @@ mod tests {
 
     #[test]
     fn it_is_readable_for_its_owner_only_and_keeps_its_secret() {
-        use std::os::unix::fs::MetadataExt;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("deep/er/ledger.db");
         assert!(matches!(Sqlite::open_read_only(&path), Err(LedgerError::Missing { .. })));
@@ -451,4 +464,22 @@ mod tests {
         drop(ledger);
         assert!(matches!(Sqlite::open(&path), Err(LedgerError::Newer { found: 99, .. })));
     }
+    #[test]
+    fn one_file_has_one_name_and_one_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (folder.path().join("ledger.db"), folder.path().join("elsewhere/book.db"));
+        std::fs::create_dir(folder.path().join("elsewhere")).unwrap();
+        let ledger = Sqlite::open(&path).unwrap();
+        std::os::unix::fs::symlink("../ledger.db", &other).unwrap();
+        let same = Sqlite::open(&other).unwrap();
+        let lock = ledger.lock("job", Purpose::Real).unwrap();
+        assert!(matches!(same.lock("job", Purpose::Real), Err(LedgerError::InUse { .. })));
+        drop((lock, same, ledger));
+        std::fs::remove_file(&other).unwrap();
+        std::fs::hard_link(&path, &other).unwrap();
+        for name in [&path, &other] {
+            assert!(matches!(Sqlite::open(name), Err(LedgerError::Linked { .. })), "{}", name.display());
+        }
+    }
+
 }
