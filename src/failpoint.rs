@@ -12,9 +12,12 @@ pub const VARIABLE: &str = "POSTROOM_FAILPOINT";
 
 /// The points inside the ledger, for a harness that tries each of them.
 pub const LEDGER: &[&str] = &[
+    "ledger.tables.before",
+    "ledger.tables.after",
     "ledger.begin.before",
     "ledger.begin.after",
     "ledger.enlist.before",
+    "ledger.enlist.begun",
     "ledger.enlist.after",
     "ledger.enlisted.before",
     "ledger.enlisted.after",
@@ -26,7 +29,24 @@ pub const LEDGER: &[&str] = &[
     "ledger.recover.after",
     "ledger.finish.before",
     "ledger.finish.after",
+    "ledger.tidy.before",
+    "ledger.tidy.after",
+    "ledger.accept.before",
+    "ledger.accept.after",
+    "ledger.leave.before",
+    "ledger.leave.after",
+    "ledger.requeue.before",
+    "ledger.requeue.after",
+    "ledger.erase.before",
+    "ledger.erase.after",
+    "ledger.told.before",
+    "ledger.told.after",
+    "ledger.flag.before",
+    "ledger.flag.after",
 ];
+
+/// The points where letters are kept, with `keep: FOLDER`.
+pub const KEPT: &[&str] = &["kept.place.before", "kept.place.after", "kept.sync.before", "kept.sync.after"];
 
 /// The point that is armed, and how often it is still passed.
 struct Armed {

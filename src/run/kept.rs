@@ -12,6 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use crate::failpoint;
 use crate::ledger::{Edition, LedgerError, Reader, Settlement};
 use crate::letter::{Content, Outcome};
 
@@ -140,6 +141,7 @@ impl Kept {
             let Some(place) = place else { continue };
             let aside = self.aside.join(settlement.seq.to_string());
             let accepted = settlement.rcpts.iter().any(|rcpt| rcpt.outcome == Outcome::Accepted);
+            failpoint::reach("kept.place.before");
             let done = match accepted {
                 true => fs::rename(&aside, &place),
                 false => fs::remove_file(&aside),
@@ -151,6 +153,7 @@ impl Kept {
                     place.display()
                 );
             }
+            failpoint::reach("kept.place.after");
         }
     }
 
@@ -161,7 +164,9 @@ impl Kept {
             fs::remove_file(&path).map_err(NotKept::of(&path))?;
         }
         let folder = File::open(&self.root).map_err(NotKept::of(&self.root))?;
+        failpoint::reach("kept.sync.before");
         rustix::fs::syncfs(&folder).map_err(|error| NotKept::of(&self.root)(error.into()))?;
+        failpoint::reach("kept.sync.after");
         // Both are there as long as a copy or another run needs them.
         let _ = fs::remove_dir(&self.aside);
         let _ = fs::remove_dir(self.root.join(".aside"));

@@ -152,7 +152,6 @@ fn carry_out(
     let kept = kept(&plan, &edition, &ledger)?.map(Arc::new);
     let counts = ledger.reader()?.counts(edition.id)?;
     if counts.open() == 0 {
-        let first_time = edition.finished_at.is_none();
         close(kept.as_deref());
         let words = format!("edition {} is finished: there is nothing left to send", edition.name);
         ledger.finish(edition.id, super::unix_now())?;
@@ -161,10 +160,9 @@ fn carry_out(
         }
         drop(lock);
         let said = last_words(&plan, &mut ledger, &edition, enlisting.as_ref(), args, global);
-        if first_time {
-            let trouble = notify::is_trouble(&*ledger.reader()?, &edition);
-            notify::tell(&plan, &mut ledger, &edition, &relay.spec, Kind::Finished, trouble, None);
-        }
+        // Once for an edition: a run that died behind its last letter has told nobody.
+        let trouble = notify::is_trouble(&*ledger.reader()?, &edition);
+        notify::tell(&plan, &mut ledger, &edition, &relay.spec, Kind::Finished, trouble, None);
         return said;
     }
     if asks && !ask(&plan, &edition, &counts, &relay)? {

@@ -90,6 +90,7 @@ impl<'l> SqliteEnlister<'l> {
             conn.execute("DELETE FROM rejects WHERE edition = ?1", [edition.0]).map_err(said)?;
             Ok((layout(conn, edition, columns.as_deref()).map_err(said)?, enlisted.is_some()))
         })?;
+        failpoint::reach("ledger.enlist.begun");
 
         let (path, conn) = (ledger.path.as_path(), &ledger.conn);
         let said = |error| LedgerError::sqlite(path, error);

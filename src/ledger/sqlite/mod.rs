@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
+use crate::failpoint;
 use crate::job::{Dedupe, Unsure};
 use crate::letter::Purpose;
 
@@ -52,9 +53,9 @@ impl Sqlite {
     /// Opens the ledger at `path`; makes it, readable for its owner only, where there is none.
     pub fn open(path: &Path) -> Result<Sqlite, LedgerError> {
         make(path)?;
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let real = one_name(path)?;
         let path = real.as_path();
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let said = |error| LedgerError::sqlite(path, error);
         let mut conn = Connection::open_with_flags(path, flags).map_err(said)?;
         conn.busy_timeout(PATIENCE).map_err(said)?;
@@ -147,23 +148,25 @@ impl Ledger for Sqlite {
         write::recover(self, edition, policy)
     }
 
-    fn write(&mut self, edition: EditionId, group: &Group) -> Result<(), LedgerError> {
-        write::group(self, edition, group)
-    }
     fn bring_forward(&mut self, edition: EditionId, now: i64, latest: i64) -> Result<u64, LedgerError> {
         write::bring_forward(self, edition, now, latest)
     }
 
+    fn write(&mut self, edition: EditionId, group: &Group) -> Result<(), LedgerError> {
+        write::group(self, edition, group)
+    }
 
     fn finish(&mut self, edition: EditionId, now: i64) -> Result<(), LedgerError> {
         write::finish(self, edition, now)
     }
 
     fn leave(&mut self, edition: EditionId, now: Option<i64>) -> Result<(), LedgerError> {
+        failpoint::reach("ledger.leave.before");
         self.conn
             .execute("UPDATE editions SET left_at = ?1 WHERE id = ?2", params![now, edition.0])
-            .map(drop)
-            .map_err(|error| self.said(error))
+            .map_err(|error| self.said(error))?;
+        failpoint::reach("ledger.leave.after");
+        Ok(())
     }
 
     fn requeue(&mut self, edition: EditionId, wish: &Requeue<'_>) -> Result<Vec<(State, u64)>, LedgerError> {
@@ -179,13 +182,16 @@ impl Ledger for Sqlite {
     }
 
     fn tidy(&mut self) -> Result<(), LedgerError> {
+        failpoint::reach("ledger.tidy.before");
         // Busy is no failure: somebody reads, and the log is folded in another time.
-        self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).or_else(|error| {
-            match error.sqlite_error_code() {
+        self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).or_else(
+            |error| match error.sqlite_error_code() {
                 Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => Ok(()),
                 _ => Err(self.said(error)),
-            }
-        })
+            },
+        )?;
+        failpoint::reach("ledger.tidy.after");
+        Ok(())
     }
 
     fn pace(&self, account: &str) -> Result<Option<i64>, LedgerError> {
@@ -204,10 +210,13 @@ impl Ledger for Sqlite {
     }
 
     fn tell_once(&mut self, edition: EditionId, end: &str) -> Result<bool, LedgerError> {
-        self.conn
+        failpoint::reach("ledger.told.before");
+        let new = self
+            .conn
             .execute("INSERT OR IGNORE INTO meta VALUES (?1, x'')", [told(edition, end)])
-            .map(|new| new == 1)
-            .map_err(|error| self.said(error))
+            .map_err(|error| self.said(error))?;
+        failpoint::reach("ledger.told.after");
+        Ok(new == 1)
     }
 
     fn untell(&mut self, edition: EditionId, end: &str) -> Result<(), LedgerError> {
@@ -223,10 +232,12 @@ impl Ledger for Sqlite {
         } else {
             "DELETE FROM flags WHERE job = ?1 AND purpose = ?2 AND flag = ?3"
         };
+        failpoint::reach("ledger.flag.before");
         self.conn
             .execute(sql, params![job, purpose.word(), flag.word()])
-            .map(drop)
-            .map_err(|error| self.said(error))
+            .map_err(|error| self.said(error))?;
+        failpoint::reach("ledger.flag.after");
+        Ok(())
     }
 }
 
@@ -265,17 +276,6 @@ fn make(path: &Path) -> Result<(), LedgerError> {
     }
 }
 
-/// Brings the schema up to date; gives the ledger's secret.
-fn migrate(conn: &mut Connection, path: &Path) -> Result<[u8; 32], LedgerError> {
-    let said = |error| LedgerError::sqlite(path, error);
-    let found = version(conn).map_err(said)?;
-    if found > schema::VERSION {
-        return Err(LedgerError::Newer { path: path.to_owned(), found, known: schema::VERSION });
-    }
-    if found < schema::VERSION {
-        let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(said)?;
-        // Two first runs in the same second: the second finds the tables made.
-        let found = version(&transaction).map_err(said)?;
 /// The one name of the file. Locks and the log lie beside it: two names would have two of each, and
 /// two runs would send the same letters. Where the name given leads elsewhere, the file's own counts.
 fn one_name(path: &Path) -> Result<PathBuf, LedgerError> {
@@ -288,6 +288,18 @@ fn one_name(path: &Path) -> Result<PathBuf, LedgerError> {
     }
 }
 
+/// Brings the schema up to date; gives the ledger's secret.
+fn migrate(conn: &mut Connection, path: &Path) -> Result<[u8; 32], LedgerError> {
+    let said = |error| LedgerError::sqlite(path, error);
+    let found = version(conn).map_err(said)?;
+    if found > schema::VERSION {
+        return Err(LedgerError::Newer { path: path.to_owned(), found, known: schema::VERSION });
+    }
+    if found < schema::VERSION {
+        failpoint::reach("ledger.tables.before");
+        let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(said)?;
+        // Two first runs in the same second: the second finds the tables made.
+        let found = version(&transaction).map_err(said)?;
         if found == 0 {
             let mut secret = [0; 32];
             ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut secret)
@@ -304,6 +316,7 @@ fn one_name(path: &Path) -> Result<PathBuf, LedgerError> {
             transaction.pragma_update(None, "user_version", schema::VERSION).map_err(said)?;
         }
         transaction.commit().map_err(said)?;
+        failpoint::reach("ledger.tables.after");
     }
     conn.query_row("SELECT value FROM meta WHERE name = 'secret'", [], |row| row.get(0)).map_err(said)
 }
@@ -452,19 +465,6 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_ledger_is_said_in_plain_words() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("ledger.db");
-        std::fs::write(&path, vec![b'x'; 8192]).unwrap();
-        let error = Sqlite::open(&path).unwrap_err();
-        assert!(matches!(error, LedgerError::Corrupt { .. }), "{error}");
-        std::fs::remove_file(&path).unwrap();
-        let ledger = Sqlite::open(&path).unwrap();
-        ledger.conn.pragma_update(None, "user_version", 99).unwrap();
-        drop(ledger);
-        assert!(matches!(Sqlite::open(&path), Err(LedgerError::Newer { found: 99, .. })));
-    }
-    #[test]
     fn one_file_has_one_name_and_one_lock() {
         let folder = tempfile::tempdir().unwrap();
         let (path, other) = (folder.path().join("ledger.db"), folder.path().join("elsewhere/book.db"));
@@ -482,4 +482,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_cannot_be_a_ledger_is_said_in_plain_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.db");
+        std::fs::write(&path, vec![b'x'; 8192]).unwrap();
+        let error = Sqlite::open(&path).unwrap_err();
+        assert!(matches!(error, LedgerError::Corrupt { .. }), "{error}");
+        std::fs::remove_file(&path).unwrap();
+        let ledger = Sqlite::open(&path).unwrap();
+        ledger.conn.pragma_update(None, "user_version", 99).unwrap();
+        drop(ledger);
+        assert!(matches!(Sqlite::open(&path), Err(LedgerError::Newer { found: 99, .. })));
+    }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use rusqlite::{Connection, params};
 use serde_json::Value as Json;
 
+use crate::failpoint;
 use crate::ledger::{EditionId, Forgotten, Ledger, LedgerError, Pruned, Requeue, State};
 
 use super::{Sqlite, records, schema, state_of};
@@ -20,7 +21,8 @@ pub(super) fn requeue(
     edition: EditionId,
     wish: &Requeue<'_>,
 ) -> Result<Vec<(State, u64)>, LedgerError> {
-    ledger.transact(|conn, path| {
+    failpoint::reach("ledger.requeue.before");
+    let counts = ledger.transact(|conn, path| {
         let said = |error| LedgerError::sqlite(path, error);
         let (first, last) = schema::bounds(edition);
         let letters = records::letters(wish.states);
@@ -71,7 +73,9 @@ pub(super) fn requeue(
             conn.execute(sql, [wish.now]).map_err(said)?;
         }
         Ok(counts)
-    })
+    })?;
+    failpoint::reach("ledger.requeue.after");
+    Ok(counts)
 }
 
 pub(super) fn forget(ledger: &mut Sqlite, address: &str) -> Result<Forgotten, LedgerError> {
@@ -183,7 +187,9 @@ fn erase<T>(
     work: impl FnOnce(&Connection, &Path) -> Result<T, LedgerError>,
 ) -> Result<T, LedgerError> {
     ledger.conn.execute_batch("PRAGMA secure_delete = ON").map_err(|error| ledger.said(error))?;
+    failpoint::reach("ledger.erase.before");
     let done = ledger.transact(work)?;
+    failpoint::reach("ledger.erase.after");
     ledger.conn.execute_batch("PRAGMA secure_delete = OFF").map_err(|error| ledger.said(error))?;
     ledger.tidy()?;
     Ok(done)

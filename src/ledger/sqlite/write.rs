@@ -44,6 +44,7 @@ pub(super) fn accept_changes(
     fingerprint: [u8; 32],
     components: &[Component],
 ) -> Result<(), LedgerError> {
+    failpoint::reach("ledger.accept.before");
     ledger.transact(|conn, path| {
         let said = |error| LedgerError::sqlite(path, error);
         conn.execute(
@@ -63,7 +64,9 @@ pub(super) fn accept_changes(
         )
         .map_err(said)?;
         Ok(())
-    })
+    })?;
+    failpoint::reach("ledger.accept.after");
+    Ok(())
 }
 
 fn put_components(
@@ -124,9 +127,6 @@ pub(super) fn recover(
     Ok(left.into_iter().map(|(id, key)| (schema::seq(id), key)).collect())
 }
 
-pub(super) fn finish(ledger: &mut Sqlite, edition: EditionId, now: i64) -> Result<(), LedgerError> {
-    failpoint::reach("ledger.finish.before");
-    ledger.transact(|conn, path| {
 pub(super) fn bring_forward(
     ledger: &mut Sqlite,
     edition: EditionId,
@@ -145,6 +145,9 @@ pub(super) fn bring_forward(
     })
 }
 
+pub(super) fn finish(ledger: &mut Sqlite, edition: EditionId, now: i64) -> Result<(), LedgerError> {
+    failpoint::reach("ledger.finish.before");
+    ledger.transact(|conn, path| {
         conn.execute("UPDATE editions SET finished_at = ?1 WHERE id = ?2", params![now, edition.0])
             .map(drop)
             .map_err(|error| LedgerError::sqlite(path, error))
