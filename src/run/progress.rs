@@ -22,7 +22,7 @@ pub(super) struct Show {
 #[derive(Debug)]
 enum Form {
     Bar(ProgressBar),
-    Lines { said: Instant, json: bool },
+    Lines { said: Instant, json: bool, paused: bool },
     Silent,
 }
 
@@ -41,7 +41,7 @@ impl Show {
             bar.set_prefix(name.to_owned());
             Form::Bar(bar)
         } else {
-            Form::Lines { said: Instant::now(), json: global.log == LogForm::Json }
+            Form::Lines { said: Instant::now(), json: global.log == LogForm::Json, paused: false }
         };
         Show { form, total, started: Instant::now() }
     }
@@ -56,8 +56,9 @@ impl Show {
                 bar.set_position(done);
                 bar.set_message(words(progress));
             }
-            Form::Lines { said, json } => {
-                if said.elapsed() < LINE_EVERY {
+            Form::Lines { said, json, paused } => {
+                let turned = std::mem::replace(paused, progress.paused) != progress.paused;
+                if said.elapsed() < LINE_EVERY && !turned {
                     return;
                 }
                 *said = Instant::now();

@@ -118,7 +118,16 @@ fn carry_out(
         eprint!("{}", diagnostic::print(std::slice::from_ref(warning), global.color.on_stderr()));
     }
 
-    let mut ledger = Sqlite::open(&ledger_path(&job, purpose))?;
+    let path = ledger_path(&job, purpose);
+    if purpose == Purpose::Real && !global.quiet && !path.exists() {
+        // Whoever has lost the old one, or stands in another project than they think, can still say no.
+        eprintln!(
+            "postroom: {}: a new ledger is begun, {}: nobody has got anything yet",
+            job.name,
+            path.display()
+        );
+    }
+    let mut ledger = Sqlite::open(&path)?;
     let mut lock = ledger.lock(&job.name, purpose)?;
     let relay = relay_of(&mut job, purpose)?;
     let opened = open_list(&job, &ledger, purpose)?;
@@ -431,8 +440,11 @@ struct Sending<'a> {
 
 impl Sending<'_> {
     /// Opens the pool and runs the engine; the ledger comes back with the end.
-    fn send(&self, ledger: Sqlite, open: u64) -> Result<Ended<Sqlite>, Stop> {
+    fn send(&self, mut ledger: Sqlite, open: u64) -> Result<Ended<Sqlite>, Stop> {
         let spec = &self.relay.spec;
+        let (config, now) = (self.config(), super::unix_now());
+        // Under a clock that was set back since, what is due would be due in years.
+        ledger.bring_forward(self.edition.id, now, now.saturating_add(config.longest_wait()))?;
         let maker = Letters {
             plan: Arc::clone(self.plan),
             secret: ledger.secret(),
@@ -440,9 +452,6 @@ impl Sending<'_> {
             layouts: layouts(self.edition),
             digests: self.plan.purpose == Purpose::Real && self.plan.job.keep.is_some(),
             kept: self.kept.clone(),
-        let (config, now) = (self.config(), super::unix_now());
-        // Under a clock that was set back since, what is due would be due in years.
-        ledger.bring_forward(self.edition.id, now, now.saturating_add(config.longest_wait()))?;
             said: Mutex::default(),
         };
         let limits: Vec<Vec<String>> = spec.limits.iter().map(|limit| limit.domains.clone()).collect();
