@@ -12,6 +12,7 @@ mod editions;
 mod enclosed;
 mod first_steps;
 mod followups;
+mod hard_times;
 mod kept;
 mod kills;
 mod midway;
