@@ -91,8 +91,7 @@ fn goes_on(scene: &Scene, code: i32) -> bool {
     let at_the_door = |line: &serde_json::Value| {
         line["rule"].as_str().is_some_and(|rule| rule.starts_with("connect") || rule.starts_with("helo"))
     };
-    code == 75
-        || matches!(code, 69 | 76) && scene.its_relay().events("fault").iter().any(|line| at_the_door(line))
+    code == 75 || matches!(code, 69 | 76) && scene.its_relay().events("fault").iter().any(at_the_door)
 }
 
 /// Runs until nothing is left to do.
