@@ -31,6 +31,8 @@ pub enum Exit {
     Login = 77,
     /// There are mistakes in the job file.
     Job = 78,
+    /// Stopped by SIGHUP, its terminal went away; everything is recorded.
+    HungUp = 129,
     /// Stopped by SIGINT; everything is recorded.
     Interrupted = 130,
     /// Stopped by SIGTERM; everything is recorded.

@@ -9,6 +9,21 @@
 //! `letter`; the crafts know `letter`, `mail` and what they stand on, not one another;
 //! `wire` knows only `mail` and `secret`. `tests/house.rs` keeps it so.
 
+/// The standard library's macros of these names panic where stderr is closed: a terminal that went
+/// away, a pipe that nobody reads any more. What is said is no reason to end a run in its middle.
+macro_rules! eprint {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = write!(std::io::stderr(), $($words)*);
+    }};
+}
+macro_rules! eprintln {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($words)*);
+    }};
+}
+
 pub mod cli;
 pub mod run;
 

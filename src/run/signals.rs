@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM as words to the engine: the first ends the run with everything recorded,
+//! SIGINT, SIGTERM and SIGHUP as words to the engine: the first ends the run with everything recorded,
 //! the second ends it at once.
 
 use std::io;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals as Incoming;
 
 use crate::dispatch::Control;
@@ -29,7 +29,9 @@ impl Signals {
     pub(super) fn listen() -> io::Result<Signals> {
         let (sender, control) = unbounded();
         let seen = Arc::new(AtomicI32::new(0));
-        let mut incoming = Incoming::new([SIGINT, SIGTERM])?;
+        // Under `nohup` the end of the terminal is to change nothing.
+        let hangup = (!ignored(SIGHUP)).then_some(SIGHUP);
+        let mut incoming = Incoming::new([SIGINT, SIGTERM].into_iter().chain(hangup))?;
         let count = Arc::new(AtomicUsize::new(0));
         let (noted, counted, passed) = (Arc::clone(&seen), Arc::clone(&count), sender.clone());
         thread::Builder::new().name("signals".into()).spawn(move || {
@@ -37,8 +39,8 @@ impl Signals {
                 noted.store(signal, Ordering::Relaxed);
                 match counted.fetch_add(1, Ordering::Relaxed) {
                     0 => {
-                        eprintln!("postroom: stopping: replies are awaited; a second signal ends it at once");
                         let _ = passed.send(Control::Stop);
+                        eprintln!("postroom: stopping: replies are awaited; a second signal ends it at once");
                     }
                     1 => {
                         let _ = passed.send(Control::Abort);
@@ -65,7 +67,16 @@ impl Signals {
         match self.seen.load(Ordering::Relaxed) {
             0 => None,
             SIGTERM => Some(Exit::Terminated),
+            SIGHUP => Some(Exit::HungUp),
             _ => Some(Exit::Interrupted),
         }
     }
+}
+
+/// Whether whoever started us wants this signal to be ignored, as the system tells it.
+fn ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (signal - 1) & 1 == 1
 }

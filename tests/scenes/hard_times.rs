@@ -4,12 +4,12 @@
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use postroom::exit::Exit;
 
-use crate::scene::{SHORT, Scene, finish, ledger_says, numbered};
+use crate::scene::{POSTROOM, SHORT, Scene, finish, ledger_says, numbered};
 
 /// A small disk of its own where a scene's ledger lies; taken away at the end.
 struct Disk {
@@ -197,4 +197,62 @@ fn a_clock_that_was_wrong_puts_nobody_off_for_years() {
         .expect("the ledger is open to all");
     scene.send().exit(Exit::Done);
     everyone_once(&scene, 3, 0);
+}
+
+/// Waits until the relay has accepted so many letters.
+fn until(scene: &Scene, enough: usize) {
+    let started = Instant::now();
+    while scene.its_relay().letters().len() < enough {
+        assert!(started.elapsed() < Duration::from_secs(60), "the run sends nothing");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_run_goes_on_though_nobody_listens_to_it() {
+    let job = SHORT.replace("tls: none,", "tls: none, rate: 20/s,");
+    let scene = Scene::new().relay([] as [&str; 0]).job(&job).recipients(&numbered(60));
+    let mut child = scene.command(["run", "--yes", "job.yaml"]).spawn().expect("a run");
+    // As `postroom run … 2>&1 | head -1` does it.
+    drop((child.stdout.take(), child.stderr.take()));
+    until(&scene, 5);
+    // That it is paused, and at last how it ended, is said to nobody.
+    scene.run("pause job.yaml").exit(Exit::Done);
+    std::thread::sleep(Duration::from_millis(1_200));
+    scene.run("resume job.yaml").exit(Exit::Done);
+    finish(child, "run --yes job.yaml").exit(Exit::Done);
+    everyone_once(&scene, 60, 0);
+}
+
+#[test]
+fn when_the_terminal_goes_away_everything_is_recorded() {
+    let job = SHORT.replace("tls: none,", "tls: none, rate: 50/s,");
+    let scene = Scene::new().relay(["--fault", "commit delay 200"]).job(&job).recipients(&numbered(100));
+    let mut child = scene.command(["run", "--yes", "job.yaml"]).spawn().expect("a run");
+    until(&scene, 5);
+    drop((child.stdout.take(), child.stderr.take()));
+    let hang_up = |child: &std::process::Child| {
+        let pid = rustix::process::Pid::from_child(child);
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("a signal");
+    };
+    hang_up(&child);
+    finish(child, "run --yes job.yaml").exit(Exit::HungUp);
+    let outcomes = ledger_says(&scene);
+    let sent = scene.its_relay().letters().len();
+    assert!(sent < 100, "nothing was left to stop");
+    assert_eq!(outcomes.values().filter(|outcome| *outcome == "accepted").count(), sent);
+    assert!(
+        outcomes.values().all(|outcome| matches!(outcome.as_str(), "accepted" | "pending")),
+        "{outcomes:?}"
+    );
+
+    // Whoever says `nohup` means it.
+    let mut command = Command::new("nohup");
+    command.arg(POSTROOM).args(["run", "--yes", "job.yaml"]).current_dir(scene.path(""));
+    let child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("nohup");
+    until(&scene, sent + 5);
+    hang_up(&child);
+    finish(child, "nohup postroom run --yes job.yaml").exit(Exit::Done);
+    everyone_once(&scene, 100, 0);
 }
