@@ -40,7 +40,10 @@ impl<'a> Header<'a> {
     /// A field of unstructured text (RFC 5322 §3.6.5), as Subject is one.
     pub(super) fn text(&mut self, name: &str, value: &str) {
         self.begin(name);
-        if is_literal(value, WIDTH - 1) {
+        // A first word that does not fit behind the name is not moved to a line of its own: there are
+        // readers (Python's `email`) that take the space there for a part of the text.
+        let first = value.split(' ').next().unwrap_or_default();
+        if is_literal(value, WIDTH - 1) && self.column() + first.len() <= WIDTH + 2 {
             self.fold_words(value);
         } else {
             self.encoded(value, rfc2047::Q_TEXT);
@@ -53,7 +56,9 @@ impl<'a> Header<'a> {
     pub(super) fn token_text(&mut self, name: &str, value: &str) {
         if is_literal(value, LONGEST - 1) && name.len() + 2 + value.len() <= LONGEST {
             self.begin(name);
-            self.fold_words(value);
+            let (first, rest) = value.split_at(value.find(' ').unwrap_or(value.len()));
+            self.out.extend_from_slice(first.as_bytes());
+            self.fold_rest(rest);
             self.end();
         } else {
             self.text(name, value);
@@ -149,15 +154,21 @@ impl<'a> Header<'a> {
         if self.column() + text.len() <= WIDTH + 2 {
             return self.out.extend_from_slice(text.as_bytes());
         }
-        for (n, word) in text.split(' ').enumerate() {
-            if n > 0 {
-                if self.column() + 1 + word.len() > WIDTH + 2 {
-                    self.fold();
-                }
-                self.out.push(b' ');
-            } else if self.column() + word.len() > WIDTH + 2 {
-                self.fold_before_word();
+        let (first, rest) = text.split_at(text.find(' ').unwrap_or(text.len()));
+        if self.column() + first.len() > WIDTH + 2 {
+            self.fold_before_word();
+        }
+        self.out.extend_from_slice(first.as_bytes());
+        self.fold_rest(rest);
+    }
+
+    /// Literal text that begins with a space or is none: each of its words behind a space or a fold.
+    fn fold_rest(&mut self, text: &str) {
+        for word in text.split(' ').skip(1) {
+            if self.column() + 1 + word.len() > WIDTH + 2 {
+                self.fold();
             }
+            self.out.push(b' ');
             self.out.extend_from_slice(word.as_bytes());
         }
     }
@@ -259,6 +270,18 @@ mod tests {
             let expected = if subject.is_empty() { "Subject: \r\n".to_owned() } else { expected };
             assert_eq!(field(|h| h.text("Subject", subject)), expected, "{subject:?}");
         }
+    }
+
+    #[test]
+    fn text_begins_on_the_line_of_its_name() {
+        let word = |length| "x".repeat(length);
+        for (length, literal) in [(69, true), (70, false), (75, false)] {
+            let text = field(|h| h.text("Subject", &format!("{} and more", word(length))));
+            assert_eq!(text.starts_with(&format!("Subject: {}\r\n", word(length))), literal, "{text}");
+            assert!(text.lines().all(|line| line.len() <= 78 && !line.trim_end().ends_with(':')), "{text}");
+        }
+        let text = field(|h| h.token_text("X-Track", &format!("{} b", word(200))));
+        assert_eq!(text, format!("X-Track: {}\r\n b\r\n", word(200)));
     }
 
     #[test]
