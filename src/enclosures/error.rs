@@ -62,8 +62,8 @@ pub enum EnclosureError {
         folder: PathBuf,
     },
     /// A file that is another recipient's too.
-    #[error("`{}` was found for another recipient too: say `shared: true` if it is for both", .0.path.display())]
-    Claimed(#[from] OtherKey),
+    #[error("{0}: say `shared: true` if it is for both")]
+    Claimed(OtherKey),
     /// What is named is a folder, a pipe or a device.
     #[error("`{}` is {what}, not a file", file.display())]
     NotAFile {
@@ -88,6 +88,13 @@ pub enum EnclosureError {
         /// The limit.
         limit: usize,
     },
+}
+
+// No `source`: its words are in ours.
+impl From<OtherKey> for EnclosureError {
+    fn from(other: OtherKey) -> EnclosureError {
+        EnclosureError::Claimed(other)
+    }
 }
 
 fn files(number: usize) -> &'static str {

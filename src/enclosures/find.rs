@@ -65,7 +65,10 @@ impl Finder {
     ) -> Result<Vec<PathBuf>, EnclosureError> {
         let has_value = pattern.iter().any(|piece| matches!(piece, Piece::Value(_)));
         let files = match has_value {
-            true => Pattern::parse(pattern).and_then(|pattern| self.find_all(&pattern, shared)),
+            true => Pattern::parse(pattern).and_then(|pattern| {
+                let claimed = |file: &Path| if shared { Ok(()) } else { self.claim(file, key) };
+                self.find_all(&pattern, shared, &claimed)
+            }),
             false => self.find_fixed(pattern).map(|files| files.to_vec()),
         };
         let files = match files {
@@ -75,9 +78,6 @@ impl Finder {
         if files.len() < expect.0 || files.len() > expect.1 {
             let (pattern, found) = (self.root.join(text_of(pattern).as_ref()), files.len());
             return Err(EnclosureError::Number { pattern, found, expected: expect });
-        }
-        if has_value && !shared {
-            files.iter().try_for_each(|file| self.claim(&file.real, key))?;
         }
         Ok(files.into_iter().map(|file| file.path).collect())
     }
@@ -110,7 +110,7 @@ impl Finder {
         if let Some(files) = known {
             return Ok(files);
         }
-        let files: Arc<[Found]> = self.find_all(&Pattern::parse(pattern)?, true)?.into();
+        let files: Arc<[Found]> = self.find_all(&Pattern::parse(pattern)?, true, &|_| Ok(()))?.into();
         let mut fixed = self.fixed.lock().unwrap_or_else(PoisonError::into_inner);
         if fixed.len() < MAX_FIXED {
             fixed.insert(text.into_owned(), files.clone());
@@ -118,13 +118,26 @@ impl Finder {
         Ok(files)
     }
 
-    fn find_all(&self, pattern: &Pattern, shared: bool) -> Result<Vec<Found>, EnclosureError> {
+    /// What is found is claimed whatever else is wrong with the row: a file that two patterns name is
+    /// nobody's, though one of the two rows gets no letter for another reason.
+    fn find_all(
+        &self,
+        pattern: &Pattern,
+        shared: bool,
+        claimed: &dyn Fn(&Path) -> Result<(), OtherKey>,
+    ) -> Result<Vec<Found>, EnclosureError> {
         let start = if pattern.absolute { Path::new("/") } else { &self.root };
-        let mut search = Search { finder: self, pattern, shared, found: Vec::new(), wrong: None };
+        let mut search =
+            Search { finder: self, pattern, shared, found: Vec::new(), wrong: None, runs_on: None };
+        let mut searched = Ok(());
         for components in &pattern.alternatives {
-            search.below(start.to_owned(), components, Bound::default())?;
+            searched = searched.and(search.below(start.to_owned(), components, Bound::default()));
         }
-        let Search { mut found, wrong, .. } = search;
+        let Search { mut found, wrong, runs_on, .. } = search;
+        let claims: Vec<_> = found.iter().map(|file| claimed(&file.real)).collect();
+        searched?;
+        runs_on.map_or(Ok(()), Err)?;
+        claims.into_iter().collect::<Result<(), _>>()?;
         if found.is_empty() {
             // A folder where a file was meant says more than that nothing was found.
             return Err(wrong.unwrap_or_else(|| self.no_match(pattern, start)));
@@ -222,6 +235,8 @@ struct Search<'a> {
     found: Vec<Found>,
     /// What was named and is no file.
     wrong: Option<EnclosureError>,
+    /// A file where a value goes on in the name.
+    runs_on: Option<EnclosureError>,
 }
 
 /// What must hold for all that is found further down.
@@ -410,7 +425,8 @@ impl Search<'_> {
         };
         if bound.runs_on && !self.shared {
             let pattern = self.finder.root.join(&self.pattern.text);
-            return Err(EnclosureError::RunsOn { pattern, file: path });
+            self.runs_on.get_or_insert(EnclosureError::RunsOn { pattern, file: path });
+            return Ok(());
         }
         self.found.push(Found { path, real });
         Ok(())
@@ -599,6 +615,21 @@ mod tests {
         }
         let contested = ["ada", "bob", "eve"].map(|name| finder.claims().is_contested(&key(name)));
         assert_eq!(contested, [true, true, false]);
+    }
+
+    #[test]
+    fn a_row_that_fails_still_has_a_claim() {
+        let house = house();
+        let root = house.path().join("root");
+        for (first, expect) in [("reports/‹1›*.pdf", ANY), ("reports/‹1›-*.pdf", (1, 1))] {
+            let finder = Finder::new(&root);
+            let failed = finder.find(&pieces(first), &key("ada"), false, expect);
+            assert!(matches!(failed, Err(EnclosureError::RunsOn { .. } | EnclosureError::Number { .. })));
+            let found = finder.find(&pieces("reports/‹1-jan›.pdf"), &key("bob"), false, ANY);
+            assert!(matches!(found, Err(EnclosureError::Claimed(_))), "{first}: {found:?}");
+            // What goes on in the name was not found for her.
+            assert!(finder.find(&pieces("reports/‹10›.pdf"), &key("cy"), false, ANY).is_ok());
+        }
     }
 
     /// How many names are looked at for `files` files and a pattern for each.
