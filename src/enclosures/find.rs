@@ -663,9 +663,12 @@ mod tests {
         }
     }
 
+    /// The whole of it only with `tests/run --long`.
     #[test]
-    #[ignore = "long: 100,000 files and a pattern for each"]
     fn a_hundred_thousand_patterns_in_a_hundred_thousand_files() {
+        if std::env::var_os("POSTROOM_TESTS_LONG").is_none() {
+            return;
+        }
         for pattern in PATTERNS {
             let looked_at = compared(100_000, pattern);
             assert!(looked_at <= 2 * 100_000, "{}: {looked_at}", pattern(0));
