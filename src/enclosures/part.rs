@@ -133,6 +133,11 @@ pub fn encode_file(
     if size > limit {
         return Err(PartError::TooLarge { path: path.to_owned(), size, limit });
     }
+    // A name that was given to the file may say less of it than its own.
+    let content_type = content_type.or_else(|| {
+        let own = || path.extension().and_then(|own| by_extension(&own.to_str()?.to_ascii_lowercase()));
+        named_type(name).map_or_else(own, |_| None)
+    });
     let length = usize::try_from(size).map_err(|_| changed())?;
     let mut piece = stock.lend(PIECE.min(length));
     let mut fill = |room: &mut [u8]| match file.read_exact(room) {
@@ -304,9 +309,7 @@ impl Kind {
         if let Some(given) = given.map(str::trim).filter(|given| mail::is_content_type(given)) {
             return Kind(given.to_owned());
         }
-        let extension = name.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase());
-        extension
-            .and_then(|extension| by_extension(&extension))
+        named_type(name)
             .or_else(|| infer::get(start).map(|found| found.mime_type()))
             .map_or_else(Kind::unknown, |found| Kind(found.to_owned()))
     }
@@ -353,6 +356,11 @@ impl Kind {
         }
         whole
     }
+}
+
+/// What the extension of a name says.
+fn named_type(name: &str) -> Option<&'static str> {
+    by_extension(&name.rsplit_once('.')?.1.to_ascii_lowercase())
 }
 
 /// What the extension says. What people send comes first, for some of it is missing or odd in the
