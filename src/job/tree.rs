@@ -156,6 +156,12 @@ pub(super) fn text_of(path: &Path, shown: &Path) -> Result<String, Box<Diagnosti
         .ending(if missing { Exit::NoInput } else { Exit::Io })
         .into()
     };
+    if path.is_dir() {
+        return Err(Diagnostic::error(format!("{} is a folder", shown.display()))
+            .help(format!("name the files that are meant, as in `{}/*.yaml`", shown.display()))
+            .ending(Exit::NoInput)
+            .into());
+    }
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(cannot)?;
     file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(cannot)?;
@@ -377,6 +383,9 @@ impl Reader {
         let words = error.to_string();
         let at =
             error.location().map_or(self.source.len(), |location| location.index()).min(self.source.len());
+        // Of a character that YAML does not allow the error has no place.
+        let control = words.contains("control characters").then(|| self.source.find(not_yaml)).flatten();
+        let at = control.unwrap_or(at);
         let at = (0..=at).rev().find(|&at| self.source.is_char_boundary(at)).unwrap_or(0);
         let title = match () {
             () if words.contains(TOO_LARGE) || words.contains("repetition limit") => {
@@ -444,8 +453,16 @@ impl Reader {
                         "a value that begins with `&` is an anchor in YAML"
                     }
                     [b'!', ..] if words.contains("tag") => "a value that begins with `!` is a tag in YAML",
-                    [b'"' | b'\'', ..] if words.contains("did not find expected") => {
+                    [b'"' | b'\'', ..] if words.contains("did not find expected") && goes_on(value) => {
                         "something stands behind the closing quote"
+                    }
+                    [first, ..]
+                        if words.contains("did not find expected")
+                            && !matches!(first, b'"' | b'\'' | b'[' | b'|' | b'>')
+                            && text[..span.start - start].contains(['[', '{'])
+                            && value.contains("{{") =>
+                    {
+                        "`{{` within brackets begins a mapping in YAML"
                     }
                     [first, ..]
                         if words.contains("mapping values are not allowed")
@@ -493,6 +510,30 @@ fn values(line: &str) -> impl Iterator<Item = (&str, Range<usize>)> {
         let start = start + (line[start..].len() - line[start..].trim_start().len());
         (!value.is_empty()).then_some((value, start..start + value.len()))
     })
+}
+
+/// Whether something stands behind the closing quote of a value that begins with one.
+fn goes_on(value: &str) -> bool {
+    let Some(quote) = value.chars().next() else { return false };
+    let mut rest = value[quote.len_utf8()..].chars();
+    while let Some(c) = rest.next() {
+        match c {
+            '\\' if quote == '"' => _ = rest.next(),
+            // Within single quotes two of them are one.
+            '\'' if quote == '\'' && rest.as_str().starts_with('\'') => _ = rest.next(),
+            c if c == quote => {
+                let behind = rest.as_str().trim_start();
+                return !behind.is_empty() && !behind.starts_with([',', ']', '}', '#', ':']);
+            }
+            _ => {}
+        }
+    }
+    false
+}
+
+/// Characters that a YAML file does not hold as they are (YAML 1.2 §5.1).
+fn not_yaml(c: char) -> bool {
+    c.is_control() && !matches!(c, '\t' | '\n' | '\r' | '\u{85}') || matches!(c, '\u{fffe}' | '\u{ffff}')
 }
 
 /// Where the lines begin, as YAML 1.1 breaks them: CRLF, LF, CR, NEL, LS and PS.
