@@ -179,6 +179,8 @@ struct Writer {
     word: String,
     /// What begins every line: quotation signs and the indents of lists.
     prefix: String,
+    /// The line that was begun last is quoted.
+    quoted: bool,
     /// What begins the next line instead, once: the sign of a list's item.
     marker: Option<String>,
     /// Lists that are open: the number of the last item, or none for signs.
@@ -211,6 +213,7 @@ impl Writer {
             breaks: 0,
             word: String::with_capacity(64),
             prefix: String::new(),
+            quoted: false,
             marker: None,
             lists: Vec::new(),
             prefixes: Vec::new(),
@@ -267,7 +270,8 @@ impl Writer {
             b"tr" | b"caption" | b"thead" | b"tbody" | b"tfoot" => self.block(1),
             b"td" | b"th" => self.cell(),
             b"div" | b"section" | b"article" | b"header" | b"footer" | b"main" | b"nav" | b"aside"
-            | b"address" | b"center" | b"dt" | b"dd" | b"figcaption" => self.block(1),
+            | b"address" | b"center" | b"dt" | b"dd" | b"figcaption" | b"summary" | b"details"
+            | b"option" => self.block(1),
             b"a" => {
                 let target = attribute(attributes, "href").map(decoded).unwrap_or_default();
                 self.flush_word();
@@ -316,7 +320,8 @@ impl Writer {
             }
             b"tr" | b"caption" => self.block(1),
             b"div" | b"section" | b"article" | b"header" | b"footer" | b"main" | b"nav" | b"aside"
-            | b"address" | b"center" | b"dt" | b"dd" | b"figcaption" => self.block(1),
+            | b"address" | b"center" | b"dt" | b"dd" | b"figcaption" | b"summary" | b"details"
+            | b"option" => self.block(1),
             b"a" => self.close_link(),
             _ => {}
         }
@@ -345,7 +350,10 @@ impl Writer {
         };
         self.gap = Gap::Space;
         self.word = format!("[{number}]");
+        // Behind the last word of the link, though a table or a block that is its text has ended.
+        let breaks = std::mem::take(&mut self.breaks);
         self.flush_word();
+        self.breaks = breaks;
     }
 
     /// Line ends before what follows: one for a new line, two for a paragraph.
@@ -539,10 +547,12 @@ impl Writer {
     /// Writes the line ends that are due, and what begins a line.
     fn begin_line(&mut self) {
         if self.breaks > 0 {
+            // An empty line between two lines of a quotation is quoted, that before it is not.
             let quoted = self.prefix.trim_end();
+            let quoted = self.quoted && quoted.starts_with('>');
             for n in 0..self.breaks {
-                if n > 0 && quoted.starts_with('>') {
-                    self.out.push_str(quoted);
+                if n > 0 && quoted {
+                    self.out.push_str(self.prefix.trim_end());
                 }
                 self.out.push('\n');
             }
@@ -550,6 +560,7 @@ impl Writer {
             self.begun = false;
         }
         if !self.begun {
+            self.quoted = self.prefix.starts_with('>');
             let prefix = self.marker.take();
             let prefix = prefix.as_deref().unwrap_or(&self.prefix);
             self.out.push_str(prefix);
@@ -665,7 +676,7 @@ fn character(text: &str) -> Option<(char, usize)> {
 
 /// What is written by name in mail.
 #[rustfmt::skip] // a line for each would be longer than the rest of the file
-const NAMED: [(&str, char); 108] = [
+const NAMED: [(&str, char); 146] = [
     ("amp", '&'), ("nbsp", ' '), ("lt", '<'), ("gt", '>'), ("quot", '"'), ("apos", '\''), ("copy", '©'),
     ("reg", '®'), ("trade", '™'), ("hellip", '…'), ("mdash", '—'), ("ndash", '–'), ("lsquo", '‘'),
     ("rsquo", '’'), ("ldquo", '“'), ("rdquo", '”'), ("sbquo", '‚'), ("bdquo", '„'), ("laquo", '«'),
@@ -684,6 +695,12 @@ const NAMED: [(&str, char); 108] = [
     ("ugrave", 'ù'), ("uacute", 'ú'), ("ucirc", 'û'), ("uuml", 'ü'), ("yacute", 'ý'), ("yuml", 'ÿ'),
     ("Agrave", 'À'), ("Aacute", 'Á'), ("Auml", 'Ä'), ("Aring", 'Å'), ("Ccedil", 'Ç'), ("Eacute", 'É'),
     ("Ntilde", 'Ñ'), ("Ouml", 'Ö'), ("Oslash", 'Ø'), ("Uuml", 'Ü'), ("scaron", 'š'),
+    ("Acirc", 'Â'), ("Atilde", 'Ã'), ("AElig", 'Æ'), ("Egrave", 'È'), ("Ecirc", 'Ê'), ("Euml", 'Ë'),
+    ("Igrave", 'Ì'), ("Iacute", 'Í'), ("Icirc", 'Î'), ("Iuml", 'Ï'), ("Ograve", 'Ò'), ("Oacute", 'Ó'),
+    ("Ocirc", 'Ô'), ("Otilde", 'Õ'), ("Ugrave", 'Ù'), ("Uacute", 'Ú'), ("Ucirc", 'Û'), ("Yacute", 'Ý'),
+    ("OElig", 'Œ'), ("Scaron", 'Š'), ("Yuml", 'Ÿ'), ("ETH", 'Ð'), ("eth", 'ð'), ("THORN", 'Þ'), ("thorn", 'þ'),
+    ("not", '¬'), ("brvbar", '¦'), ("macr", '¯'), ("acute", '´'), ("cedil", '¸'), ("uml", '¨'),
+    ("dagger", '†'), ("Dagger", '‡'), ("harr", '↔'), ("asymp", '≈'), ("radic", '√'), ("loz", '◊'), ("lrm", '\u{200e}'),
 ];
 
 #[cfg(test)]
@@ -719,6 +736,17 @@ mod tests {
             ("<pre>a\n  b</pre>c", "a\n  b\n\nc\n"),
             ("a<!-- x > y -->b < c <a title='>'>d</a>", "ab < c d\n"),
             ("foo<b>bar</b>baz", "foobarbaz\n"),
+            ("a<blockquote><p>b</p><p>c</p></blockquote>", "a\n\n> b\n>\n> c\n"),
+            (
+                "<a href='https://a.example'><table><tr><td>Click me</td></tr></table></a><p>x</p>",
+                "Click me [1]\n\nx\n\n[1] https://a.example\n",
+            ),
+            (
+                "<p>x <a href='https://a.example'><div>big</div></a></p>y",
+                "x\nbig [1]\n\ny\n\n[1] https://a.example\n",
+            ),
+            ("<details><summary>more</summary>text</details>end", "more\ntext\nend\n"),
+            ("&not;&Ecirc;&ETH; &notin;", "¬ÊÐ &notin;\n"),
             ("<hr>", "----------------------------------------\n"),
             ("", "\n"),
         ] {
