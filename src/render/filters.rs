@@ -37,10 +37,19 @@ pub(super) fn add_to(env: &mut Environment<'static>) {
     env.add_filter("cn_money", cn_money);
     env.add_filter("cn_date", cn_date);
     env.add_filter("urlencode", urlencode);
+    env.add_filter("default", default);
+    env.add_filter("d", default);
 }
 
 fn mistake(text: impl Into<Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::InvalidOperation, text)
+}
+
+/// `default`: what stands for a value that is missing or null, which Jinja's own leaves null; with
+/// `true` behind it, for one that is empty or false too.
+fn default(value: &Value, other: Option<Value>, empty: Option<bool>) -> Value {
+    let missing = value.is_undefined() || value.is_none() || (empty == Some(true) && !value.is_true());
+    if missing { other.unwrap_or_else(|| Value::from("")) } else { value.clone() }
 }
 
 // ---- dates ----
