@@ -425,7 +425,7 @@ fn mistakes_have_a_place_and_a_remedy() {
         ("unsubscribe", "unsubscribe: {mailto: a@b.c, one_click: true}", "true", "needs an https `url`"),
         ("vars", "vars: [a]", "[a]", "`vars` takes a mapping, not a list"),
         ("vars_file", "vars_file: none.json", "none.json", "there is no file none.json"),
-        ("images", "images: {标志: x.png}", "标志", "is not a content-id"),
+        ("images", "images: {标 志: x.png}", "标 志", "is not a content-id"),
         ("body", "body: {}", "body", "the key `html` is missing"),
         ("body", "body: letter.html", "letter.html", "`body` is a mapping"),
         ("body", "body: {text: '{{ x }}'}", "'{{ x }}'", "{inline: …}"),

@@ -73,7 +73,11 @@ impl Plan {
         for (cid, path) in templates.iter().flat_map(Templates::inline_files) {
             match inline_part(&parts, cid, path) {
                 Ok(part) => images.push(part),
-                Err(reason) => mistakes.push(Diagnostic::error(reason)),
+                Err(reason) => {
+                    let spec = job.images.iter().find(|spec| job.root.join(&spec.file.value) == *path);
+                    let place = spec.and_then(|spec| spec.file.place.clone());
+                    mistakes.push(Diagnostic::error(reason).at_maybe(place));
+                }
             }
         }
         let finder = Finder::new(&job.root);

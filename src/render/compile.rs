@@ -489,7 +489,7 @@ impl Compiler<'_> {
             self.saw(format!("images.{}", spec.cid), &spec.file.value);
             let pattern = self.pattern(&format!("images.{}", spec.cid), &spec.file);
             match (&mut all, pattern) {
-                (Some(all), Some(pattern)) => all.push((spec.cid.clone(), pattern)),
+                (Some(all), Some(pattern)) => all.push((pictures::content_id_of_name(&spec.cid), pattern)),
                 _ => all = None,
             }
         }
@@ -612,6 +612,24 @@ impl Compiler<'_> {
                         String::new()
                     }
                 },
+                Target::Named(name) => {
+                    if !self.job.images.iter().any(|spec| spec.cid == *name) {
+                        let spot = self.spot_in(loaded, text, reference.span.clone());
+                        let near = nearest(name, self.job.images.iter().map(|spec| &*spec.cid));
+                        let mistake = Diagnostic::error(format!("`images` has no picture `{name}`"));
+                        let help = match near {
+                            Some(near) => format!("did you mean `{near}`?"),
+                            None if self.job.images.is_empty() => {
+                                format!("name its file in the job, `images: {{{name}: images/x.png}}`")
+                            }
+                            None => {
+                                format!("it has {}", listed(self.job.images.iter().map(|spec| &*spec.cid)))
+                            }
+                        };
+                        self.mistakes.push(mistake.help(help).at_maybe(spot));
+                    }
+                    format!("cid:{}", pictures::content_id_of_name(name))
+                }
                 Target::Template(parts) => {
                     let own = |expression: &String| {
                         let names = pictures::names_in(expression);
@@ -648,7 +666,7 @@ impl Compiler<'_> {
             .iter()
             .find(|spec| root.join(&spec.file.value).canonicalize().is_ok_and(|known| known == file));
         if let Some(spec) = named {
-            return Some(spec.cid.clone());
+            return Some(pictures::content_id_of_name(&spec.cid));
         }
         let shown = self.shown(&file);
         let cid = pictures::content_id(&shown.to_string_lossy());

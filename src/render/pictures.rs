@@ -32,11 +32,13 @@ pub(super) struct Reference {
 pub(super) enum Target {
     /// A file, by a path.
     File(String),
+    /// A picture of `images`, by its name there.
+    Named(String),
     /// Text and expressions in turn, text first.
     Template(Vec<String>),
 }
 
-/// The references of a template, in order, without those that lead to the web or to a part.
+/// The references of a template, in order, without those that lead to the web.
 pub(super) fn references(source: &str) -> Vec<Reference> {
     let mut reader = Reader { source, bytes: source.as_bytes(), at: 0, found: Vec::new() };
     reader.document();
@@ -112,6 +114,11 @@ pub(super) fn embed(state: &State, kinds: &str, parts: Rest<Value>) -> Result<Va
     Ok(Value::from_safe_string(format!("cid:{cid}")))
 }
 
+/// The content-id of a picture of `images`: its name, where that may stand in a header and a URL.
+pub(super) fn content_id_of_name(name: &str) -> String {
+    if name.is_ascii() { name.to_owned() } else { content_id(&format!("images/{name}")) }
+}
+
 /// A content-id (RFC 2392) that a path always gets and no other path does.
 pub(super) fn content_id(path: &str) -> String {
     let stem = path.rsplit(['/', '\\']).next().unwrap_or_default();
@@ -141,6 +148,9 @@ fn reference(source: &str, span: Range<usize>) -> Option<Reference> {
         return None;
     }
     if !text.contains("{{") {
+        if let Some(name) = text.strip_prefix("cid:") {
+            return Some(Reference { span, target: Target::Named(decoded(name)) });
+        }
         if leads_elsewhere(text) {
             return None;
         }
@@ -447,7 +457,11 @@ mod tests {
             ),
             (
                 "<img src=\"https://example.com/a.png\"><img src=\"cid:logo\"><img src=\"data:x\"><img src=\"//x/y\">",
-                vec![],
+                vec![Target::Named("logo".to_owned())],
+            ),
+            (
+                "<img src='cid:{{ x }}'><p style='background:url(cid:%E6%A0%87)'>",
+                vec![Target::Named("标".to_owned())],
             ),
             ("<a href=\"a.png\"><script>'<img src=\"a.png\">'</script><!-- <img src=\"b.png\"> -->", vec![]),
             ("<img src=\"p/{{ id }}.png\">", vec![template(&["p/", "id", ".png"])]),

@@ -559,13 +559,13 @@ fn images(value: Value<'_>) -> Option<Vec<ImageSpec>> {
         .entries()?
         .into_iter()
         .map(|(key, file)| {
-            let good = key.text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
-                && !key.text.is_empty();
+            let good =
+                key.text.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c)) && !key.text.is_empty();
             if !good {
                 value.reading.note(
                     Diagnostic::error(format!("`{}` is not a content-id", key.text))
                         .at(value.document.place(key.span.clone()))
-                        .label("letters a to z, digits, `-`, `_` and `.`")
+                        .label("letters, digits, `-`, `_` and `.`")
                         .help("the file may be called as it likes; this is the name in `cid:`"),
                 );
             }
