@@ -17,7 +17,7 @@ use crate::mail;
 use super::engine::{self, Engine, VALUE_END, VALUE_START};
 use super::line::{Condition, Form, Line, Part, Pattern};
 use super::pictures::{self, Target};
-use super::scan::{Plain, Scan, plain};
+use super::scan::{Compared, Plain, Scan, plain};
 use super::value::Names;
 use super::{Attachment, Body, MailboxLines, Many, Templates, filters, is_bulk, moment};
 
@@ -297,9 +297,8 @@ impl Compiler<'_> {
         Some(Condition { key: key.to_owned(), at: line_of(text), name, truths })
     }
 
-    /// Text is true whatever it says: a column of text as a truth value is a mistake, seen here if
-    /// the list's cells are known to be text.
-    fn check_truths(&mut self, key: &str, text: &Text, scan: &Scan) -> bool {
+    /// Whether a name is a column whose cells are known to be text.
+    fn is_text(&self, name: &str) -> bool {
         let list = &self.job.recipients;
         let format = match &list.source {
             SourceSpec::File { format: Some(format), .. } | SourceSpec::Stdin { format: Some(format) } => {
@@ -310,14 +309,18 @@ impl Compiler<'_> {
             }
             _ => String::new(),
         };
-        if !matches!(format.as_str(), "csv" | "tsv") {
-            return true;
-        }
+        let kind = list.columns.get(name).map(|(kind, _)| *kind);
+        matches!(format.as_str(), "csv" | "tsv")
+            && matches!(kind, None | Some(ColumnKind::Text))
+            && self.names.columns().iter().any(|column| column == name)
+    }
+
+    /// Text is true whatever it says: a column of text as a truth value is a mistake, seen here if
+    /// the list's cells are known to be text.
+    fn check_truths(&mut self, key: &str, text: &Text, scan: &Scan) -> bool {
         let before = self.mistakes.len();
         for (name, span) in &scan.truths {
-            let column = self.names.columns().contains(name);
-            let kind = list.columns.get(name).map(|(kind, _)| *kind);
-            if column && matches!(kind, None | Some(ColumnKind::Text)) {
+            if self.is_text(name) {
                 self.mistakes.push(
                     within(
                         Diagnostic::error(format!(
@@ -465,6 +468,13 @@ impl Compiler<'_> {
             self.saw(key.clone(), &words.collect::<String>());
             let files = self.pattern(&format!("{key}.files"), &spec.files);
             let rename = self.optional(&format!("{key}.as"), spec.rename.as_ref());
+            if let (Some(Some(Line { form: Form::Parts(parts), .. })), Some(text)) = (&rename, &spec.rename)
+                && let [Part::Text(name)] = &parts[..]
+                && !is_file_name(name)
+            {
+                let mistake = Diagnostic::error(format!("`{name}` is no name of a file"));
+                self.mistakes.push(place(mistake, text).help("it is a name, without slashes and folders"));
+            }
             let when = spec.when.as_ref().map(|text| self.condition(&format!("{key}.when"), text));
             if let Some(kind) = &spec.content_type
                 && !mail::is_content_type(&kind.value)
@@ -716,6 +726,15 @@ impl Compiler<'_> {
             }
             family.insert(loaded.name.clone(), loaded);
         }
+        if let Some((from, at)) = endless(&family) {
+            let (names, span, _) = &from.scan.includes[at];
+            let mistake =
+                Diagnostic::error(format!("the template `{}` is within itself", names.join("`, `")))
+                    .label("from here it comes round to itself, without an end")
+                    .help("a template may include itself only within an `if` or a loop that ends");
+            self.mistakes.push(mistake.at_maybe(self.spot_in(from, text, span.clone())));
+            return None;
+        }
         whole.then(|| family.into_values().collect())
     }
 
@@ -765,6 +784,7 @@ impl Compiler<'_> {
             .map(|entries| {
                 entries
                     .flatten()
+                    .filter(|entry| entry.path().is_file())
                     .map(|entry| entry.file_name().to_string_lossy().into_owned())
                     .take(1000)
                     .collect()
@@ -828,6 +848,33 @@ impl Compiler<'_> {
             self.mistakes.push(mistake.at_maybe(spot(span.clone())));
         }
         self.asked.extend(scan.asked.iter().cloned());
+        for (name, span) in &scan.of_row {
+            // A column may be called `row` itself.
+            let known =
+                !self.names.knows_columns() || self.names.has("row") || self.names.columns().contains(name);
+            if known || sees != Sees::Row || !told.insert(name.clone()) {
+                continue;
+            }
+            let mistake = self.unknown_name(subject, name, sees);
+            let narrow = self.narrow(spot(span.clone()), name);
+            self.mistakes.push(mistake.at_maybe(narrow));
+        }
+        // Text is no number: in an order it stands behind all of them, and it equals none.
+        for ((name, span), with) in &scan.compared {
+            if sees != Sees::Row || assigned.contains(name) || !self.is_text(name) {
+                continue;
+            }
+            let (what, kind) = match with {
+                Compared::Number => ("a number", "number"),
+                Compared::Truth => ("a truth value", "bool"),
+            };
+            self.mistakes.push(
+                Diagnostic::error(format!("{subject} compares `{name}` with {what}, but the column is text"))
+                    .label(format!("text is never {what}, whatever it says"))
+                    .help(format!("say what the column is, `columns: {{{name}: {kind}}}`"))
+                    .at_maybe(spot(span.clone())),
+            );
+        }
         for (name, span) in &scan.filters {
             if !engine::has_filter(&self.engine.text, name) && told.insert(format!("|{name}")) {
                 let near = nearest(name, filters::OURS.into_iter().chain(FILTERS));
@@ -931,6 +978,42 @@ const FILTERS: [&str; 38] = [
     "unique",
     "upper",
 ];
+
+/// The template, and the place in its `includes`, from where a template is reached again that is
+/// still being carried out, whatever the row says.
+fn endless(family: &BTreeMap<String, Loaded>) -> Option<(&Loaded, usize)> {
+    /// Goes on from a template; `way` leads to it, `done` are those from which nothing comes round.
+    fn from<'f>(
+        family: &'f BTreeMap<String, Loaded>,
+        loaded: &'f Loaded,
+        way: &mut Vec<&'f str>,
+        done: &mut HashSet<&'f str>,
+    ) -> Option<(&'f Loaded, usize)> {
+        way.push(&loaded.name);
+        for &at in &loaded.scan.always {
+            // Of several names the first that is there is taken.
+            let next = loaded.scan.includes[at].0.iter().find_map(|name| family.get(name));
+            let Some(next) = next.filter(|next| !done.contains(&*next.name)) else { continue };
+            if way.contains(&&*next.name) {
+                return Some((loaded, at));
+            }
+            let found = from(family, next, way, done);
+            if found.is_some() {
+                return found;
+            }
+        }
+        way.pop();
+        done.insert(&loaded.name);
+        None
+    }
+    let mut done = HashSet::new();
+    family.values().find_map(|loaded| from(family, loaded, &mut Vec::new(), &mut done))
+}
+
+/// Whether a recipient can be shown a file under this name.
+pub(super) fn is_file_name(name: &str) -> bool {
+    !matches!(name.trim(), "" | "." | "..") && !name.contains(['/', '\\'])
+}
 
 fn transpose<T>(value: Option<Option<T>>) -> Option<Option<T>> {
     match value {

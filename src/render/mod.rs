@@ -229,8 +229,10 @@ impl Templates {
                 None => None,
                 Some(line) => {
                     let name = line.render_line(&view)?;
-                    if name.trim().is_empty() || name.contains(['/', '\\']) {
-                        return Err(line.error("the name of a file is empty or has a slash in it"));
+                    if !compile::is_file_name(&name) {
+                        return Err(
+                            line.error("the name of a file is empty, `.`, `..`, or has a slash in it")
+                        );
                     }
                     Some(name)
                 }

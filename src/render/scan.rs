@@ -7,9 +7,10 @@
 use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
 
-use minijinja::Error;
-use minijinja::machinery::ast::{BinOpKind, CallArg, Expr, Macro, Stmt, UnaryOpKind};
+use minijinja::machinery::ast::{BinOpKind, CallArg, CompareOpKind, Expr, Macro, Stmt, UnaryOpKind};
 use minijinja::machinery::{Span, parse, parse_expr};
+use minijinja::value::ValueKind;
+use minijinja::{Error, Value};
 
 /// A word of a template and the bytes it stands at.
 pub(super) type Spot = (String, Range<usize>);
@@ -24,6 +25,9 @@ pub(super) struct Scan {
     /// Templates included, extended or imported by a constant name; several where the first that
     /// exists is taken. `true`: one that is missing is no mistake.
     pub(super) includes: Vec<(Vec<String>, Range<usize>, bool)>,
+    /// Which of `includes` are carried out whenever the template is: no `if`, loop or block is around
+    /// them.
+    pub(super) always: Vec<usize>,
     /// Filters.
     pub(super) filters: Vec<Spot>,
     /// Tests, as in `is even`.
@@ -38,6 +42,17 @@ pub(super) struct Scan {
     pub(super) asked: Vec<String>,
     /// Bare names that stand where a truth value is needed.
     pub(super) truths: Vec<Spot>,
+    /// Bare names that are compared with a number or a truth value: the kind of that, in words.
+    pub(super) compared: Vec<(Spot, Compared)>,
+    /// Columns that are asked for by way of `row`.
+    pub(super) of_row: Vec<Spot>,
+}
+
+/// What a name is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Compared {
+    Number,
+    Truth,
 }
 
 impl Scan {
@@ -93,6 +108,8 @@ struct Walker {
     scan: Scan,
     scopes: Vec<HashSet<String>>,
     emit: Option<BTreeSet<String>>,
+    /// How many ifs, loops, blocks and macros are around.
+    within: usize,
 }
 
 /// What the engine itself puts into a template's reach.
@@ -100,7 +117,7 @@ const GIVEN: [&str; 9] = ["loop", "self", "super", "caller", "varargs", "kwargs"
 
 impl Walker {
     fn new() -> Walker {
-        Walker { scan: Scan::default(), scopes: vec![HashSet::new()], emit: None }
+        Walker { scan: Scan::default(), scopes: vec![HashSet::new()], emit: None, within: 0 }
     }
 
     fn assign(&mut self, name: &str) {
@@ -146,6 +163,16 @@ impl Walker {
         if !matches!(stmt, Stmt::Template(_) | Stmt::EmitExpr(_) | Stmt::EmitRaw(_)) {
             self.scan.statements = true;
         }
+        let depth = self.within;
+        self.within += usize::from(matches!(
+            stmt,
+            Stmt::ForLoop(_) | Stmt::IfCond(_) | Stmt::Block(_) | Stmt::Macro(_) | Stmt::CallBlock(_)
+        ));
+        self.parts(stmt);
+        self.within = depth;
+    }
+
+    fn parts(&mut self, stmt: &Stmt) {
         match stmt {
             Stmt::Template(template) => self.stmts(&template.children),
             Stmt::EmitRaw(_) => {}
@@ -258,12 +285,15 @@ impl Walker {
             None => self.expr(name),
         }
         if !found.is_empty() {
+            if self.within == 0 {
+                self.scan.always.push(self.scan.includes.len());
+            }
             self.scan.includes.push((found, span, may_be_missing));
         }
     }
 
     fn name(&mut self, id: &str, span: Range<usize>) {
-        if self.scopes.iter().any(|scope| scope.contains(id)) || GIVEN.contains(&id) {
+        if self.is_given(id) || GIVEN.contains(&id) {
             return;
         }
         if let Some(names) = &mut self.emit {
@@ -293,10 +323,23 @@ impl Walker {
             Expr::BinOp(op) => {
                 self.expr(&op.left);
                 self.expr(&op.right);
+                use BinOpKind::{Eq, Gt, Gte, Lt, Lte, Ne};
+                if matches!(op.op, Eq | Ne | Lt | Lte | Gt | Gte) {
+                    self.compared(&op.left, &op.right);
+                    self.compared(&op.right, &op.left);
+                }
             }
             Expr::Compare(compare) => {
                 self.expr(&compare.expr);
                 compare.ops.iter().for_each(|op| self.expr(&op.expr));
+                let mut left = &compare.expr;
+                for op in &compare.ops {
+                    if !matches!(op.op, CompareOpKind::In | CompareOpKind::NotIn) {
+                        self.compared(left, &op.expr);
+                        self.compared(&op.expr, left);
+                    }
+                    left = &op.expr;
+                }
             }
             Expr::IfExpr(cond) => {
                 self.expr(&cond.test_expr);
@@ -323,13 +366,27 @@ impl Walker {
                 }
                 test.args.iter().for_each(|arg| self.arg(arg));
             }
-            Expr::GetAttr(get) => self.expr(&get.expr),
+            Expr::GetAttr(get) => {
+                if self.is_row(&get.expr) {
+                    self.scan.of_row.push((get.name.to_owned(), range(get.span())));
+                }
+                self.expr(&get.expr);
+            }
             Expr::GetItem(get) => {
+                if self.is_row(&get.expr)
+                    && let Some(name) = get.subscript_expr.as_const().as_ref().and_then(Value::as_str)
+                {
+                    self.scan.of_row.push((name.to_owned(), range(get.span())));
+                }
                 self.expr(&get.expr);
                 self.expr(&get.subscript_expr);
             }
             Expr::Call(call) => {
-                self.expr(&call.expr);
+                match &call.expr {
+                    // A method, not a column.
+                    Expr::GetAttr(get) => self.expr(&get.expr),
+                    other => self.expr(other),
+                }
                 call.args.iter().for_each(|arg| self.arg(arg));
             }
             Expr::List(list) => list.items.iter().for_each(|e| self.expr(e)),
@@ -350,7 +407,36 @@ impl Walker {
                 }
                 self.scan.asked.push(var.id.to_owned());
             }
+            Expr::GetAttr(get) => self.expr(&get.expr),
+            Expr::GetItem(get) => {
+                self.expr(&get.expr);
+                self.expr(&get.subscript_expr);
+            }
             other => self.expr(other),
+        }
+    }
+
+    fn is_row(&self, expr: &Expr) -> bool {
+        matches!(expr, Expr::Var(var) if var.id == "row") && !self.is_given("row")
+    }
+
+    /// Whether the template itself gives a name its value here.
+    fn is_given(&self, id: &str) -> bool {
+        self.scopes.iter().any(|scope| scope.contains(id))
+    }
+
+    /// Notes a bare name that is compared with what text never equals.
+    fn compared(&mut self, name: &Expr, with: &Expr) {
+        let Expr::Var(var) = name else { return };
+        let minus = |expr: &Expr<'_>| matches!(expr, Expr::UnaryOp(op) if matches!(op.op, UnaryOpKind::Neg));
+        let with = match with.as_const().map(|value| value.kind()) {
+            Some(ValueKind::Number) => Compared::Number,
+            Some(ValueKind::Bool) => Compared::Truth,
+            None if minus(with) => Compared::Number,
+            _ => return,
+        };
+        if !self.is_given(var.id) {
+            self.scan.compared.push(((var.id.to_owned(), range(var.span())), with));
         }
     }
 
@@ -436,6 +522,39 @@ mod tests {
             assert_eq!(found, expected, "{source}");
         }
         assert!(Scan::condition("a }} {{ b").is_err() && Scan::condition("").is_err());
+    }
+
+    #[test]
+    fn comparisons_with_what_text_never_is_are_found() {
+        for (source, expected) in [
+            ("balance > 0", vec![("balance", Compared::Number)]),
+            ("0 < balance <= 10", vec![("balance", Compared::Number), ("balance", Compared::Number)]),
+            ("balance == -1", vec![("balance", Compared::Number)]),
+            ("active == true", vec![("active", Compared::Truth)]),
+            ("plan == 'free' and a != b", vec![]),
+            ("balance|float > 0 and len in [1, 2]", vec![]),
+        ] {
+            let scan = Scan::condition(source).expect(source);
+            let found: Vec<_> = scan.compared.iter().map(|((name, _), with)| (&**name, *with)).collect();
+            assert_eq!(found, expected, "{source}");
+        }
+        let scan =
+            Scan::template("{% for n in xs if n > 1 %}{{ n > 2 }}{% endfor %}{% if n > 3 %}{% endif %}");
+        assert_eq!(scan.expect("parses").compared.len(), 1);
+    }
+
+    #[test]
+    fn columns_are_found_behind_row() {
+        for (source, expected) in [
+            ("{{ row.a }}{{ row['First Name'] }}", vec!["a", "First Name"]),
+            ("{{ row.items() }}{{ row[x] }}{{ x.row.a }}", vec![]),
+            ("{{ row.a | default('') }}{% if row['b'] is defined %}{% endif %}", vec![]),
+            ("{% for row in rows %}{{ row.a }}{% endfor %}", vec![]),
+        ] {
+            let scan = Scan::template(source).expect(source);
+            let found: Vec<_> = scan.of_row.into_iter().map(|(name, _)| name).collect();
+            assert_eq!(found, expected, "{source}");
+        }
     }
 
     #[test]
