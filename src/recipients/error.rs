@@ -66,7 +66,8 @@ pub enum RecipientsError {
         what: &'static str,
     },
     /// Some bytes are not of the encoding.
-    #[error("the list {} is not {encoding} in row {row} (line {line}): {hint}", file.display())]
+    #[error("the list {} is not {encoding} in {}: {hint}", file.display(),
+        if *row == 0 { format!("line {line}") } else { format!("row {row} (line {line})") })]
     NotDecodable {
         /// The list.
         file: PathBuf,

@@ -307,14 +307,10 @@ mod tests {
     fn what_is_not_text_is_told() {
         let gb = [&b"name\n"[..], &GB18030.encode("张伟,1\n").0].concat();
         for (bytes, encoding, expected) in [
-            (&gb[..], None, "UTF-8 in row 0 (line 2): is this GB18030?"),
-            (b"a\nb\nno\xEBl\n", None, "UTF-8 in row 0 (line 3): say its"),
-            (b"a\n\xE5\xBC", None, "(line 2)"),
-            (
-                b"a\n\x80\xFF\n",
-                Some("gb18030"),
-                "gb18030 in row 0 (line 2): `encoding: gb18030` does not fit",
-            ),
+            (&gb[..], None, "UTF-8 in line 2: is this GB18030?"),
+            (b"a\nb\nno\xEBl\n", None, "UTF-8 in line 3: say its"),
+            (b"a\n\xE5\xBC", None, "in line 2:"),
+            (b"a\n\x80\xFF\n", Some("gb18030"), "gb18030 in line 2: `encoding: gb18030` does not fit"),
             (b"a", Some("klingon"), "`klingon` is no encoding"),
             (b"a", Some("iso-2022-kr"), "`iso-2022-kr` is no encoding"),
             (b"PK\x03\x04....", None, "Excel"),

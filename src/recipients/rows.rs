@@ -211,7 +211,8 @@ fn table_row(record: &Record<'_>, columns: &Columns, kinds: &[ColumnKind]) -> Re
         return Err(flaw.clone());
     }
     if record.len() != kinds.len() {
-        return Err(format!("has {} cells where the header has {}", record.len(), kinds.len()));
+        let cells = if record.len() == 1 { "cell" } else { "cells" };
+        return Err(format!("has {} {cells} where the header has {}", record.len(), kinds.len()));
     }
     let in_column = |place: usize, reason: String| format!("column `{}`: {reason}", columns.names()[place]);
     if record.text().as_bytes().contains(&0) {
@@ -578,7 +579,7 @@ mod tests {
                 &[],
                 "name,email\nAda,a@b.c,x\n\nBob\nEve,e@b.c\nN\0l,n@b.c\n",
                 "1 BAD line 2 a@b.c: has 3 cells where the header has 2\n\
-                 2 BAD line 4 : has 1 cells where the header has 2\n\
+                 2 BAD line 4 : has 1 cell where the header has 2\n\
                  3 [\"Eve\",\"e@b.c\"]\n\
                  4 BAD line 6 n@b.c: column `name`: holds a NUL byte, which no text does\n",
             ),
@@ -696,7 +697,7 @@ mod tests {
         let utf16: Vec<u8> = "email,name\na@b.c,x\n".bytes().flat_map(|byte| [byte, 0]).collect();
         for (bytes, encoding, expected) in [
             (&chinese[..], Some("gb18030"), "1 [\"张伟\",\"a@b.c\"]\n"),
-            (&chinese, None, "not UTF-8 in row 0 (line 1): is this GB18030?"),
+            (&chinese, None, "not UTF-8 in line 1: is this GB18030?"),
             (&late, None, "not UTF-8 in row 20001 (line 20002): is this GB18030?"),
             (&utf16, None, "is this UTF-16?"),
             (&utf16, Some("utf-16le"), "1 [\"a@b.c\",\"x\"]\n"),

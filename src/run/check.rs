@@ -68,7 +68,10 @@ pub(super) fn check(job: SendJob, args: &cli::Check, global: &cli::Global) -> Ex
     };
     let mut rows = match source::open(&job) {
         Ok(rows) => rows,
-        Err(error) => return fail(error.exit(), super::with_causes(&error)),
+        Err(error) => {
+            eprint!("{}", diagnostic::print(&[error.diagnostic(&job)], colour));
+            return error.exit();
+        }
     };
     let columns = rows.columns();
     let mut warnings = job.warnings.clone();

@@ -130,7 +130,7 @@ fn carry_out(
     let mut ledger = Sqlite::open(&path)?;
     let mut lock = ledger.lock(&job.name, purpose)?;
     let relay = relay_of(&mut job, purpose)?;
-    let opened = open_list(&job, &ledger, purpose)?;
+    let opened = open_list(&job, &ledger, purpose, global)?;
     let columns = opened.columns();
     let plan = Plan::lay(job, columns.as_deref(), purpose, args.to.clone())
         .map_err(|error| refused(error, global))?;
@@ -260,7 +260,7 @@ impl List {
     }
 }
 
-fn open_list(job: &SendJob, ledger: &Sqlite, purpose: Purpose) -> Result<List, Stop> {
+fn open_list(job: &SendJob, ledger: &Sqlite, purpose: Purpose, global: &cli::Global) -> Result<List, Stop> {
     if let SourceSpec::Stdin { .. } = job.recipients.source {
         let editions = ledger.reader()?.editions(&job.name, purpose)?;
         let begun = editions.into_iter().rfind(|edition| edition.enlisted_at.is_some());
@@ -269,7 +269,13 @@ fn open_list(job: &SendJob, ledger: &Sqlite, purpose: Purpose) -> Result<List, S
             return Ok(List::Frozen(layout.map(|names| Arc::new(Columns::new(names)))));
         }
     }
-    Ok(List::Rows(Box::new(source::open(job)?)))
+    match source::open(job) {
+        Ok(rows) => Ok(List::Rows(Box::new(rows))),
+        Err(error) => {
+            eprint!("{}", diagnostic::print(&[error.diagnostic(job)], global.color.on_stderr()));
+            Err(Stop::new(error.exit(), "nothing was sent"))
+        }
+    }
 }
 
 fn refused(error: PlanError, global: &cli::Global) -> Stop {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::diagnostic::Diagnostic;
 use crate::exit::Exit;
 use crate::job::{LedgerUrl, SendJob, SourceSpec};
 use crate::ledger::{Edition, LedgerError, Reader, Sqlite, State};
@@ -27,6 +28,18 @@ pub(super) enum NoList {
 }
 
 impl NoList {
+    /// The error where the job file says which list it is and what its columns are.
+    pub(super) fn diagnostic(&self, job: &SendJob) -> Diagnostic {
+        let place = match (self, &job.recipients.source) {
+            (NoList::Recipients(RecipientsError::UnknownColumn { name, .. }), _) => {
+                job.recipients.columns.get(name).and_then(|(_, text)| text.place.clone())
+            }
+            (NoList::Recipients(_), SourceSpec::File { text, .. }) => text.place.clone(),
+            _ => None,
+        };
+        Diagnostic::error(super::with_causes(self)).at_maybe(place).ending(self.exit())
+    }
+
     /// How the process ends.
     pub(super) fn exit(&self) -> Exit {
         match self {
