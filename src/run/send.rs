@@ -766,9 +766,10 @@ pub(super) fn submit_trouble(error: &SubmitError, spec: &RelaySpec) -> Stop {
             Exit::Unavailable,
             Some("say `tls: implicit` (port 465) where the relay has that; `tls: none` sends in clear text"),
         ),
-        SubmitError::Connect { .. } | SubmitError::Tls { .. } | SubmitError::Refused { .. } => {
-            (Exit::Unavailable, None)
-        }
+        SubmitError::Connect { .. }
+        | SubmitError::Tls { .. }
+        | SubmitError::Refused { .. }
+        | SubmitError::Silent { .. } => (Exit::Unavailable, None),
     };
     let mut words = super::with_causes(error);
     if let Some(hint) = hint {

@@ -250,6 +250,14 @@ pub enum SubmitError {
         /// What was wrong.
         reason: String,
     },
+    /// The server does not go on talking: it is silent, or closed the connection.
+    #[error("relay {relay} does not answer: {reason}")]
+    Silent {
+        /// host:port
+        relay: String,
+        /// What was waited for.
+        reason: String,
+    },
     /// A credential could not be had.
     #[error("{reason}")]
     Credential {

@@ -631,9 +631,9 @@ impl Pool {
         let error = match loss {
             Loss::Net(error) => refused_by_net(&relay, error),
             Loss::Protocol(reason) => SubmitError::Protocol { relay, reason },
-            Loss::Silence(reason) => SubmitError::Protocol { relay, reason },
+            Loss::Silence(reason) => SubmitError::Silent { relay, reason },
             Loss::Closed if worked => return self.back_off(now),
-            Loss::Closed => SubmitError::Protocol { relay, reason: "it closed the connection".to_owned() },
+            Loss::Closed => SubmitError::Silent { relay, reason: "it closed the connection".to_owned() },
         };
         self.came_to_nothing(error, now);
     }
