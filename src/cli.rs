@@ -226,6 +226,12 @@ pub struct Report {
     /// This edition; otherwise the newest
     #[arg(long, value_name = "E")]
     pub edition: Option<String>,
+    /// Of the last trial with `run --sandbox`
+    #[arg(long, conflicts_with = "to")]
+    pub sandbox: bool,
+    /// Of the last trial with `run --to`
+    #[arg(long)]
+    pub to: bool,
     /// Only recipients with this outcome; may be given several times
     #[arg(long, value_name = "OUTCOME", value_enum)]
     pub outcome: Vec<ReportOutcome>,

@@ -14,8 +14,9 @@ use super::{flag, report, upkeep};
 /// Carries out a command of the ledger; `None` for any other.
 pub(super) fn run(command: &Command, global: &Global) -> Option<Exit> {
     let done = match command {
-        Command::Report(args) => sending(&args.job, global)
-            .and_then(|job| report::report(args, &file(job.ledger), &job.name, job.keep.as_ref())),
+        Command::Report(args) => sending(&args.job, global).and_then(|job| {
+            report::report(args, &super::send::ledger_path(&job, report::purpose(args)), &job)
+        }),
         Command::Requeue(args) => {
             of_job(&args.job, global).and_then(|(l, job)| upkeep::requeue(args, &l, &job))
         }

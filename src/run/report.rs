@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::cli::{self, ReportForm};
 use crate::exit::Exit;
-use crate::job::Keep;
+use crate::job::{Keep, SendJob};
 use crate::ledger::{Edition, LedgerError, Reader, Sqlite, State};
 use crate::letter::Purpose;
 use crate::report::{self, ReportError, View};
@@ -36,14 +36,12 @@ impl From<ReportError> for Said {
 }
 
 /// Prints the report of a job on stdout.
-pub(super) fn report(
-    args: &cli::Report,
-    ledger: &Path,
-    job: &str,
-    keep: Option<&Keep>,
-) -> Result<Exit, Said> {
+pub(super) fn report(args: &cli::Report, ledger: &Path, job: &SendJob) -> Result<Exit, Said> {
+    let purpose = purpose(args);
     let reader = Sqlite::open_read_only(ledger)?;
-    let edition = choose(&reader, job, Purpose::Real, args.edition.as_deref())?;
+    let edition = choose(&reader, &job.name, purpose, args.edition.as_deref())?;
+    // Trials keep no letters.
+    let keep = job.keep.as_ref().filter(|_| purpose == Purpose::Real);
     if args.watch {
         return watch(&reader, edition);
     }
@@ -55,6 +53,15 @@ pub(super) fn report(
     match printed {
         Err(error) if error.is_closed_pipe() => Ok(Exit::Done),
         printed => Ok(printed?),
+    }
+}
+
+/// Which ledger is asked for: trials have one of their own.
+pub(super) fn purpose(args: &cli::Report) -> Purpose {
+    match (args.sandbox, args.to) {
+        (true, _) => Purpose::Sandbox,
+        (_, true) => Purpose::Redirected,
+        _ => Purpose::Real,
     }
 }
 

@@ -609,11 +609,12 @@ fn last_words(
     let trouble = [State::Refused, State::Failed, State::Unsure];
     let bad = standing.rejected > 0 || trouble.into_iter().any(|state| standing.counts.of(state) > 0);
     if bad || !global.quiet {
-        let command = match plan.purpose {
-            Purpose::Real => format!("postroom report {}", plan.job.path.display()),
-            // A trial's ledger is not what `report` reads.
-            Purpose::Sandbox | Purpose::Redirected => "--report FILE.csv".to_owned(),
+        let trial = match plan.purpose {
+            Purpose::Real => "",
+            Purpose::Sandbox => " --sandbox",
+            Purpose::Redirected => " --to",
         };
+        let command = format!("postroom report {}{trial}", plan.job.path.display());
         let view = View { only: None, some: 10, domains: false, enlisting, command: &command };
         match report::table(&mut std::io::stderr().lock(), &*reader, &edition, &view) {
             // Nobody listens any more; what became of everyone is in the ledger.
