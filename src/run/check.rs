@@ -1,7 +1,7 @@
 //! `postroom check` for a job that sends: every row is examined and its letter made, and the plan
 //! is shown. Nothing is connected to, unless that is asked for.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Write;
 
 use rayon::prelude::*;
@@ -10,14 +10,14 @@ use serde_json::json;
 use crate::cli;
 use crate::diagnostic;
 use crate::exit::Exit;
-use crate::job::{Class, Dedupe, SendJob};
+use crate::job::{Class, Dedupe, SendJob, SourceSpec};
 use crate::letter::{Purpose, Row};
 use crate::measure::{self, ByteSize};
 use crate::plan::{Examined, Identity, Plan, PlanError, Unwritten};
-use crate::recipients::BadRow;
+use crate::recipients::{BadRow, Rows};
 use crate::submit::Submitter;
 
-use super::source;
+use super::source::{self, NoList};
 
 /// Rows that are read and made into letters at once.
 const BATCH: usize = 1024;
@@ -91,18 +91,14 @@ pub(super) fn check(job: SendJob, args: &cli::Check, global: &cli::Global) -> Ex
     if !warnings.is_empty() && !global.quiet {
         eprint!("{}", diagnostic::print(&warnings, colour));
     }
-    let mut findings = Findings::default();
-    loop {
-        let batch = match rows.next_batch(BATCH) {
-            Ok(batch) if batch.is_empty() => break,
-            Ok(batch) => batch,
-            Err(error) => return fail(error.exit(), super::with_causes(&error)),
-        };
-        let looked: Vec<(u64, Looked)> =
-            batch.into_par_iter().with_min_len(16).map(|row| look(&plan, &edition, row)).collect();
-        looked.into_iter().for_each(|(number, looked)| findings.note(number, looked));
+    let findings = match findings(&plan, &edition, &mut rows) {
+        Ok(findings) => findings,
+        Err(error) => return fail(error.exit(), super::with_causes(&error)),
+    };
+    if findings.rows == 0 && !global.quiet {
+        let empty = diagnostic::Diagnostic::warning("the list has no rows");
+        eprint!("{}", diagnostic::print(&[empty], colour));
     }
-    findings.count_duplicates(plan.job.recipients.dedupe);
 
     let stdout = std::io::stdout().lock();
     let said = if args.json {
@@ -121,6 +117,47 @@ pub(super) fn check(job: SendJob, args: &cli::Check, global: &cli::Global) -> Ex
         Exit::SomeFailed
     };
     if args.connect { exit.max(connect(&plan, args)) } else { exit }
+}
+
+/// Looks at the whole list. A file that was found for two recipients is neither's, so that where there
+/// is one all are looked at again with that known, as enlisting does; and rows that turn out to have
+/// the key of an earlier one are taken out of the sums. Standard input cannot be read again.
+fn findings(plan: &Plan, edition: &str, rows: &mut Rows) -> Result<Findings, NoList> {
+    let again = !matches!(plan.job.recipients.source, SourceSpec::Stdin { .. });
+    let mut findings = Findings::default();
+    each(plan, edition, rows, |_| true, |number, looked| findings.note(number, looked))?;
+    if plan.any_contested() && again {
+        findings = Findings::default();
+        let mut rows = source::open(&plan.job)?;
+        each(plan, edition, &mut rows, |_| true, |number, looked| findings.note(number, looked))?;
+    }
+    let passed_over = findings.find_duplicates(plan.job.recipients.dedupe);
+    if !passed_over.is_empty() && again {
+        let mut rows = source::open(&plan.job)?;
+        let wanted = |number| passed_over.contains(&number);
+        each(plan, edition, &mut rows, wanted, |_, looked| findings.take_back(&looked))?;
+    }
+    Ok(findings)
+}
+
+/// Looks at the rows whose numbers are wanted, many at a time, and tells of them in their order.
+fn each(
+    plan: &Plan,
+    edition: &str,
+    rows: &mut Rows,
+    wanted: impl Fn(u64) -> bool,
+    mut told: impl FnMut(u64, Looked),
+) -> Result<(), NoList> {
+    loop {
+        let mut batch = rows.next_batch(BATCH)?;
+        if batch.is_empty() {
+            return Ok(());
+        }
+        batch.retain(|row| wanted(row.as_ref().map_or_else(|bad| bad.number, |row| row.number)));
+        let looked: Vec<(u64, Looked)> =
+            batch.into_par_iter().with_min_len(16).map(|row| look(plan, edition, row)).collect();
+        looked.into_iter().for_each(|(number, looked)| told(number, looked));
+    }
 }
 
 fn look(plan: &Plan, edition: &str, row: Result<Row, BadRow>) -> (u64, Looked) {
@@ -195,8 +232,10 @@ impl Findings {
         }
     }
 
-    /// Finds rows with one key. Those that are equal in every cell are one row.
-    fn count_duplicates(&mut self, dedupe: Dedupe) {
+    /// Finds rows with one key. Those that are equal in every cell are one row. Gives the numbers of
+    /// all but the first of each key.
+    fn find_duplicates(&mut self, dedupe: Dedupe) -> HashSet<u64> {
+        let mut passed_over = HashSet::new();
         let mut keys = std::mem::take(&mut self.keys);
         keys.sort_unstable_by_key(|&(key, _, number)| (key, number));
         let mut first = 0;
@@ -207,10 +246,27 @@ impl Findings {
             }
             self.duplicates += 1;
             self.letters -= 1;
+            passed_over.insert(u64::from(keys[at].2));
             if dedupe == Dedupe::Refuse && keys[at].1 != keys[first].1 {
                 let reason = format!("it is another row than row {} and has the same key", keys[first].2);
                 self.bad(u64::from(keys[at].2), reason);
             }
+        }
+        self.named.sort_unstable();
+        passed_over
+    }
+
+    /// Takes the letter of a row that is passed over out of the sums.
+    fn take_back(&mut self, looked: &Looked) {
+        let Looked::Letter { domain, bytes, files, .. } = looked else { return };
+        self.bytes = self.bytes.saturating_sub(*bytes);
+        self.files = self.files.saturating_sub(*files);
+        match self.domains.get_mut(domain) {
+            Some(1) => {
+                self.domains.remove(domain);
+            }
+            Some(count) => *count -= 1,
+            None => self.other_domains = self.other_domains.saturating_sub(1),
         }
     }
 
