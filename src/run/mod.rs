@@ -134,8 +134,9 @@ fn check(args: &cli::Check, global: &cli::Global) -> Exit {
         Job::Send(job) => check::check(*job, args, global),
         Job::Archive(job) if args.connect => archive::preview(&job, &archive::Options::default()),
         Job::Archive(job) => {
-            let (mailboxes, store) = (job.mailboxes.len(), job.store.display());
-            schema::print(format!("{} · {mailboxes} mailboxes, into {store}\n", job.name).as_bytes())
+            let (number, store) = (job.mailboxes.len(), job.store.display());
+            let mailboxes = if number == 1 { "mailbox" } else { "mailboxes" };
+            schema::print(format!("{} · {number} {mailboxes}, into {store}\n", job.name).as_bytes())
         }
     });
     checks.max().unwrap_or(Exit::Done)

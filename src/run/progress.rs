@@ -1,9 +1,10 @@
 //! Where a run stands, while it runs: a bar on a terminal, a line now and then elsewhere.
 
+use std::fmt::Write;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::cli::{Global, LogForm};
 use crate::dispatch::Progress;
@@ -34,10 +35,13 @@ impl Show {
             Form::Silent
         } else if terminal && global.log == LogForm::Text {
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(8));
-            let template = "{prefix} {wide_bar} {pos}/{len} {per_sec}, {eta} left {msg}";
-            bar.set_style(
-                ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
-            );
+            let template = "{prefix} {wide_bar} {pos}/{len} {pace}/s, {eta} left {msg}";
+            let style =
+                ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+            bar.set_style(style.with_key("pace", |state: &ProgressState, out: &mut dyn Write| {
+                // The bar has nobody to tell that its text could not be put together.
+                let _ = write!(out, "{:.0}", state.per_sec());
+            }));
             bar.set_prefix(name.to_owned());
             Form::Bar(bar)
         } else {

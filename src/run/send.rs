@@ -162,7 +162,10 @@ fn carry_out(
     let counts = ledger.reader()?.counts(edition.id)?;
     if counts.open() == 0 {
         close(kept.as_deref());
-        let words = format!("edition {} is finished: there is nothing left to send", edition.name);
+        let words = match edition.finished_at.is_none() && enlisting.is_some() {
+            true => "nobody on the list gets a letter".to_owned(),
+            false => format!("edition {} is finished: there is nothing left to send", edition.name),
+        };
         ledger.finish(edition.id, super::unix_now())?;
         if !global.quiet {
             eprintln!("postroom: {}: {words}", plan.job.name);
@@ -174,8 +177,11 @@ fn carry_out(
         notify::tell(&plan, &mut ledger, &edition, &relay.spec, Kind::Finished, trouble, None);
         return said;
     }
-    if asks && !ask(&plan, &edition, &counts, &relay)? {
-        return Err(Stop::new(Exit::Usage, "nothing was sent"));
+    if asks {
+        let bad = counts.of(State::Failed) + ledger.reader()?.standing(edition.id)?.rejected;
+        if !ask(&plan, &edition, &counts, bad, &relay)? {
+            return Err(Stop::new(Exit::Usage, "nothing was sent"));
+        }
     }
     let (plan, edition, enlisting) = (&plan, &edition, enlisting.as_ref());
     let sending =
@@ -409,7 +415,7 @@ fn hash_of(path: &Path) -> std::io::Result<[u8; 32]> {
 }
 
 /// Shows what is about to happen and asks. Anything but yes is no.
-fn ask(plan: &Plan, edition: &Edition, counts: &Counts, relay: &Relay) -> Result<bool, Stop> {
+fn ask(plan: &Plan, edition: &Edition, counts: &Counts, bad: u64, relay: &Relay) -> Result<bool, Stop> {
     let mut err = std::io::stderr().lock();
     let open = counts.open();
     let letters = if open == 1 { "letter".to_owned() } else { "letters".to_owned() };
@@ -421,8 +427,13 @@ fn ask(plan: &Plan, edition: &Edition, counts: &Counts, relay: &Relay) -> Result
         let seconds = rate.per.as_secs_f64() / f64::from(rate.count) * open as f64;
         format!(", at {rate} about {}", measure::duration_words(seconds))
     });
+    let bad = match bad {
+        0 => String::new(),
+        1 => "\n1 row is bad and gets no letter; `postroom check` names it".to_owned(),
+        bad => format!("\n{bad} rows are bad and get no letter; `postroom check` names them"),
+    };
     let question = format!(
-        "{} · edition {} · from {}\n{open} {letters} by {}:{}, {to}{pace}\nSend? [y/N] ",
+        "{} · edition {} · from {}\n{open} {letters} by {}:{}, {to}{pace}{bad}\nSend? [y/N] ",
         plan.job.name, edition.name, plan.job.from, relay.spec.host, relay.spec.port,
     );
     let said = |error: std::io::Error| Stop::new(Exit::Io, format!("cannot ask: {error}"));
