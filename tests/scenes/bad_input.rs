@@ -37,7 +37,50 @@ fn mistakes_of_the_job_send_nothing() {
             Exit::Job,
             &["job.yaml:6:", "name"],
         ),
-        ("no such list", job("list.csv", "liste.csv"), Exit::NoInput, &["liste.csv"]),
+        (
+            "where compares text with a number",
+            job("{file: list.csv}", "{file: list.csv, where: name > 3}"),
+            Exit::Job,
+            &["job.yaml:6:37", "name", "number"],
+        ),
+        (
+            "a template compares text with a number",
+            job("all is well", "{% if name == 7 %}x{% endif %}"),
+            Exit::Job,
+            &["job.yaml:8:", "name", "columns: {name: number}"],
+        ),
+        ("no such list", job("list.csv", "liste.csv"), Exit::NoInput, &["job.yaml:6:20", "liste.csv"]),
+        (
+            "columns that the list does not have",
+            job("{file: list.csv}", "{file: list.csv, columns: {nmae: int}}"),
+            Exit::Job,
+            &["job.yaml:6:", "nmae", "name"],
+        ),
+        (
+            "a column behind `row`",
+            job("Hello {{ name }}", "Hello {{ row['First Name'] }}"),
+            Exit::Job,
+            &["job.yaml:7:2", "First Name"],
+        ),
+        (
+            "a picture that is not there",
+            job("name: short", "name: short\nimages: {logo: logo.png}"),
+            Exit::Job,
+            &["job.yaml:4:", "logo.png"],
+        ),
+        (
+            "a name with a slash",
+            job("name: short", "name: short\nattachments: [{files: list.csv, as: a/b.csv}]"),
+            Exit::Job,
+            &["job.yaml:4:37", "a/b.csv"],
+        ),
+        (
+            "a pattern within brackets, unquoted",
+            job("name: short", "name: \"short\"\nattachments: [f/{{ name }}.pdf]"),
+            Exit::Job,
+            &["job.yaml:4:15", "quotes"],
+        ),
+        ("a control character", job("all is well", "all is \u{7}well"), Exit::Job, &["job.yaml:8:"]),
         ("not YAML", job("name: short", "name: \"short"), Exit::Job, &["job.yaml:"]),
         ("a number that is none", job("stay: 60s", "stay: 60"), Exit::Job, &["job.yaml:9:", "60"]),
     ] {
@@ -46,6 +89,44 @@ fn mistakes_of_the_job_send_nothing() {
         scene.send().exit(exit).says(words);
         assert_eq!(scene.its_relay().letters().len(), 0, "{what}");
     }
+}
+
+#[test]
+fn a_template_that_is_within_itself_is_a_mistake_and_one_that_ends_is_none() {
+    let job = changed("{text: {inline: \"Dear {{ name }},\\nall is well.\\n\"}}", "{text: a.txt}");
+    let scene = || Scene::new().relay([] as [&str; 0]).job(&job).recipients(&numbered(2));
+    for (a, b, place) in [
+        ("x\n{% include 'a.txt' %}", "", "templates/a.txt:2:"),
+        ("{% extends 'a.txt' %}", "", "templates/a.txt:1:"),
+        ("{% include 'b.txt' %}", "{% include ['no.txt', 'a.txt'] %}", "templates/b.txt:1:"),
+        ("{% extends 'b.txt' %}", "{% extends 'a.txt' %}", "templates/b.txt:1:"),
+    ] {
+        let scene = scene().file("templates/a.txt", a).file("templates/b.txt", b);
+        scene.run("check job.yaml").exit(Exit::Job).says(&[place, "within itself"]);
+        scene.send().exit(Exit::Job);
+        assert_eq!(scene.its_relay().letters().len(), 0);
+    }
+    let ends = "{% set n = (n | default(0)) + 1 %}{{ n }}{% if n < 3 %}{% include 'a.txt' %}{% endif %}";
+    scene().file("templates/a.txt", ends).run("check job.yaml").exit(Exit::Done);
+}
+
+#[test]
+fn null_has_a_default() {
+    let job = changed("all is well", "{{ plan | default('none') }} {{ nothing | default('x') }}")
+        .replace("{file: list.csv}", "{list: [{email: ada@example.org, name: Ada, plan: null}]}");
+    let scene = Scene::new().relay([] as [&str; 0]).job(&job);
+    scene.send().exit(Exit::Done);
+}
+
+#[test]
+fn a_relay_that_is_silent_or_hangs_up_is_not_reachable() {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = socket.local_addr().expect("its number").port();
+    let job = SHORT.replace("@PORT@", &port.to_string());
+    let job = job.replace("tls: none", "tls: none, timeouts: {greeting: 1s}");
+    let scene = Scene::new().job(&job).recipients(&numbered(3));
+    // The connection is made by the kernel, and nobody ever says a word.
+    scene.send().exit(Exit::Unavailable).says(&["no greeting came"]);
 }
 
 #[test]

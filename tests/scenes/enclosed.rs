@@ -52,6 +52,62 @@ fn a_file_that_changes_after_enlisting_stops_that_letter_until_it_is_put_back() 
 }
 
 #[test]
+fn check_counts_as_the_run_does() {
+    // Two find one file: neither gets it. A row that comes again is no letter and weighs nothing.
+    let job = SHORT.replace("kind: send", "kind: send\nattachments: [\"f/{{ id }}.txt\"]");
+    let job = job.replace("{file: list.csv}", "{file: list.csv, key: \"{{ email }}\"}");
+    let rows = "email,name,id\na@x.example,A,1\nb@x.example,B,1\nc@y.example,C,2\nc@y.example,C,2\n";
+    let scene = Scene::new().relay([] as [&str; 0]).job(&job).recipients(rows);
+    let scene = scene.file("f/1.txt", "one").file("f/2.txt", "two");
+    let run = scene.run("check --json job.yaml").exit(Exit::SomeFailed);
+    let plan: serde_json::Value = serde_json::from_str(&run.stdout).expect("JSON");
+    for (what, number) in [("rows", 4), ("letters", 1), ("bad", 2), ("duplicates", 1), ("files", 1)] {
+        assert_eq!(plan[what], number, "{what}: {plan}");
+    }
+    assert_eq!(plan["domains"], serde_json::json!({"y.example": 1}));
+    assert_eq!(plan["bytes"], plan["largest"]);
+    let reason = plan["bad_rows"][0]["reason"].as_str().expect("a reason");
+    assert_eq!(reason.matches("another recipient").count(), 1, "{reason}");
+    scene.send().exit(Exit::SomeFailed);
+    assert_eq!(scene.its_relay().received().into_keys().collect::<Vec<_>>(), ["c@y.example"]);
+}
+
+#[test]
+fn pictures_have_names_in_any_script_and_those_that_are_missing_are_told() {
+    let job = |html: &str| {
+        SHORT
+            .replace("body: {text: ", "body: {text: {inline: x}, html: {inline: '@HTML@'}, _: ")
+            .replace(", _: {inline: \"Dear {{ name }},\\nall is well.\\n\"}}", "}")
+            .replace("@HTML@", html)
+            .replace("kind: send", "kind: send\nimages: {标志: logo.png}")
+    };
+    let png = b"\x89PNG\r\n\x1a\n";
+    let scene = Scene::new().relay([] as [&str; 0]).recipients(&numbered(1)).bytes("logo.png", png);
+    let scene =
+        scene.job(&job("<img src=\"cid:标志\"><div style=\"background:url(cid:%E6%A0%87%E5%BF%97)\">"));
+    scene.run("run --sandbox job.yaml").exit(Exit::Done);
+    let letter = fs::read_to_string(scene.path("outbox/short/0001_u0@example.org.eml")).expect("its letter");
+    let letter = letter.replace("=\r\n", "");
+    let id = letter.split("Content-ID: <").nth(1).and_then(|rest| rest.split('>').next()).expect("an id");
+    assert!(id.is_ascii() && letter.matches(&format!("cid:{id}")).count() == 2, "{letter}");
+    let scene = scene.job(&job("<img src=\"cid:标识\">"));
+    scene.run("check job.yaml").exit(Exit::Job).says(&["标识", "标志"]);
+}
+
+#[test]
+fn a_trial_has_a_report() {
+    let scene = Scene::new().relay([] as [&str; 0]).job(SHORT).recipients(&numbered(3));
+    scene.run("report --sandbox job.yaml").exit(Exit::NoInput);
+    scene.run("run --sandbox job.yaml").exit(Exit::Done);
+    let run = scene.run("report --sandbox job.yaml").exit(Exit::Done);
+    assert!(run.stdout.contains("accepted        3"), "{}", run.stdout);
+    scene.run("report --to job.yaml").exit(Exit::NoInput);
+    scene.run("run --yes --to me@example.com job.yaml").exit(Exit::Done);
+    scene.run("report --to --format csv job.yaml").exit(Exit::Done);
+    scene.run("report job.yaml").exit(Exit::NoInput);
+}
+
+#[test]
 fn one_of_several_files_is_enough_and_files_for_all_are_another_matter() {
     let job = with_reports().replace(
         "attachments: [\"reports/{{ email }}*.txt\"]",
