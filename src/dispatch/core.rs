@@ -288,6 +288,9 @@ pub struct Core {
     pulse: Pulse,
     handed_over: u64,
     due_asked: bool,
+    /// What was settled since what is due was asked for, and when it is due again: the answer may have
+    /// been read before that.
+    since_asked: HashMap<u64, Option<i64>>,
     next_due: Option<i64>,
     idle_since: Option<i64>,
     paused: bool,
@@ -326,6 +329,7 @@ impl Core {
             pulse: Pulse::default(),
             handed_over: 0,
             due_asked: false,
+            since_asked: HashMap::new(),
             next_due: first_due,
             idle_since: None,
             paused: false,
@@ -362,8 +366,10 @@ impl Core {
             }
             Event::Due { claims, next } => {
                 self.due_asked = false;
-                self.next_due = next;
-                claims.into_iter().for_each(|(group, claim)| self.take(group, claim));
+                let since = std::mem::take(&mut self.since_asked);
+                self.next_due = next.into_iter().chain(since.values().copied().flatten()).min();
+                let fresh = claims.into_iter().filter(|(_, claim)| !since.contains_key(&claim.seq));
+                fresh.for_each(|(group, claim)| self.take(group, claim));
             }
             Event::Made { seq, size } => self.made(seq, size),
             Event::Unmade { seq, rcpts } => {
@@ -579,6 +585,9 @@ impl Core {
         }
         if let Some(next) = held.next_attempt {
             self.next_due = Some(self.next_due.map_or(next, |due| due.min(next)));
+        }
+        if self.due_asked {
+            self.since_asked.insert(seq, held.next_attempt);
         }
         self.held.remove(&seq);
     }

@@ -354,8 +354,13 @@ impl<M: Maker> Turn<M> {
             }
             Some(Note::Due { rows, next }) => {
                 let group_of = Arc::clone(&self.group_of);
+                let seqs: Vec<u64> = rows.iter().map(|row| row.seq).collect();
                 let claims = rows.into_iter().map(|row| (group_of(&row.domain), self.hold(row))).collect();
                 self.core.on(Event::Due { claims, next: next.map(|at| at.saturating_mul(1000)) }, now);
+                // Read before they were settled: they will be claimed again, if they are due again.
+                for seq in seqs.into_iter().filter(|seq| !self.core.holds(*seq)) {
+                    self.rows.remove(&seq);
+                }
             }
             Some(Note::Made(made)) => made.into_iter().for_each(|(seq, made)| self.made(seq, made, now)),
             Some(Note::Durable { marks, settled }) => {
@@ -399,8 +404,11 @@ impl<M: Maker> Turn<M> {
             attempts: row.attempts,
             first_attempt: row.first_attempt.map(|at| at.saturating_mul(1000)),
         };
-        // A row that is already held stays as it is: it may have been made by now.
-        self.rows.entry(row.seq).or_insert_with(|| Arc::new(row));
+        // A row that is already held stays as it is: it may have been made by now. Of any other this is
+        // what the ledger says now, with who has an outcome already.
+        if !self.core.holds(row.seq) {
+            self.rows.insert(row.seq, Arc::new(row));
+        }
         claim
     }
 

@@ -59,6 +59,8 @@ struct Air {
     wire: Vec<u64>,
     making: Vec<u64>,
     claims: VecDeque<Action>,
+    /// What was read for claims and is not told yet: the world goes on meanwhile.
+    read: VecDeque<Event>,
     draining: bool,
     closed: bool,
     broken: bool,
@@ -120,6 +122,7 @@ fn run(world: &mut World, chance: &mut Chance, script: &Script) -> Option<End> {
         wire: Vec::new(),
         making: Vec::new(),
         claims: VecDeque::new(),
+        read: VecDeque::new(),
         draining: false,
         closed: false,
         broken: false,
@@ -178,6 +181,8 @@ fn write(world: &mut World, air: &mut Air) -> (Vec<u64>, Vec<u64>) {
             "{seq} is marked while {:?}",
             row.state
         );
+        let due = row.state != State::Deferred || row.next.is_some_and(|next| next * 1000 <= world.clock);
+        assert!(due, "{seq} is marked before it is due");
         row.state = State::Sending;
         row.attempts += 1;
         row.first.get_or_insert(world.clock.div_euclid(1000));
@@ -193,7 +198,7 @@ fn write(world: &mut World, air: &mut Air) -> (Vec<u64>, Vec<u64>) {
 /// One thing happens somewhere.
 fn step(world: &mut World, air: &mut Air, core: &mut Core, chance: &mut Chance, script: &Script) {
     let now = world.clock;
-    match chance.below(7) {
+    match chance.below(8) {
         0 if !air.claims.is_empty() => match air.claims.pop_front() {
             Some(Action::Claim { group, after, limit }) => {
                 let pending = world
@@ -202,7 +207,7 @@ fn step(world: &mut World, air: &mut Air, core: &mut Core, chance: &mut Chance, 
                     .filter(|(seq, row)| **seq > after && row.group == group && row.state == State::Pending);
                 let claims: Vec<Claim> = pending.take(limit).map(|(seq, row)| claim(*seq, row)).collect();
                 let end = claims.len() < limit;
-                core.on(Event::Claimed { group, claims, end }, now);
+                air.read.push_back(Event::Claimed { group, claims, end });
             }
             Some(Action::ClaimDue { now: by, limit }) => {
                 let deferred = || world.rows.iter().filter(|(_, row)| row.state == State::Deferred);
@@ -215,10 +220,14 @@ fn step(world: &mut World, air: &mut Air, core: &mut Core, chance: &mut Chance, 
                 let given: Vec<u64> = claims.iter().map(|(_, claim)| claim.seq).collect();
                 let next =
                     deferred().filter(|(seq, _)| !given.contains(seq)).filter_map(|(_, row)| row.next).min();
-                core.on(Event::Due { claims, next: next.map(|next| next * 1000) }, now);
+                air.read.push_back(Event::Due { claims, next: next.map(|next| next * 1000) });
             }
             _ => {}
         },
+        0 | 7 if !air.read.is_empty() => {
+            let event = air.read.pop_front().expect("it is not empty");
+            core.on(event, now);
+        }
         1 if !air.making.is_empty() => {
             let at = chance.below(air.making.len() as u64) as usize;
             let seq = air.making.swap_remove(at);
