@@ -179,7 +179,11 @@ fn carry_out(
     }
     if asks {
         let bad = counts.of(State::Failed) + ledger.reader()?.standing(edition.id)?.rejected;
-        if !ask(&plan, &edition, &counts, bad, &relay)? {
+        let mut letters = counts.open().min(args.limit.unwrap_or(u64::MAX));
+        if !args.only.is_empty() {
+            letters = letters.min(args.only.len() as u64);
+        }
+        if !ask(&plan, &edition, letters, bad, &relay)? {
             return Err(Stop::new(Exit::Usage, "nothing was sent"));
         }
     }
@@ -415,10 +419,9 @@ fn hash_of(path: &Path) -> std::io::Result<[u8; 32]> {
 }
 
 /// Shows what is about to happen and asks. Anything but yes is no.
-fn ask(plan: &Plan, edition: &Edition, counts: &Counts, bad: u64, relay: &Relay) -> Result<bool, Stop> {
+fn ask(plan: &Plan, edition: &Edition, open: u64, bad: u64, relay: &Relay) -> Result<bool, Stop> {
     let mut err = std::io::stderr().lock();
-    let open = counts.open();
-    let letters = if open == 1 { "letter".to_owned() } else { "letters".to_owned() };
+    let letters = if open == 1 { "letter" } else { "letters" };
     let to = match &plan.redirect {
         Some(address) => format!("all to {address}"),
         None => "each to its recipient".to_owned(),
