@@ -49,6 +49,8 @@ pub struct Claim {
     pub attempts: u32,
     /// Unix milliseconds of the first attempt.
     pub first_attempt: Option<i64>,
+    /// The worst that became of an address for good in earlier attempts.
+    pub earlier: Option<Outcome>,
 }
 
 /// What happened.
@@ -198,6 +200,7 @@ struct Held {
     group: usize,
     attempts: u32,
     first_attempt: Option<i64>,
+    earlier: Option<Outcome>,
     size: usize,
     next_attempt: Option<i64>,
     /// Whether it holds a slot of the doubt limit.
@@ -375,7 +378,10 @@ impl Core {
             Event::Unmade { seq, rcpts } => {
                 if self.stage(seq) == Some(Stage::Making) {
                     self.making -= 1;
-                    self.settle(seq, State::Failed, None, rcpts, now);
+                    let unsure =
+                        self.held.get(&seq).is_some_and(|held| held.earlier == Some(Outcome::Unsure));
+                    let state = if unsure { State::Unsure } else { State::Failed };
+                    self.settle(seq, state, None, rcpts, now);
                 }
             }
             Event::Suppressed { seq } => {
@@ -461,6 +467,7 @@ impl Core {
             group,
             attempts: claim.attempts,
             first_attempt: claim.first_attempt,
+            earlier: claim.earlier,
             size: 0,
             next_attempt: None,
             doubt: false,
@@ -508,25 +515,25 @@ impl Core {
         let mut next_attempt = None;
         for rcpt in rcpts.iter_mut().filter(|rcpt| again(rcpt.outcome)) {
             let next = retry::next_attempt(&self.config.retry, held.attempts, now, seq, &rcpt.answer.text);
-            if next - held.first_attempt.unwrap_or(now) > given_up && rcpt.outcome == Outcome::Deferred {
+            let late = next - held.first_attempt.unwrap_or(now) > given_up;
+            if late && rcpt.outcome == Outcome::Deferred {
                 rcpt.outcome = Outcome::Failed;
                 let words = format!("given up after {} attempts: {}", held.attempts, rcpt.answer);
                 rcpt.answer = Answer { code: rcpt.answer.code, enhanced: rcpt.answer.enhanced, text: words };
-            } else {
+            } else if !late {
+                // An address that stays unsure in the ledger is held. One that goes again is deferred.
+                rcpt.outcome = Outcome::Deferred;
                 next_attempt = next_attempt.max(Some(next));
             }
         }
-        let has = |outcome| rcpts.iter().any(|rcpt| rcpt.outcome == outcome);
-        let state = if next_attempt.is_some() {
-            State::Deferred
-        } else if has(Outcome::Unsure) {
-            State::Unsure
-        } else if has(Outcome::Failed) {
-            State::Failed
-        } else if has(Outcome::Refused) {
-            State::Refused
-        } else {
-            State::Accepted
+        // A letter stands where the worst of its addresses stands, whichever attempt that was.
+        let worst = rcpts.iter().map(|rcpt| rcpt.outcome).chain(held.earlier).max();
+        let state = match worst {
+            _ if next_attempt.is_some() => State::Deferred,
+            Some(Outcome::Unsure) => State::Unsure,
+            Some(Outcome::Failed) => State::Failed,
+            Some(Outcome::Refused) => State::Refused,
+            Some(Outcome::Accepted | Outcome::Deferred) | None => State::Accepted,
         };
         self.settle(seq, state, next_attempt, rcpts, now);
     }

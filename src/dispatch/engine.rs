@@ -403,6 +403,7 @@ impl<M: Maker> Turn<M> {
             seq: row.seq,
             attempts: row.attempts,
             first_attempt: row.first_attempt.map(|at| at.saturating_mul(1000)),
+            earlier: row.earlier,
         };
         // A row that is already held stays as it is: it may have been made by now. Of any other this is
         // what the ledger says now, with who has an outcome already.

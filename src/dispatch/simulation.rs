@@ -77,7 +77,7 @@ fn rcpt(outcome: Outcome) -> Vec<RcptOutcome> {
 }
 
 fn claim(seq: u64, row: &Row) -> Claim {
-    Claim { seq, attempts: row.attempts, first_attempt: row.first.map(|at| at * 1000) }
+    Claim { seq, attempts: row.attempts, first_attempt: row.first.map(|at| at * 1000), earlier: None }
 }
 
 /// What a scenario allows.

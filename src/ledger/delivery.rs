@@ -1,6 +1,6 @@
 //! The words of the hot path: a delivery as it is claimed, marked and settled.
 
-use crate::letter::{FileRecord, RcptOutcome};
+use crate::letter::{FileRecord, Outcome, RcptOutcome};
 
 /// The state of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -115,8 +115,10 @@ pub struct Claimed {
     /// Its own files as they were when it was enlisted, folded into one value; `None`: it has none, or
     /// was put back to go with the files as they are.
     pub enclosed: Option<i64>,
-    /// Addresses that already have a final outcome, by earlier attempts.
+    /// Addresses to which nothing more is sent unasked, by earlier attempts: those that are unsure, too.
     pub settled: Vec<String>,
+    /// The worst of what became of them.
+    pub earlier: Option<Outcome>,
 }
 
 /// Some of the domains there are: lower case, and `*.example.com` names those below.

@@ -21,6 +21,7 @@ pub(super) fn run(fresh: Fresh<'_>) {
         ("letters are marked and settled", letters_are_marked_and_settled),
         ("a group is whole or nothing", a_group_is_whole_or_nothing),
         ("several recipients and attempts", several_recipients_and_attempts),
+        ("an unsure address of a deferred letter is held", an_unsure_address_of_a_deferred_letter_is_held),
         ("what a dead run left", what_a_dead_run_left),
         ("deferred letters come due", deferred_letters_come_due),
         (
@@ -312,7 +313,29 @@ fn several_recipients_and_attempts(ledger: &mut dyn Ledger) {
         vec![settle(1, State::Refused, vec![rcpt("b@x", Outcome::Accepted, 250)])],
     );
     assert_eq!(settled(ledger), ["a@x", "b@x", "c@x"]);
-    assert_eq!(ledger.reader().unwrap().claim_these(edition, &[1]).unwrap()[0].attempts, 3);
+    let claimed = ledger.reader().unwrap().claim_these(edition, &[1]).unwrap().remove(0);
+    assert_eq!((claimed.attempts, claimed.earlier), (3, Some(Outcome::Refused)));
+}
+
+fn an_unsure_address_of_a_deferred_letter_is_held(ledger: &mut dyn Ledger) {
+    let edition = enlisted(ledger, 1);
+    write(ledger, edition, vec![mark(1)], vec![]);
+    let both = vec![rcpt("a@x", Outcome::Unsure, 0), rcpt("b@x", Outcome::Deferred, 450)];
+    let deferred = Settlement { next_attempt: Some(100), ..settle(1, State::Deferred, both) };
+    write(ledger, edition, vec![], vec![deferred]);
+    let held = |ledger: &dyn Ledger| {
+        let claimed = ledger.reader().unwrap().claim_these(edition, &[1]).unwrap().remove(0);
+        (claimed.settled.join(" "), claimed.earlier)
+    };
+    assert_eq!(held(ledger), ("a@x".to_owned(), Some(Outcome::Unsure)));
+    // Who puts back what is deferred was not asked about those who may have got it.
+    ledger.requeue(edition, &Requeue { states: &[State::Deferred], keys: None, now: 200 }).unwrap();
+    assert_eq!(held(ledger), ("a@x".to_owned(), Some(Outcome::Unsure)));
+    write(ledger, edition, vec![mark(1)], vec![]);
+    let rest = vec![rcpt("b@x", Outcome::Accepted, 250)];
+    write(ledger, edition, vec![], vec![settle(1, State::Unsure, rest)]);
+    ledger.requeue(edition, &Requeue { states: &[State::Unsure], keys: None, now: 300 }).unwrap();
+    assert_eq!(held(ledger), ("b@x".to_owned(), Some(Outcome::Accepted)));
 }
 
 fn what_a_dead_run_left(ledger: &mut dyn Ledger) {

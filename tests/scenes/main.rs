@@ -21,4 +21,5 @@ mod order;
 mod postfix;
 mod samples;
 mod sandbox;
+mod several;
 mod tending;

@@ -142,11 +142,13 @@ impl SqliteReader {
             |delivery: &Claimed| delivery.attempts > 0 || delivery.date.is_some() || delivery.generation > 0;
         for delivery in claimed.iter_mut().filter(|delivery| tried(&delivery.1)) {
             let (first, last) = schema::items(delivery.0, delivery.0);
-            delivery.1.settled = self.all(
-                "SELECT address FROM rcpts WHERE id BETWEEN ?1 AND ?2 AND outcome IN ('a', 'r', 'f')",
+            let settled = self.all(
+                "SELECT address, outcome FROM rcpts WHERE id BETWEEN ?1 AND ?2 AND outcome <> 'd'",
                 [first, last],
-                |row| row.get(0),
+                |row| Ok((row.get(0)?, records::outcome_of(row, 1)?)),
             )?;
+            delivery.1.earlier = settled.iter().map(|(_, outcome)| *outcome).max();
+            delivery.1.settled = settled.into_iter().map(|(address, _)| address).collect();
         }
         Ok(claimed.into_iter().map(|(_, claimed)| claimed).collect())
     }
@@ -356,6 +358,7 @@ fn claimed(row: &Row<'_>) -> rusqlite::Result<(i64, Claimed)> {
         first_attempt: row.get(9)?,
         enclosed: row.get(10)?,
         settled: Vec::new(),
+        earlier: None,
     };
     Ok((id, claimed))
 }

@@ -194,14 +194,19 @@ fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
     })
 }
 
-fn rcpt(row: &Row<'_>) -> rusqlite::Result<(i64, RcptRecord)> {
-    let outcome = match row.get_ref(2)?.as_str()? {
+/// The outcome of an address, from the letter that stands for it.
+pub(super) fn outcome_of(row: &Row<'_>, column: usize) -> rusqlite::Result<Outcome> {
+    Ok(match row.get_ref(column)?.as_str()? {
         "a" => Outcome::Accepted,
         "d" => Outcome::Deferred,
         "r" => Outcome::Refused,
         "f" => Outcome::Failed,
         _ => Outcome::Unsure,
-    };
+    })
+}
+
+fn rcpt(row: &Row<'_>) -> rusqlite::Result<(i64, RcptRecord)> {
+    let outcome = outcome_of(row, 2)?;
     let enhanced = row.get::<_, Option<u32>>(4)?.map(|number| Enhanced {
         class: (number / 1_000_000) as u8,
         subject: (number / 1000 % 1000) as u16,

@@ -50,11 +50,12 @@ pub(super) fn requeue(
             "INSERT INTO requeued (delivery, at, state, generation, message_id)
              SELECT d.id, ?1, d.state, d.generation, d.message_id FROM deliveries d JOIN temp.chosen c ON c.id = d.id",
             // Of a letter that was accepted all recipients are to get it again, of any other those who
-            // did not get it. Outcomes are not deleted: their places tell the addresses' numbers.
+            // did not get it. Of one that is to go again anyway, those who may have got it are not asked
+            // about. Outcomes are not deleted: their places tell the addresses' numbers.
             "UPDATE rcpts SET outcome = 'd', at = ?1 WHERE id IN (
                 SELECT t.id FROM temp.chosen c JOIN deliveries d ON d.id = c.id
                 JOIN rcpts t ON t.id BETWEEN c.id << 10 AND c.id << 10 | 1023
-                WHERE d.state = 'a' OR t.outcome <> 'a')",
+                WHERE d.state = 'a' OR t.outcome <> 'a' AND (d.state <> 'd' OR t.outcome <> 'u'))",
             // An accepted letter goes again as a new one. One that some may have got stays the same,
             // byte for byte: its date and generation are kept.
             // What failed goes with the files as they are now: they were looked at, or it would not go.
