@@ -1,10 +1,12 @@
 //! Fault rules: when to misbehave, and how. One line each, so that a test, a command line and a
 //! log can all hold them: `rcpt if=*@busy.test first=2 reply 450 4.2.1 try later`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use crate::measure::Rate;
 
 /// What a rule looks like, as `postroom sandbox --help` shows it.
 pub const GRAMMAR: &str = "\
@@ -13,6 +15,7 @@ A RULE is STAGE [CONDITION...] ACTION, for example
   body if=u17@* at=5000 first=1 reset
   commit every=100 drop
   mail after=50 close 421 4.7.0 enough for one connection
+  mail above=30/s close 421 4.7.0 too fast, slow down
   retr if=7 first=3 reply -ERR [SYS/TEMP] cannot read it
 
 STAGE      of SMTP: connect helo starttls auth mail rcpt data bdat rset noop quit
@@ -30,6 +33,7 @@ CONDITION  if=GLOB  the recipient (of mail: the sender, of helo: the name);
            first=N  only the first N times, counted per matching address
            every=N  only each Nth time
            after=N  only when this connection has had N letters accepted
+           above=N/s only when this would be more than N within any second (or /m)
            chance=P only with probability P (0..1)
            at=BYTES of body only
 ACTION     reply CODE TEXT   answer so, in place of the usual answer
@@ -158,6 +162,9 @@ pub struct Fault {
     every: Option<u64>,
     after: u64,
     chance: Option<f64>,
+    above: Option<Rate>,
+    /// When those were met that `above` let pass, as far back as it looks.
+    passed: Mutex<VecDeque<Instant>>,
     seed: u64,
     met: AtomicU64,
     seen: Mutex<HashMap<String, u64>>,
@@ -197,6 +204,8 @@ impl Fault {
             every: None,
             after: 0,
             chance: None,
+            above: None,
+            passed: Mutex::default(),
             seed,
             met: AtomicU64::new(0),
             seen: Mutex::default(),
@@ -209,6 +218,11 @@ impl Fault {
                 "every" => fault.every = Some(number()?.max(1)),
                 "after" => fault.after = number()?,
                 "at" => fault.at = usize::try_from(number()?).unwrap_or(usize::MAX),
+                "above" => {
+                    let above =
+                        Rate::parse(value).ok_or_else(|| bad("`above` needs a rate, as 30/s".to_owned()))?;
+                    fault.above = Some(above);
+                }
                 "chance" => {
                     let chance = value.parse().ok().filter(|chance| (0.0..=1.0).contains(chance));
                     fault.chance = Some(chance.ok_or_else(|| bad("`chance` is between 0 and 1".to_owned()))?);
@@ -240,8 +254,13 @@ impl Fault {
 
     /// Whether it is this rule's turn; each call that matches is counted. `keys` are the addresses
     /// in question, `accepted` the letters this connection has had accepted.
-    pub(super) fn hits<'a>(
+    pub(super) fn hits<'a>(&self, stage: Stage, keys: impl Iterator<Item = &'a str>, accepted: u64) -> bool {
+        self.hits_at(Instant::now(), stage, keys, accepted)
+    }
+
+    fn hits_at<'a>(
         &self,
+        now: Instant,
         stage: Stage,
         mut keys: impl Iterator<Item = &'a str>,
         accepted: u64,
@@ -258,6 +277,16 @@ impl Fault {
         };
         if accepted < self.after {
             return false;
+        }
+        if let Some(above) = self.above {
+            let mut passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
+            while passed.front().is_some_and(|&at| now.saturating_duration_since(at) >= above.per) {
+                passed.pop_front();
+            }
+            if passed.len() < above.count as usize {
+                passed.push_back(now);
+                return false;
+            }
         }
         if let Some(first) = self.first {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -343,6 +372,17 @@ mod tests {
     }
 
     #[test]
+    fn above_is_counted_over_any_second() {
+        let (fault, from) = (rule("mail above=3/s close 421 4.7.0 slow down"), Instant::now());
+        for (millis, expected) in
+            [(0, false), (100, false), (900, false), (950, true), (1050, false), (1060, true), (1100, false)]
+        {
+            let now = from + Duration::from_millis(millis);
+            assert_eq!(fault.hits_at(now, Stage::Mail, std::iter::empty(), 0), expected, "{millis}");
+        }
+    }
+
+    #[test]
     fn any_is_any_command_and_nothing_between() {
         for (stage, expected) in [(Stage::Mail, true), (Stage::Quit, true), (Stage::Commit, false)] {
             assert_eq!(rule("any drop").hits(stage, std::iter::empty(), 0), expected, "{stage:?}");
@@ -369,6 +409,7 @@ mod tests {
             ("rcpt reply later", Protocol::Smtp),
             ("rcpt nth=3 drop", Protocol::Smtp),
             ("rcpt chance=2 drop", Protocol::Smtp),
+            ("mail above=30 drop", Protocol::Smtp),
             ("retr drop", Protocol::Smtp),
             ("rcpt drop", Protocol::Pop3),
             ("retr reply 550 no", Protocol::Pop3),
