@@ -13,7 +13,7 @@ use postroom::letter::{Content, Envelope, Message, Octets, Slice};
 use postroom::measure::Rate;
 use postroom::net::transcript::Transcript;
 use postroom::secret::Secret;
-use postroom::submit::{Consignment, Event, Submitter};
+use postroom::submit::{Accounts, Consignment, Event, Submitter};
 
 fn main() {
     let mut args = std::env::args().skip(1);
@@ -30,7 +30,7 @@ fn main() {
     let (events, inbox) = crossbeam_channel::unbounded();
     let began = Instant::now();
     let trace = options.contains_key("trace").then(Transcript::stderr);
-    let submitter = match Submitter::start(&relay, trace, events) {
+    let submitter = match Submitter::start(&relay, &Accounts::alone(), trace, events) {
         Ok(submitter) => submitter,
         Err(error) => {
             eprintln!("{error}");

@@ -9,7 +9,7 @@ use postroom::job::{Auth, Credential, Pipelining, RelaySpec, Retry, Timeouts, Tl
 use postroom::letter::{Content, Envelope, Message, Outcome, Slice};
 use postroom::sandbox::{Fault, Options, Protocol, Relay};
 use postroom::secret::Secret;
-use postroom::submit::{Consignment, Event, SubmitError, Submitter};
+use postroom::submit::{Accounts, Consignment, Event, SubmitError, Submitter};
 
 const LEVELS: [Pipelining; 5] =
     [Pipelining::Off, Pipelining::Envelope, Pipelining::Message, Pipelining::Window, Pipelining::Auto];
@@ -128,7 +128,7 @@ impl Told {
 /// Submits letters as they are wanted and hears until all is closed. Each letter must have exactly one end.
 fn run(spec: &RelaySpec, count: u64, recipients: usize, octets: usize) -> Told {
     let (events, inbox) = crossbeam_channel::unbounded();
-    let submitter = Submitter::start(spec, None, events).expect("a relay");
+    let submitter = Submitter::start(spec, &Accounts::alone(), None, events).expect("a relay");
     let (mut told, mut sent, mut ended) = (Told::default(), 0, BTreeMap::new());
     let mut letters = (0..count).map(|seq| letter(seq, recipients, octets));
     let mut closed = false;
@@ -308,7 +308,7 @@ fn what_the_relay_cannot_take_fails_before_it_is_sent() {
     let words = &told.outcomes.values().next().unwrap().1;
     assert!(words.contains("1000"), "{words}");
     let (events, inbox) = crossbeam_channel::unbounded();
-    let submitter = Submitter::start(&scene.spec, None, events).unwrap();
+    let submitter = Submitter::start(&scene.spec, &Accounts::alone(), None, events).unwrap();
     let mut eight_bit = letter(0, 1, 10);
     eight_bit.message.eight_bit = true;
     let mut foreign = letter(1, 1, 10);
@@ -341,7 +341,7 @@ fn a_wrong_password_is_tried_once() {
     };
     scene.spec.auth = login("wrong");
     let (events, _inbox) = crossbeam_channel::unbounded();
-    let error = Submitter::start(&scene.spec, None, events).err().expect("a refusal");
+    let error = Submitter::start(&scene.spec, &Accounts::alone(), None, events).err().expect("a refusal");
     assert!(matches!(error, SubmitError::Login { .. }), "{error}");
     assert!(!error.to_string().contains("wrong"), "{error}");
     assert_eq!(scene.relay.summary().failed_logins, 1);
@@ -353,7 +353,8 @@ fn a_wrong_password_is_tried_once() {
 fn where_the_relay_is_down_its_fallback_is_tried() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let (events, _inbox) = crossbeam_channel::unbounded();
-    let error = Submitter::start(&spec(nobody), None, events).err().expect("nobody there");
+    let error =
+        Submitter::start(&spec(nobody), &Accounts::alone(), None, events).err().expect("nobody there");
     assert!(matches!(error, SubmitError::Connect { .. }), "{error}");
     let scene = Scene::new(Options::default());
     let with_fallback = RelaySpec { fallback: Some(Box::new(scene.spec.clone())), ..spec(nobody) };
@@ -366,7 +367,7 @@ fn an_abort_gives_every_letter_one_end() {
     for level in LEVELS {
         let scene = Scene::faulty(&["end every=10 delay 50"]).at(level);
         let (events, inbox) = crossbeam_channel::unbounded();
-        let submitter = Submitter::start(&scene.spec, None, events).unwrap();
+        let submitter = Submitter::start(&scene.spec, &Accounts::alone(), None, events).unwrap();
         let (mut told, mut sent, mut ended, mut closed) = (Told::default(), 0_u64, 0, false);
         while !closed {
             for event in inbox.recv_timeout(Duration::from_secs(30)).unwrap() {

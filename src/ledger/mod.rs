@@ -102,12 +102,6 @@ pub trait Ledger: Send {
     /// Folds the log into the database file, when a run ends.
     fn tidy(&mut self) -> Result<(), LedgerError>;
 
-    /// The pace kept for an account (host and user): what [`Ledger::set_pace`] gave last.
-    fn pace(&self, account: &str) -> Result<Option<i64>, LedgerError>;
-
-    /// Keeps the pace of an account: nanoseconds, as the pacer counts them.
-    fn set_pace(&mut self, account: &str, value: i64) -> Result<(), LedgerError>;
-
     /// Records, durably, that this end of an edition is told to whoever wants to know; false if it was
     /// recorded before.
     fn tell_once(&mut self, edition: EditionId, end: &str) -> Result<bool, LedgerError>;

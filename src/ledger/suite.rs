@@ -29,7 +29,7 @@ pub(super) fn run(fresh: Fresh<'_>) {
             deferred_letters_do_not_wait_for_a_clock_that_was_wrong,
         ),
         ("changes are accepted", changes_are_accepted),
-        ("flags and pace", flags_and_pace),
+        ("flags", flags),
         ("editions do not mix", editions_do_not_mix),
         ("chance tries it", chance_tries_it),
         ("letters are claimed by domain", letters_are_claimed_by_domain),
@@ -420,7 +420,7 @@ fn changes_are_accepted(ledger: &mut dyn Ledger) {
     assert_eq!(seen, [(1, 0, Some(5_000)), (2, 1, None), (3, 0, None)]);
 }
 
-fn flags_and_pace(ledger: &mut dyn Ledger) {
+fn flags(ledger: &mut dyn Ledger) {
     let (one, other) = (begin(ledger, "told"), begin(ledger, "not told"));
     assert!(ledger.tell_once(one, "finished").unwrap());
     assert!(!ledger.tell_once(one, "finished").unwrap());
@@ -434,10 +434,6 @@ fn flags_and_pace(ledger: &mut dyn Ledger) {
     assert_eq!(flags(ledger), Flags { pause: true, stop: false });
     ledger.set_flag("通知", Purpose::Real, Flag::Pause, false).unwrap();
     assert_eq!(flags(ledger), Flags::default());
-    assert_eq!(ledger.pace("news@relay").unwrap(), None);
-    ledger.set_pace("news@relay", i64::MAX).unwrap();
-    ledger.set_pace("news@relay", 5).unwrap();
-    assert_eq!(ledger.pace("news@relay").unwrap(), Some(5));
 }
 
 fn editions_do_not_mix(ledger: &mut dyn Ledger) {

@@ -1,5 +1,6 @@
 //! One file per command; wires the rooms together and owns no craft.
 
+mod accounts;
 pub mod archive;
 mod book;
 mod check;

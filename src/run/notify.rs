@@ -140,9 +140,10 @@ fn compose_letter(
 /// Hands the letter over. An error is the reason, and whether somebody may have got it all the same.
 fn send(message: &Message, relay: &RelaySpec) -> Result<(), (String, bool)> {
     let (events, answers) = unbounded();
-    let submitter =
-        Submitter::start(relay, None, events).map_err(|error| (super::with_causes(&error), false))?;
     let by = Instant::now() + PATIENCE;
+    let accounts = super::accounts::of_this_user(move || Instant::now() > by);
+    let submitter = Submitter::start(relay, &accounts, None, events)
+        .map_err(|error| (super::with_causes(&error), false))?;
     let mut submitted = false;
     loop {
         let events = answers

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::unbounded;
@@ -23,8 +24,9 @@ use crate::plan::{Identity, Plan, PlanError, Unwritten, Written};
 use crate::recipients;
 use crate::report::{self, ReportError, View};
 use crate::sandbox;
-use crate::submit::{SubmitError, Submitter};
+use crate::submit::{Accounts, SubmitError, Submitter};
 
+use super::accounts;
 use super::enlist::{self, NotEnlisted};
 use super::kept::Kept;
 use super::notify::{self, Kind};
@@ -488,8 +490,18 @@ impl Sending<'_> {
         let first_due = reader.next_due(self.edition.id, i64::MIN)?;
         let (events, answers) = unbounded();
         let trace = self.args.trace.then(Transcript::stderr);
-        let submitter =
-            Submitter::start(spec, trace, events).map_err(|error| submit_trouble(&error, spec))?;
+        let signals = self.signals.count();
+        let accounts = match &self.relay.embedded {
+            Some(_) => Accounts::alone(),
+            None => accounts::of_this_user(move || signals.load(Ordering::Relaxed) > 0),
+        };
+        let submitter = Submitter::start(spec, &accounts, trace, events).map_err(|error| {
+            let stop = submit_trouble(&error, spec);
+            match (&error, self.signals.exit()) {
+                (SubmitError::Busy { .. }, Some(exit)) => Stop { exit, ..stop },
+                _ => stop,
+            }
+        })?;
         let engine = Engine {
             config,
             maker: Arc::new(maker),
@@ -777,6 +789,7 @@ pub(super) fn submit_trouble(error: &SubmitError, spec: &RelaySpec) -> Stop {
         SubmitError::Login { .. } => (Exit::Login, provider.and_then(preset::login_hint)),
         SubmitError::Credential { .. } => (Exit::Login, None),
         SubmitError::Protocol { .. } => (Exit::Protocol, None),
+        SubmitError::Busy { .. } => (Exit::Again, Some("run again when they are done")),
         SubmitError::NoStartTls { .. } => (
             Exit::Unavailable,
             Some("say `tls: implicit` (port 465) where the relay has that; `tls: none` sends in clear text"),

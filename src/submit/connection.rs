@@ -5,6 +5,7 @@ use std::io::{self, IoSlice};
 use std::time::{Duration, Instant};
 
 use super::Queued;
+use super::account::Berth;
 use crate::job::{Mechanism, Timeouts};
 use crate::net::transcript::Transcript;
 use crate::net::{Link, NetError};
@@ -48,12 +49,15 @@ pub(super) struct Connection {
     began: Instant,
     progress: Instant,
     transcript: Option<Transcript>,
+    /// Given back behind all the others, when the link is closed.
+    _berth: Berth,
 }
 
 impl Connection {
     pub(super) fn new(
         link: Link,
         session: Session<Queued>,
+        berth: Berth,
         address: usize,
         now: Instant,
         transcript: Option<Transcript>,
@@ -72,6 +76,7 @@ impl Connection {
             began: now,
             progress: now,
             transcript,
+            _berth: berth,
         };
         if connection.transcript.is_some() {
             connection.session.listen();

@@ -5,6 +5,7 @@
 //! than were [`Event::Wanted`], and gets exactly one [`Event::Settled`] or [`Event::Returned`] for
 //! each in return, whatever happens, before [`Event::Closed`].
 
+mod account;
 mod connection;
 mod growth;
 mod login;
@@ -29,6 +30,7 @@ use crate::net::transcript::Transcript;
 use crate::wire::smtp::{Content, Parcel};
 
 pub use crate::wire::smtp::Offers;
+pub use account::Accounts;
 pub use outcome::told_to_wait;
 
 /// A letter handed over for submission. Its `sending` mark is durable.
@@ -90,13 +92,15 @@ pub struct Submitter {
 
 impl Submitter {
     /// Connects and tries one login; its connection is kept and used. Then the pool may open more, as work needs
-    /// them. Where the relay cannot be reached, its `fallback` is tried. Events come in batches.
+    /// them. Where the relay cannot be reached, its `fallback` is tried. Events come in batches. Pace and connections
+    /// are those of the account, together with all who share `accounts`.
     pub fn start(
         relay: &RelaySpec,
+        accounts: &Accounts,
         trace: Option<Transcript>,
         events: Sender<Vec<Event>>,
     ) -> Result<Submitter, SubmitError> {
-        pool::start(relay, trace, events)
+        pool::start(relay, accounts, trace, events)
     }
 
     /// What the relay offered on the first connection.
@@ -257,6 +261,14 @@ pub enum SubmitError {
         relay: String,
         /// What was waited for.
         reason: String,
+    },
+    /// Other processes have all connections that the account may have.
+    #[error("other runs have all connections ({most}) of the account at {relay}")]
+    Busy {
+        /// host:port
+        relay: String,
+        /// How many there may be.
+        most: usize,
     },
     /// A credential could not be had.
     #[error("{reason}")]

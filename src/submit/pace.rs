@@ -3,42 +3,91 @@
 
 use std::time::{Duration, Instant};
 
+use super::account::{Book, Turn};
 use crate::measure::Rate;
 
 /// A start is counted here before the relay sees it. By this part the interval is stretched, so that a path that is
 /// now slow, now quick does not make more starts of a second than were begun in it.
 const SLACK: u32 = 256;
 
+/// When another process looks at the book of the account, it does so for some microseconds.
+const MOMENT: Duration = Duration::from_millis(1);
+
 /// A rate kept exactly: `burst` letters at once, then one each interval.
-#[derive(Debug, Clone)]
 pub(super) struct Pace {
     interval: Duration,
     /// How far ahead of time starts may run: `burst - 1` intervals.
     ahead: Duration,
-    /// When the next letter would be due, had all come evenly (the theoretical arrival time).
+    /// When the next letter would be due, had all come evenly (the theoretical arrival time). With a book: at the
+    /// earliest, for other processes may have started some since.
     due: Option<Instant>,
+    /// What all processes that use the account have started.
+    book: Option<Book>,
+    /// The book was not to be had: it is looked at again then.
+    again: Option<Instant>,
 }
 
 impl Pace {
-    /// A pace of this rate.
-    pub(super) fn new(rate: Rate, burst: u32) -> Pace {
+    /// A pace of this rate, kept together with all who have the same book.
+    pub(super) fn new(rate: Rate, burst: u32, book: Option<Book>) -> Pace {
         let interval = rate.interval();
         let interval = interval + interval / SLACK;
-        Pace { interval, ahead: interval * burst.max(1).saturating_sub(1), due: None }
+        let ahead = interval * burst.max(1).saturating_sub(1);
+        Pace { interval, ahead, due: None, book, again: None }
     }
 
     /// When the next letter may start; `None`: now.
     pub(super) fn wait(&self, now: Instant) -> Option<Instant> {
-        let earliest = self.due?.checked_sub(self.ahead)?;
-        (earliest > now).then_some(earliest)
+        let earliest = self.due.and_then(|due| due.checked_sub(self.ahead));
+        earliest.max(self.again).filter(|&at| at > now)
     }
 
-    /// A letter starts now. A start that is late, because timers are coarse and machines busy, does not put off those
-    /// behind it: what [`SLACK`] takes is more than this gives.
-    pub(super) fn start(&mut self, now: Instant) {
-        let late = (self.interval / 2).clamp(Duration::from_millis(2), Duration::from_millis(10));
+    /// A letter starts now, unless [`Pace::wait`] says later, or another process was first: then false.
+    #[must_use = "false: it does not start"]
+    pub(super) fn start(&mut self, now: Instant) -> bool {
+        if self.wait(now).is_some() {
+            return false;
+        }
+        let (interval, ahead) = (self.interval, self.ahead);
+        // A start that is late, because timers are coarse and machines busy, does not put off those behind it: what
+        // `SLACK` takes is more than this gives.
+        let late = (interval / 2).clamp(Duration::from_millis(2), Duration::from_millis(10));
         let since = now.checked_sub(late).unwrap_or(now);
-        self.due = Some(self.due.map_or(now, |due| due.max(since)) + self.interval);
+        let next = |due: Option<Instant>| due.map_or(now, |due| due.max(since)) + interval;
+        let turn = self.book.as_mut().map(|book| {
+            book.turn(now, |due| match due {
+                Some(due) if due.checked_sub(ahead).is_some_and(|earliest| earliest > now) => {
+                    (None, (due, false))
+                }
+                due => (Some(next(due)), (next(due), true)),
+            })
+        });
+        let (due, started) = match turn {
+            Some(Turn::Had(had)) => had,
+            Some(Turn::NotNow) => {
+                self.again = Some(now + MOMENT);
+                return false;
+            }
+            Some(Turn::Broken) => {
+                self.book = None;
+                (next(self.due), true)
+            }
+            None => (next(self.due), true),
+        };
+        self.due = Some(due);
+        started
+    }
+
+    /// A letter that was to start does not.
+    pub(super) fn give_back(&mut self, now: Instant) {
+        let interval = self.interval;
+        let back = |due: Option<Instant>| due.and_then(|due| due.checked_sub(interval));
+        self.due = back(self.due);
+        if let Some(book) = &mut self.book
+            && let Turn::Broken = book.turn(now, |due| (back(due), ()))
+        {
+            self.book = None;
+        }
     }
 
     /// How many letters may start within `span` from now on.
@@ -65,7 +114,7 @@ const NEAR: f64 = 0.97;
 const FORGIVEN: Duration = Duration::from_secs(120);
 
 /// What the relay puts up with, found out by additive increase and multiplicative decrease.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Throttle {
     /// The pace at which the relay last said no, and ours now, in letters a second.
     held: Option<Held>,
@@ -77,7 +126,6 @@ pub(super) struct Throttle {
     epoch: Option<Instant>,
 }
 
-#[derive(Debug)]
 struct Held {
     ceiling: f64,
     now: f64,
@@ -126,7 +174,8 @@ impl Throttle {
     /// A letter starts now.
     pub(super) fn start(&mut self, now: Instant) {
         if let Some(held) = &mut self.held {
-            held.pace.start(now);
+            // It is nobody else's, and was asked.
+            let _ = held.pace.start(now);
         }
     }
 
@@ -175,7 +224,7 @@ impl Held {
 
 fn even(pace: f64) -> Pace {
     let interval = Duration::from_secs_f64(1.0 / pace.clamp(1e-3, 1e6));
-    Pace { interval, ahead: Duration::ZERO, due: None }
+    Pace { interval, ahead: Duration::ZERO, due: None, book: None, again: None }
 }
 
 #[cfg(test)]
@@ -235,8 +284,7 @@ mod tests {
     fn starts(pace: &mut Pace, from: Instant, span: Duration, tick: Duration) -> Vec<Duration> {
         let (mut now, mut starts) = (from, Vec::new());
         while now < from + span {
-            while pace.wait(now).is_none() {
-                pace.start(now);
+            while pace.start(now) {
                 starts.push(now - from);
             }
             now += tick;
@@ -251,7 +299,7 @@ mod tests {
             [("50/s", 1, 1), ("50/s", 1, 7), ("50/s", 10, 1), ("100/m", 1, 50), ("7/s", 3, 13)]
         {
             let rate = Rate::parse(rate).expect("a rate");
-            let mut pace = Pace::new(rate, burst);
+            let mut pace = Pace::new(rate, burst, None);
             let starts = starts(&mut pace, from, Duration::from_secs(60), Duration::from_millis(tick_ms));
             for window in [1, 10, 30] {
                 let window = Duration::from_secs(window);
@@ -267,7 +315,7 @@ mod tests {
 
     #[test]
     fn the_rate_is_used() {
-        let mut pace = Pace::new(Rate::parse("50/s").expect("a rate"), 1);
+        let mut pace = Pace::new(Rate::parse("50/s").expect("a rate"), 1, None);
         let started =
             starts(&mut pace, Instant::now(), Duration::from_secs(60), Duration::from_micros(100)).len();
         assert!((2950..=3000).contains(&started), "{started}");
@@ -276,9 +324,9 @@ mod tests {
     #[test]
     fn what_may_start_soon_is_foretold() {
         let now = Instant::now();
-        let mut pace = Pace::new(Rate::parse("10/s").expect("a rate"), 1);
+        let mut pace = Pace::new(Rate::parse("10/s").expect("a rate"), 1, None);
         assert_eq!(pace.within(now, Duration::from_millis(250)), 3);
-        pace.start(now);
+        assert!(pace.start(now) && !pace.start(now));
         assert_eq!(pace.within(now, Duration::from_millis(250)), 2);
         assert_eq!(pace.within(now, Duration::from_millis(50)), 0);
     }

@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, Sender};
 use mio::event::Source;
 use mio::{Interest, Poll, Token, Waker};
 
+use super::account::{Account, Accounts, Berth, Berths};
 use super::connection::{Connection, Loss};
 use super::growth::Growth;
 use super::login::Identity;
@@ -38,6 +39,10 @@ const MAX_BACKOFF: Duration = Duration::from_secs(15);
 const MAX_LOSSES: u8 = 3;
 /// After a relay said "too many connections", one more is tried each time so long has passed.
 const REGROWTH: Duration = Duration::from_secs(30);
+/// While other processes have all connections of the account, another try for one is made this often.
+const BERTH_AGAIN: Duration = Duration::from_millis(250);
+/// So often others are heeded who ask for one of ours.
+const HEED: Duration = Duration::from_secs(1);
 /// Under a rate, so much of it is asked for ahead.
 const AHEAD: Duration = Duration::from_millis(500);
 
@@ -46,13 +51,14 @@ const WAKER: Token = Token(usize::MAX);
 /// Starts the thread and waits until its first connection is ready.
 pub(super) fn start(
     spec: &RelaySpec,
+    accounts: &Accounts,
     trace: Option<Transcript>,
     events: Sender<Vec<Event>>,
 ) -> Result<Submitter, SubmitError> {
     let mut relays = VecDeque::new();
     let mut next = Some(spec);
     while let Some(spec) = next {
-        relays.push_back(Relay::new(spec)?);
+        relays.push_back(Relay::new(spec, accounts)?);
         next = spec.fallback.as_deref();
     }
     let Some(relay) = relays.pop_front() else {
@@ -83,13 +89,17 @@ pub(super) fn start(
         growth: Growth::new(
             relay.spec.doubt.map_or(usize::MAX, |doubt| doubt / relay.spec.connections.max(1)),
         ),
-        pace: relay.spec.rate.map(|rate| Pace::new(rate, relay.spec.burst)),
+        pace: relay.pace(),
         throttle: Throttle::default(),
         enough: None,
         session_limit: None,
-        lanes: Lanes::new(&relay.spec),
+        lanes: Lanes::new(&relay),
         cap: relay.spec.connections.max(1),
         regrow_at: None,
+        accounts: accounts.clone(),
+        berth_at: None,
+        berth_since: None,
+        heed_at: Instant::now() + HEED,
         relay,
         fallbacks: relays,
         connections: Vec::new(),
@@ -142,10 +152,12 @@ struct Relay {
     addresses: Vec<SocketAddr>,
     /// The address that the next connection is made to; the one that worked stays.
     next: usize,
+    account: Account,
+    berths: Berths,
 }
 
 impl Relay {
-    fn new(spec: &RelaySpec) -> Result<Relay, SubmitError> {
+    fn new(spec: &RelaySpec, accounts: &Accounts) -> Result<Relay, SubmitError> {
         let name = format!("{}:{}", spec.host, spec.port);
         let trouble = |error: NetError| refused_by_net(&name, error);
         let dialer = Dialer::new(&spec.host, spec.port, &spec.tls, &spec.timeouts)
@@ -154,7 +166,22 @@ impl Relay {
             .local_address(spec.local_address);
         let server = (spec.host.clone(), spec.port);
         let identity = spec.auth.as_ref().map(|auth| Identity::fetch(auth, server)).transpose()?;
-        Ok(Relay { spec: spec.clone(), dialer, identity, name, addresses: Vec::new(), next: 0 })
+        let account = accounts.of_relay(spec);
+        let berths = account.berths(spec.connections.max(1));
+        Ok(Relay {
+            spec: spec.clone(),
+            dialer,
+            identity,
+            name,
+            addresses: Vec::new(),
+            next: 0,
+            account,
+            berths,
+        })
+    }
+
+    fn pace(&self) -> Option<Pace> {
+        self.spec.rate.map(|rate| Pace::new(rate, self.spec.burst, self.account.book(&[])))
     }
 }
 
@@ -187,12 +214,20 @@ struct Lane {
     letters: VecDeque<Queued>,
 }
 
+impl Lane {
+    fn ready(&self, now: Instant, slot: usize) -> bool {
+        !self.letters.is_empty()
+            && self.connections.is_none_or(|most| slot < most)
+            && self.pace.as_ref().is_none_or(|pace| pace.wait(now).is_none())
+    }
+}
+
 impl Lanes {
-    fn new(spec: &RelaySpec) -> Lanes {
+    fn new(relay: &Relay) -> Lanes {
         let everyone = Lane { domains: Vec::new(), pace: None, connections: None, letters: VecDeque::new() };
-        let limited = spec.limits.iter().map(|limit| Lane {
+        let limited = relay.spec.limits.iter().map(|limit| Lane {
             domains: limit.domains.clone(),
-            pace: limit.rate.map(|rate| Pace::new(rate, 1)),
+            pace: limit.rate.map(|rate| Pace::new(rate, 1, relay.account.book(&limit.domains))),
             connections: limit.connections,
             letters: VecDeque::new(),
         });
@@ -225,6 +260,11 @@ impl Lanes {
         self.of(&queued).letters.push_front(queued);
     }
 
+    /// Whether a letter may start now on this connection, as far as this process knows.
+    fn ready(&self, now: Instant, slot: usize) -> bool {
+        self.waiting > 0 && self.lanes.iter().any(|lane| lane.ready(now, slot))
+    }
+
     /// The next letter that may start now on this connection; lanes take turns.
     fn take(&mut self, now: Instant, slot: usize) -> Option<Queued> {
         if self.waiting == 0 {
@@ -234,14 +274,8 @@ impl Lanes {
         for step in 0..count {
             let place = (self.turn + step) % count;
             let lane = &mut self.lanes[place];
-            if lane.letters.is_empty()
-                || lane.connections.is_some_and(|most| slot >= most)
-                || lane.pace.as_ref().is_some_and(|pace| pace.wait(now).is_some())
-            {
+            if !lane.ready(now, slot) || lane.pace.as_mut().is_some_and(|pace| !pace.start(now)) {
                 continue;
-            }
-            if let Some(pace) = &mut lane.pace {
-                pace.start(now);
             }
             self.turn = place + 1;
             self.waiting -= 1;
@@ -317,6 +351,13 @@ struct Pool {
     /// Most connections now.
     cap: usize,
     regrow_at: Option<Instant>,
+    accounts: Accounts,
+    /// Other processes have all connections: another is tried for then.
+    berth_at: Option<Instant>,
+    /// Since when there is none of ours.
+    berth_since: Option<Instant>,
+    /// When others are heeded next who ask for a connection.
+    heed_at: Instant,
     failures: u32,
     not_before: Option<Instant>,
     jitter: Jitter,
@@ -340,6 +381,7 @@ impl Pool {
         loop {
             let now = Instant::now();
             self.take_commands(now);
+            self.heed_others(now);
             self.open_connections(now);
             self.dispatch(now);
             self.send(now);
@@ -415,14 +457,72 @@ impl Pool {
         if wanted == 0 || self.not_before.is_some_and(|at| at > now) {
             return;
         }
+        if self.berth_at.is_some_and(|at| at > now) {
+            return;
+        }
         for _ in 0..wanted {
-            if let Err(error) = self.open(now) {
+            let Some(berth) = self.relay.berths.take(self.live(), now) else {
+                return self.wait_for_berth(now);
+            };
+            (self.berth_at, self.berth_since) = (None, None);
+            if let Err(error) = self.open(berth, now) {
                 return self.came_to_nothing(error, now);
             }
         }
     }
 
-    fn open(&mut self, now: Instant) -> Result<(), SubmitError> {
+    /// Other processes have all connections that the account may have.
+    fn wait_for_berth(&mut self, now: Instant) {
+        self.berth_at = Some(now + BERTH_AGAIN);
+        if self.live() > 0 {
+            return;
+        }
+        let (relay, most) = (self.relay.name.clone(), self.relay.spec.connections);
+        let busy = SubmitError::Busy { relay, most };
+        let since = *self.berth_since.get_or_insert_with(|| {
+            self.accounts.say(&format!("{busy}; waiting for one"));
+            now
+        });
+        let patience = self.relay.spec.retry.stay;
+        if matches!(self.phase, Phase::Trial(_))
+            && (now.saturating_duration_since(since) >= patience || self.accounts.leaves())
+        {
+            self.fail(busy, now);
+        }
+    }
+
+    /// Gives a connection back, if another process asks for its share and we have more than ours.
+    fn heed_others(&mut self, now: Instant) {
+        if now < self.heed_at || !self.relay.berths.are_shared() {
+            return;
+        }
+        self.heed_at = now + HEED;
+        let idle = |connection: &Connection| connection.session.is_ready() && connection.session.held() == 0;
+        let live = self.connections.iter().flatten();
+        let (count, any_idle) = (live.clone().count(), live.clone().any(idle));
+        let none_needed = self.lanes.waiting == 0 && any_idle;
+        if count == 0 || !self.relay.berths.are_asked_for(count, none_needed, now) {
+            return;
+        }
+        // One that has nothing to do, or else the last: lower ones may have a group of domains of their own.
+        let mut given = None;
+        for (slot, connection) in self.connections.iter().enumerate() {
+            let Some(connection) = connection.as_ref().filter(|connection| connection.session.is_ready())
+            else {
+                continue;
+            };
+            given = Some(slot);
+            if idle(connection) {
+                break;
+            }
+        }
+        if let Some(connection) = given.and_then(|slot| self.connections[slot].as_mut()) {
+            connection.note("another run asks for a connection of this account: this one ends");
+            connection.session.set_limit(Some(connection.session.begun()));
+        }
+    }
+
+    fn open(&mut self, berth: Berth, now: Instant) -> Result<(), SubmitError> {
         let relay = &mut self.relay;
         let trouble = |error| refused_by_net(&relay.name, error);
         if relay.addresses.is_empty() {
@@ -453,7 +553,7 @@ impl Pool {
         session.set_limit(relay.spec.messages_per_connection.into_iter().chain(self.session_limit).min());
         self.opened += 1;
         let transcript = self.trace.as_ref().map(|trace| trace.connection(self.opened));
-        self.connections[slot] = Some(Connection::new(link, session, place, now, transcript));
+        self.connections[slot] = Some(Connection::new(link, session, berth, place, now, transcript));
         self.set_windows();
         Ok(())
     }
@@ -469,20 +569,26 @@ impl Pool {
             let slot = (self.turn + step) % count;
             let Some(connection) = &mut self.connections[slot] else { continue };
             while connection.session.room() > 0 {
-                if self.pace.as_ref().is_some_and(|pace| pace.wait(now).is_some())
-                    || self.throttle.wait(now).is_some()
-                {
+                if self.throttle.wait(now).is_some() {
                     return;
                 }
-                let Some(queued) = self.lanes.take(now, slot) else { break };
+                if !self.lanes.ready(now, slot) {
+                    break;
+                }
+                if self.pace.as_mut().is_some_and(|pace| !pace.start(now)) {
+                    return;
+                }
+                let Some(queued) = self.lanes.take(now, slot) else {
+                    // Another process took the turn of the only group that was ready.
+                    self.pace.iter_mut().for_each(|pace| pace.give_back(now));
+                    break;
+                };
                 if let Some(answer) = outcome::unfit(&queued.consignment, connection.session.offers()) {
+                    self.pace.iter_mut().for_each(|pace| pace.give_back(now));
                     self.handed -= 1;
                     let _ =
                         outcome::settle_all(queued.consignment, Outcome::Failed, &answer, &mut self.batch);
                     continue;
-                }
-                if let Some(pace) = &mut self.pace {
-                    pace.start(now);
                 }
                 self.throttle.start(now);
                 connection.session.submit(Queued { began: now, ..queued });
@@ -786,10 +892,14 @@ impl Pool {
             self.ceiling = ceiling(next.spec.pipelining);
             self.proven = next.spec.pipelining != Pipelining::Auto;
             self.windowed = next.spec.pipelining == Pipelining::Window;
-            self.pace = next.spec.rate.map(|rate| Pace::new(rate, next.spec.burst));
+            self.pace = next.pace();
+            let waiting: Vec<Queued> = self.lanes.drain().collect();
+            self.lanes = Lanes::new(&next);
+            waiting.into_iter().for_each(|queued| self.lanes.push(queued));
             self.relay = next;
             self.failures = 0;
             self.not_before = None;
+            (self.berth_at, self.berth_since) = (None, None);
             return;
         }
         if let Phase::Trial(_) = &self.phase
@@ -988,9 +1098,12 @@ impl Pool {
                 })
                 .flatten();
             let regrow = self.regrow_at.filter(|_| waits);
+            let berth = self.berth_at.filter(|&at| waits && at > now);
+            let heed = (self.relay.berths.are_shared() && self.live() > 0).then_some(self.heed_at);
             // Under a rate, more letters are asked for as their time comes.
             let ask = (self.is_paced() && matches!(self.phase, Phase::Running)).then(|| now + AHEAD / 2);
-            next = next.into_iter().chain(reopen).chain(pace).chain(regrow).chain(ask).min();
+            let others = berth.into_iter().chain(heed);
+            next = next.into_iter().chain(reopen).chain(pace).chain(regrow).chain(ask).chain(others).min();
         }
         next.map(|at| at.saturating_duration_since(now))
     }

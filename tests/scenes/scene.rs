@@ -111,6 +111,8 @@ impl Scene {
             .args(arguments)
             .current_dir(self.folder.path())
             .env_remove("NO_COLOR")
+            // What runs of one user share, only those of this scene share.
+            .env("XDG_STATE_HOME", self.path(".state"))
             .envs(&self.environment)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -14,7 +14,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
 
 use crate::failpoint;
 use crate::job::{Dedupe, Unsure};
@@ -192,21 +192,6 @@ impl Ledger for Sqlite {
         )?;
         failpoint::reach("ledger.tidy.after");
         Ok(())
-    }
-
-    fn pace(&self, account: &str) -> Result<Option<i64>, LedgerError> {
-        self.conn
-            .prepare_cached("SELECT value FROM pace WHERE account = ?1")
-            .and_then(|mut statement| statement.query_row([account], |row| row.get(0)).optional())
-            .map_err(|error| self.said(error))
-    }
-
-    fn set_pace(&mut self, account: &str, value: i64) -> Result<(), LedgerError> {
-        self.conn
-            .prepare_cached("INSERT OR REPLACE INTO pace VALUES (?1, ?2)")
-            .and_then(|mut statement| statement.execute(params![account, value]))
-            .map(drop)
-            .map_err(|error| self.said(error))
     }
 
     fn tell_once(&mut self, edition: EditionId, end: &str) -> Result<bool, LedgerError> {

@@ -146,8 +146,6 @@ CREATE TABLE requeued (
 );
 CREATE INDEX requeued_delivery ON requeued (delivery);
 
-CREATE TABLE pace (account TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-
 CREATE TABLE flags (
     job TEXT NOT NULL, purpose TEXT NOT NULL, flag TEXT NOT NULL,
     PRIMARY KEY (job, purpose, flag)
