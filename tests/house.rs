@@ -187,6 +187,7 @@ fn some_words_stay_in_their_rooms() {
         ("rusqlite::", &["ledger", "archive"], "SQL is the ledger's and the index's"),
         ("minijinja::", &["render"], "templates are render's"),
         ("clap::", &["cli"], "what may be typed is said in one place"),
+        ("ureq::", &["net"], "what goes over HTTPS goes through net::token"),
         ("tokio::", &[], "there is no runtime"),
         ("println!(", &["eprintln"], "it panics when a pipe is closed; writeln! says so"),
         ("unsafe ", &[], "none of our own"),

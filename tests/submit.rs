@@ -401,3 +401,294 @@ fn an_abort_gives_every_letter_one_end() {
         compare(&format!("{level:?}"), &told, &read_log(&folder));
     }
 }
+
+mod tokens {
+    //! Access tokens: got for a refresh token, renewed in time or when they were withdrawn, and never tried twice.
+
+    use std::collections::VecDeque;
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::{Arc, Mutex};
+    use std::time::Instant;
+
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD as BASE64;
+    use postroom::job::{Mechanism, Refresh};
+    use postroom::net::token;
+    use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+
+    use super::*;
+
+    /// A token server with TLS: gives its answers one by one, the last for ever, and keeps what it was asked.
+    struct TokenServer {
+        folder: tempfile::TempDir,
+        port: u16,
+        asked: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl TokenServer {
+        fn start(answers: &[(u16, &str)]) -> TokenServer {
+            let folder = tempfile::tempdir().unwrap();
+            let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+            std::fs::write(folder.path().join("ca.pem"), made.cert.pem()).unwrap();
+            let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let config = rustls::ServerConfig::builder_with_provider(provider)
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(vec![made.cert.der().clone()], key)
+                .unwrap();
+            let config = Arc::new(config);
+            let listener = TcpListener::bind("localhost:0").unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let asked = Arc::new(Mutex::new(Vec::new()));
+            let mut answers: VecDeque<(u16, String)> =
+                answers.iter().map(|(status, text)| (*status, (*text).to_owned())).collect();
+            let heard = Arc::clone(&asked);
+            std::thread::spawn(move || {
+                for stream in listener.incoming().flatten() {
+                    let tls = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+                    let mut stream = BufReader::new(rustls::StreamOwned::new(tls, stream));
+                    // A client that does not trust us breaks off.
+                    let Some(request) = request(&mut stream) else { continue };
+                    heard.lock().unwrap().push(request);
+                    let (status, text) =
+                        if answers.len() > 1 { answers.pop_front().unwrap() } else { answers[0].clone() };
+                    let head = format!(
+                        "HTTP/1.1 {status} Word\r\nContent-Type: application/json\r\nLocation: /elsewhere\r\n\
+                         Content-Length: {}\r\nConnection: close\r\n\r\n",
+                        text.len()
+                    );
+                    let stream = stream.get_mut();
+                    let _ = stream.write_all((head + &text).as_bytes()).and_then(|()| stream.flush());
+                }
+            });
+            TokenServer { folder, port, asked }
+        }
+
+        fn refresh(&self) -> Refresh {
+            Refresh {
+                url: format!("https://localhost:{}/token", self.port),
+                client_id: "me & you".to_owned(),
+                client_secret: Some(Credential::Literal(Secret::new("s3cret+"))),
+                refresh_token: Credential::Literal(Secret::new("r/1")),
+                scope: Some("mail offline".to_owned()),
+                ca_file: Some(self.folder.path().join("ca.pem")),
+            }
+        }
+
+        fn auth(&self) -> Auth {
+            Auth {
+                user: "news@example.com".to_owned(),
+                credential: Credential::Refresh(Box::new(self.refresh())),
+                token: true,
+                mechanism: Some(Mechanism::XOAuth2),
+            }
+        }
+
+        fn asked(&self) -> usize {
+            self.asked.lock().unwrap().len()
+        }
+    }
+
+    fn request(stream: &mut impl BufRead) -> Option<String> {
+        let (mut head, mut octets) = (String::new(), 0);
+        loop {
+            let mut line = String::new();
+            stream.read_line(&mut line).ok().filter(|&count| count > 0)?;
+            if line.trim().is_empty() {
+                break;
+            }
+            if let Some(count) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                octets = count.trim().parse().unwrap();
+            }
+            head.push_str(&line);
+        }
+        let mut body = vec![0; octets];
+        stream.read_exact(&mut body).ok()?;
+        Some(head + &String::from_utf8(body).unwrap())
+    }
+
+    #[test]
+    fn a_token_is_got_as_the_standard_says() {
+        let server =
+            TokenServer::start(&[(200, r#"{"access_token":"t1","token_type":"Bearer","expires_in":3600}"#)]);
+        let access = token::fetch(&server.auth()).unwrap();
+        assert_eq!(access.secret.expose(), "t1");
+        let left = access.until.expect("an end").saturating_duration_since(Instant::now());
+        assert!((3500..3545).contains(&left.as_secs()), "{left:?}");
+        let asked = server.asked.lock().unwrap()[0].clone();
+        assert!(asked.starts_with("POST /token HTTP/1.1"), "{asked}");
+        assert!(
+            asked.to_ascii_lowercase().contains("content-type: application/x-www-form-urlencoded"),
+            "{asked}"
+        );
+        let body = asked.lines().last().unwrap();
+        assert_eq!(
+            body.replace("%20", "+"),
+            "grant_type=refresh_token&refresh_token=r%2F1&client_id=me+%26+you&client_secret=s3cret%2B&scope=mail+offline"
+        );
+    }
+
+    #[test]
+    fn a_no_is_shown_and_no_secret_with_it() {
+        let no = r#"{"error":"invalid_grant","error_description":"Token r/1 was\nrevoked"}"#;
+        for (status, answer, expected) in [
+            (400, no, "400 invalid_grant: Token *** was revoked"),
+            (200, "{}", "gives no access token: 200"),
+            (302, "", "gives no access token: 302"),
+            (500, "<html>s3cret+</html>", "gives no access token: 500"),
+        ] {
+            let server = TokenServer::start(&[(status, answer)]);
+            let said = token::fetch(&server.auth()).unwrap_err().to_string();
+            assert!(said.contains(expected) && !said.contains("s3cret") && !said.contains("r/1 "), "{said}");
+            assert_eq!(server.asked(), 1, "asked once, wherever it points to");
+        }
+        // Whom we do not trust gets nothing.
+        let server = TokenServer::start(&[(200, r#"{"access_token":"t1"}"#)]);
+        let stranger = Refresh { ca_file: None, ..server.refresh() };
+        let auth = Auth { credential: Credential::Refresh(Box::new(stranger)), ..server.auth() };
+        token::fetch(&auth).unwrap_err();
+        assert_eq!(server.asked(), 0);
+    }
+
+    /// A relay that lets tokens in by a rule, takes two letters over each connection, and keeps the tokens it saw.
+    struct TokenRelay {
+        port: u16,
+        seen: Arc<Mutex<Vec<(String, bool)>>>,
+    }
+
+    impl TokenRelay {
+        fn start(good: impl Fn(&str, usize) -> bool + Send + Sync + 'static) -> TokenRelay {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let (seen, accepted) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(0)));
+            let relay = TokenRelay { port, seen: Arc::clone(&seen) };
+            std::thread::spawn(move || {
+                for stream in listener.incoming().flatten() {
+                    // A connection that breaks is the client's affair.
+                    let _ = serve(stream, &good, &seen, &accepted);
+                }
+            });
+            relay
+        }
+
+        fn spec(&self, auth: Auth) -> RelaySpec {
+            RelaySpec {
+                auth: Some(auth),
+                connections: 1,
+                messages_per_connection: Some(2),
+                pipelining: Pipelining::Off,
+                ..spec(self.port)
+            }
+        }
+
+        fn seen(&self) -> Vec<(String, bool)> {
+            self.seen.lock().unwrap().clone()
+        }
+    }
+
+    fn serve(
+        stream: TcpStream,
+        good: &dyn Fn(&str, usize) -> bool,
+        seen: &Mutex<Vec<(String, bool)>>,
+        accepted: &Mutex<usize>,
+    ) -> std::io::Result<()> {
+        let mut out = stream.try_clone()?;
+        let mut lines = BufReader::new(stream).lines();
+        out.write_all(b"220 relay\r\n")?;
+        while let Some(line) = lines.next().transpose()? {
+            let verb = line.split(' ').next().unwrap_or_default().to_ascii_uppercase();
+            let reply = match verb.as_str() {
+                "EHLO" => "250-relay\r\n250 AUTH XOAUTH2",
+                "AUTH" => {
+                    let given = BASE64.decode(line.rsplit(' ').next().unwrap_or_default()).unwrap();
+                    let given = String::from_utf8(given).unwrap();
+                    let token = given.split("Bearer ").nth(1).unwrap().trim_end_matches('\x01').to_owned();
+                    let fits = good(&token, *accepted.lock().unwrap());
+                    seen.lock().unwrap().push((token, fits));
+                    if !fits {
+                        let words =
+                            BASE64.encode(r#"{"status":"400","schemes":"Bearer","scope":"https://mail/"}"#);
+                        out.write_all(format!("334 {words}\r\n").as_bytes())?;
+                        lines.next().transpose()?;
+                    }
+                    if fits { "235 2.7.0 welcome" } else { "535 5.7.8 bad credentials" }
+                }
+                "DATA" => {
+                    out.write_all(b"354 go\r\n")?;
+                    while lines.next().transpose()?.is_some_and(|line| line != ".") {}
+                    *accepted.lock().unwrap() += 1;
+                    "250 2.0.0 ok"
+                }
+                "QUIT" => {
+                    out.write_all(b"221 bye\r\n")?;
+                    return Ok(());
+                }
+                _ => "250 2.1.0 ok",
+            };
+            out.write_all(format!("{reply}\r\n").as_bytes())?;
+        }
+        Ok(())
+    }
+
+    const TWO: [(u16, &str); 2] = [(200, r#"{"access_token":"t1"}"#), (200, r#"{"access_token":"t2"}"#)];
+
+    #[test]
+    fn a_token_that_is_withdrawn_in_the_middle_is_replaced_once() {
+        let server = TokenServer::start(&TWO);
+        let relay =
+            TokenRelay::start(|token, accepted| if accepted < 4 { token == "t1" } else { token == "t2" });
+        let told = run(&relay.spec(server.auth()), 10, 1, 100);
+        assert!(told.failed.is_none(), "{:?}", told.failed);
+        assert_eq!(told.count(Outcome::Accepted), 10);
+        let seen = relay.seen();
+        let refused: Vec<_> =
+            seen.iter().filter(|(_, fits)| !fits).map(|(token, _)| token.as_str()).collect();
+        assert_eq!(refused, ["t1"], "{seen:?}");
+        assert_eq!(server.asked(), 2);
+    }
+
+    #[test]
+    fn a_login_that_is_refused_for_good_is_not_tried_again_and_again() {
+        // Withdrawn, and what comes instead is no better: one attempt with each.
+        let server = TokenServer::start(&TWO);
+        let relay = TokenRelay::start(|token, accepted| accepted < 4 && token == "t1");
+        let told = run(&relay.spec(server.auth()), 10, 1, 100);
+        let Some(SubmitError::Login { answer, .. }) = told.failed else { panic!("{:?}", told.failed) };
+        assert!(answer.text.contains("the token is not valid for this login"), "{answer}");
+        let refused: Vec<_> =
+            relay.seen().into_iter().filter(|(_, fits)| !fits).map(|(token, _)| token).collect();
+        assert_eq!(refused, ["t1", "t2"]);
+        // The same token again is no other: one attempt.
+        let server = TokenServer::start(&TWO[..1]);
+        let relay = TokenRelay::start(|_, accepted| accepted < 4);
+        let told = run(&relay.spec(server.auth()), 10, 1, 100);
+        assert!(matches!(told.failed, Some(SubmitError::Login { .. })), "{:?}", told.failed);
+        assert_eq!(relay.seen().iter().filter(|(_, fits)| !fits).count(), 1);
+        // One that never worked is not asked for again.
+        let server = TokenServer::start(&TWO);
+        let relay = TokenRelay::start(|_, _| false);
+        let (events, _inbox) = crossbeam_channel::unbounded();
+        let error = Submitter::start(&relay.spec(server.auth()), &Accounts::alone(), None, events).err();
+        assert!(matches!(error, Some(SubmitError::Login { .. })), "{error:?}");
+        assert_eq!((relay.seen().len(), server.asked()), (1, 1));
+    }
+
+    #[test]
+    fn a_token_is_renewed_before_its_time_is_over() {
+        let server = TokenServer::start(&[
+            (200, r#"{"access_token":"t1","expires_in":1}"#),
+            (200, r#"{"access_token":"t2","expires_in":"3600"}"#),
+        ]);
+        let relay = TokenRelay::start(|_, _| true);
+        // Two letters a connection, one each 200 ms: the second or third connection is made when half a second is over.
+        let rate = postroom::measure::Rate::parse("5/s");
+        let told = run(&RelaySpec { rate, ..relay.spec(server.auth()) }, 10, 1, 100);
+        assert_eq!(told.count(Outcome::Accepted), 10);
+        let tokens: Vec<String> = relay.seen().into_iter().map(|(token, _)| token).collect();
+        assert!(tokens.len() >= 5 && tokens[0] == "t1" && tokens[4] == "t2", "{tokens:?}");
+        assert_eq!(server.asked(), 2);
+    }
+}

@@ -53,13 +53,17 @@ pub enum CredentialError {
         /// What it said on stderr, after `: `, or nothing.
         stderr: String,
     },
+    /// An access token is the token server's to give, and nothing here speaks to it.
+    #[error("an access token is to be got for a refresh token first")]
+    Indirect,
     /// The command took too long and was killed.
     #[error("{0}, asked for the secret, did not answer within 10 seconds")]
     Time(String),
 }
 
 impl Credential {
-    /// Fetches the secret. A command gets no standard input and at most 10 seconds.
+    /// Fetches the secret. A command gets no standard input and at most 10 seconds. What a login needs is fetched by
+    /// `net::token`, which knows refresh tokens, too.
     pub fn fetch(&self) -> Result<Secret, CredentialError> {
         match self {
             Credential::Env(name) => match std::env::var(name) {
@@ -78,6 +82,7 @@ impl Credential {
             }
             Credential::Command(argv) => command(argv, COMMAND_TIME),
             Credential::Literal(secret) => Ok(secret.clone()),
+            Credential::Refresh(_) => Err(CredentialError::Indirect),
         }
     }
 

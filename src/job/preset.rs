@@ -21,6 +21,8 @@ pub struct Preset {
     pub user: Option<&'static str>,
     /// What stands before the login name at POP3.
     pub pop3_prefix: Option<&'static str>,
+    /// Where it gives access tokens for refresh tokens (OAuth 2.0).
+    pub token_url: Option<&'static str>,
     /// How many connections it bears.
     pub connections: Option<usize>,
     /// After how many letters it closes a connection.
@@ -110,6 +112,7 @@ const NOBODY: Preset = Preset {
     pop3: None,
     user: None,
     pop3_prefix: None,
+    token_url: None,
     connections: None,
     messages_per_connection: None,
     rate: None,
@@ -135,6 +138,7 @@ static ALL: &[Preset] = &[
         pop3: implicit("pop.gmail.com", 995),
         // Without it each message is shown to one client once; with it the last 30 days to all.
         pop3_prefix: Some("recent:"),
+        token_url: Some("https://oauth2.googleapis.com/token"),
         connections: Some(3),
         messages_per_connection: Some(100),
         login: "Gmail takes no account password here: turn 2-Step Verification on and make an app password \
@@ -153,6 +157,7 @@ static ALL: &[Preset] = &[
         names: &["outlook", "hotmail", "live", "msn"],
         smtp: starttls("smtp-mail.outlook.com"),
         pop3: implicit("outlook.office365.com", 995),
+        token_url: Some("https://login.microsoftonline.com/consumers/oauth2/v2.0/token"),
         connections: Some(2),
         rate: Some((30, 60)),
         login: "Outlook.com takes no password here since September 2024: give a `token` with `mechanism: xoauth2`",
@@ -164,6 +169,7 @@ static ALL: &[Preset] = &[
         names: &["office365", "microsoft365", "o365", "exchange-online"],
         smtp: starttls("smtp.office365.com"),
         pop3: implicit("outlook.office365.com", 995),
+        token_url: Some("https://login.microsoftonline.com/organizations/oauth2/v2.0/token"),
         // Exchange Online answers 4.3.2 to a fourth connection and 5.2.2/4.2.0 above thirty a minute.
         connections: Some(3),
         rate: Some((30, 60)),
@@ -276,6 +282,7 @@ static ALL: &[Preset] = &[
         names: &["yahoo"],
         smtp: implicit("smtp.mail.yahoo.com", 465),
         pop3: implicit("pop.mail.yahoo.com", 995),
+        token_url: Some("https://api.login.yahoo.com/oauth2/get_token"),
         connections: Some(2),
         login: "Yahoo takes no account password here: make an app password under Account Security",
         sender: Some("the From address must be the account that logs in"),

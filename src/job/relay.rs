@@ -113,6 +113,25 @@ pub enum Credential {
     Command(Vec<String>),
     /// A literal: a warning.
     Literal(Secret),
+    /// `{refresh: {…}}` of a `token`: an access token is got for a refresh token.
+    Refresh(Box<Refresh>),
+}
+
+/// `refresh`: how an OAuth 2.0 access token is got for a refresh token (RFC 6749 §6).
+#[derive(Debug, Clone)]
+pub struct Refresh {
+    /// `url`: the provider's token server, https.
+    pub url: String,
+    /// `client_id`
+    pub client_id: String,
+    /// `client_secret`, where the provider gave one.
+    pub client_secret: Option<Credential>,
+    /// `refresh_token`
+    pub refresh_token: Credential,
+    /// `scope`
+    pub scope: Option<String>,
+    /// `ca_file`: trusted besides the system's.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// `limits`: a rate for a group of domains.

@@ -178,7 +178,7 @@ fn definitions() -> Json {
             json!({
                 "user": text("The login name."),
                 "password": secret(),
-                "token": secret(),
+                "token": any_of(&[text("The secret itself: a warning."), reference("token")]),
                 "mechanism": words(
                     &["auto", "plain", "login", "cram-md5", "scram-sha-1", "scram-sha-256", "scram-sha-256-plus", "xoauth2", "oauthbearer"],
                     "The SASL mechanism; otherwise the strongest that both sides have.",
@@ -196,6 +196,32 @@ fn definitions() -> Json {
                 "command": {"type": "array", "items": {"type": "string"}, "minItems": 1, "description": "A command and its arguments; no shell; 10 seconds."},
             },
         }),
+    );
+    define(
+        "token",
+        json!({
+            "type": "object", "additionalProperties": false, "minProperties": 1, "maxProperties": 1,
+            "properties": {
+                "env": text("The name of an environment variable."),
+                "file": text("A file whose first line it is."),
+                "command": {"type": "array", "items": {"type": "string"}, "minItems": 1, "description": "A command and its arguments; no shell; 10 seconds."},
+                "refresh": reference("refresh"),
+            },
+        }),
+    );
+    define(
+        "refresh",
+        object(
+            &["client_id", "refresh_token"],
+            json!({
+                "url": text("The provider's token server, https; known of some providers."),
+                "client_id": text("What the provider calls our application."),
+                "client_secret": secret(),
+                "refresh_token": secret(),
+                "scope": text("Scopes, with spaces between them; otherwise those that were granted."),
+                "ca_file": text("Trusted besides the system's, PEM."),
+            }),
+        ),
     );
     let times = ["connect", "greeting", "command", "mail", "rcpt", "data", "block", "end"];
     let times: Map<String, Json> =

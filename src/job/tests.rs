@@ -254,6 +254,42 @@ fn archiving_jobs_are_read() {
 }
 
 #[test]
+fn a_token_may_be_got_for_a_refresh_token() {
+    let auth = |relay: &str| with("relay", &format!("relay: {relay}"));
+    let refresh =
+        "token: {refresh: {client_id: me, client_secret: {env: S}, refresh_token: {env: R}, scope: a b}}";
+    let text = auth(&format!("{{provider: gmail, auth: {{user: u, {refresh}}}}}"));
+    let relay = Project::new(&[("job.yaml", &text)]).send("job.yaml").relay;
+    let Some(Auth { credential: Credential::Refresh(refresh), token: true, .. }) = relay.auth else {
+        panic!("{:?}", relay.auth)
+    };
+    assert_eq!(refresh.url, "https://oauth2.googleapis.com/token");
+    assert!(matches!(&refresh.refresh_token, Credential::Env(name) if name == "R"));
+    assert_eq!((&*refresh.client_id, refresh.scope.as_deref()), ("me", Some("a b")));
+    for (relay, expected) in [
+        ("{host: a.b, auth: {user: u, token: {refresh: {client_id: me, refresh_token: {env: R}}}}}", "url"),
+        (
+            "{host: a.b, auth: {user: u, token: {refresh: {url: \"http://a.b/t\", client_id: me, refresh_token: {env: R}}}}}",
+            "no address that a refresh token may be sent to",
+        ),
+        (
+            "{provider: gmail, auth: {user: u, token: {env: T, refresh: {client_id: me, refresh_token: {env: R}}}}}",
+            "one place",
+        ),
+        (
+            "{provider: gmail, auth: {user: u, password: {refresh: {client_id: me, refresh_token: {env: R}}}}}",
+            "refresh",
+        ),
+    ] {
+        let project = Project::new(&[("job.yaml", &auth(relay))]);
+        let env = Environment::fixed(&project.root(), &[]);
+        let mistakes = super::read(Path::new("job.yaml"), &env).expect_err(relay);
+        let said = diagnostic::print(&mistakes, false);
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
+#[test]
 fn tls_begins_as_the_port_says() {
     for (relay, port, mode) in [
         ("{host: mail.example.com}", 587, TlsMode::StartTls),

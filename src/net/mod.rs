@@ -11,6 +11,7 @@ mod link;
 pub mod proxy;
 pub mod resolve;
 pub mod tls;
+pub mod token;
 pub mod transcript;
 
 pub use dial::Dialer;

@@ -124,6 +124,15 @@ fn system_roots() -> Arc<RootCertStore> {
     }))
 }
 
+/// The system's roots, and besides them what `ca_file` holds, for a client that verifies by itself.
+pub(super) fn trusted(ca_file: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, NetError> {
+    let mut all = rustls_native_certs::load_native_certs().certs;
+    if let Some(path) = ca_file {
+        all.extend(certificates("ca_file", path)?);
+    }
+    Ok(all)
+}
+
 fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, NetError> {
     let fail = |reason: String| NetError::File { what, path: path.to_owned(), reason };
     let text = fs::read(path).map_err(|error| fail(error.to_string()))?;

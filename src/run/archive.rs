@@ -17,7 +17,7 @@ use crate::exit::Exit;
 use crate::job::{ArchiveJob, Deletion, MailboxSpec, preset};
 use crate::measure::ByteSize;
 use crate::net::transcript::Transcript;
-use crate::net::{Dialer, NetError};
+use crate::net::{Dialer, NetError, token};
 use crate::secret::Secret;
 
 /// How a run is to go.
@@ -203,10 +203,11 @@ pub(super) fn now() -> i64 {
     jiff::Timestamp::now().as_second()
 }
 
-/// Password and way of a mailbox; connects to nothing.
+/// Password and way of a mailbox; connects to nothing but a token server.
 pub(super) fn prepare(spec: &MailboxSpec) -> Result<(Secret, Dialer), SessionError> {
-    let secret =
-        spec.auth.credential.fetch().map_err(|error| SessionError::Credential(with_source(&error)))?;
+    let secret = token::fetch(&spec.auth)
+        .map(|access| access.secret)
+        .map_err(|error| SessionError::Credential(with_source(&error)))?;
     let dialer = Dialer::new(&spec.host, spec.port, &spec.tls, &spec.timeouts)?;
     Ok((secret, dialer.proxy(spec.proxy.as_deref())?))
 }

@@ -39,6 +39,8 @@ pub(super) struct Connection {
     pub(super) address: usize,
     /// Mechanisms that were begun: only those the server does not take from us (504, 534) make way for another.
     pub(super) refused: Vec<Mechanism>,
+    /// Which secret its login was begun with.
+    pub(super) issue: u32,
     replies: Replies,
     established: bool,
     securing: bool,
@@ -67,6 +69,7 @@ impl Connection {
             session,
             address,
             refused: Vec::new(),
+            issue: 0,
             replies: Replies::default(),
             established: false,
             securing: false,

@@ -1,8 +1,10 @@
 //! Which login is tried, and the exchange behind it.
 
 use super::SubmitError;
+use std::time::Instant;
+
 use crate::job::{Auth, Mechanism};
-use crate::net::{self, Link};
+use crate::net::{self, Link, token};
 use crate::secret::Secret;
 use crate::wire::sasl::{self, Circumstances, Exchange, KeyMemory};
 use crate::wire::smtp::Offers;
@@ -11,6 +13,12 @@ use crate::wire::smtp::Offers;
 pub(super) struct Identity {
     auth: Auth,
     secret: Secret,
+    /// Until when an access token is good; another is fetched then.
+    until: Option<Instant>,
+    /// Counts the secrets that were fetched.
+    issue: u32,
+    /// A login with this secret has succeeded.
+    proven: bool,
     /// The relay's host and port.
     server: (String, u16),
     keys: KeyMemory,
@@ -19,9 +27,52 @@ pub(super) struct Identity {
 impl Identity {
     /// Fetches the secret of a login.
     pub(super) fn fetch(auth: &Auth, server: (String, u16)) -> Result<Identity, SubmitError> {
-        let secret =
-            auth.credential.fetch().map_err(|error| SubmitError::Credential { reason: chain(&error) })?;
-        Ok(Identity { auth: auth.clone(), secret, server, keys: KeyMemory::default() })
+        let token::Access { secret, until } = fetch(auth)?;
+        let (auth, keys) = (auth.clone(), KeyMemory::default());
+        Ok(Identity { auth, secret, until, issue: 0, proven: false, server, keys })
+    }
+
+    /// Fetches an access token anew whose time is over.
+    pub(super) fn renew_in_time(&mut self, now: Instant) -> Result<(), SubmitError> {
+        match self.until {
+            Some(until) if until <= now => self.renew().map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    /// The server refused a login with the secret of that issue. Whether another is worth a try: one that worked may
+    /// have been withdrawn, and is asked for once. A secret that never worked is not tried again, for that locks
+    /// accounts.
+    pub(super) fn another_is_worth_a_try(&mut self, issue: u32) -> Result<bool, SubmitError> {
+        if issue != self.issue {
+            return Ok(true);
+        }
+        if !self.auth.token || !std::mem::take(&mut self.proven) {
+            return Ok(false);
+        }
+        self.renew()
+    }
+
+    /// A login with the secret of that issue succeeded.
+    pub(super) fn succeeded(&mut self, issue: u32) {
+        self.proven |= issue == self.issue;
+    }
+
+    /// Which secret a login has now.
+    pub(super) fn issue(&self) -> u32 {
+        self.issue
+    }
+
+    /// Fetches the secret again; whether it is another.
+    fn renew(&mut self) -> Result<bool, SubmitError> {
+        let token::Access { secret, until } = fetch(&self.auth)?;
+        let other = secret.expose() != self.secret.expose();
+        (self.secret, self.until) = (secret, until);
+        if other {
+            self.issue += 1;
+            self.proven = false;
+        }
+        Ok(other)
     }
 
     /// The login name.
@@ -61,6 +112,10 @@ impl Identity {
         };
         Exchange::new(mechanism, login).map_err(|error| error.to_string())
     }
+}
+
+fn fetch(auth: &Auth) -> Result<token::Access, SubmitError> {
+    token::fetch(auth).map_err(|error| SubmitError::Credential { reason: chain(&error) })
 }
 
 /// An error and its causes in one line.

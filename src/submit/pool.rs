@@ -634,7 +634,7 @@ impl Pool {
         {
             match event {
                 Wire::Greeted => self.greeted(slot, now),
-                Wire::LoggedIn => self.became_ready(slot),
+                Wire::LoggedIn => self.logged_in(slot),
                 Wire::LoginFailed(error) => self.login_failed(slot, error, now),
                 Wire::NoStartTls => {
                     gone = Some(None);
@@ -773,10 +773,15 @@ impl Pool {
 
     fn greeted(&mut self, slot: usize, now: Instant) {
         let Some(connection) = &mut self.connections[slot] else { return };
-        let Some(identity) = &self.relay.identity else {
+        let Some(identity) = &mut self.relay.identity else {
             connection.session.open();
             return self.became_ready(slot);
         };
+        if let Err(error) = identity.renew_in_time(now) {
+            connection.session.quit();
+            return self.came_to_nothing(error, now);
+        }
+        connection.issue = identity.issue();
         match identity.begin(&connection.link, connection.session.offers(), &connection.refused) {
             Ok(exchange) => {
                 connection.refused.push(exchange.mechanism());
@@ -790,11 +795,36 @@ impl Pool {
         }
     }
 
+    fn logged_in(&mut self, slot: usize) {
+        if let Some((connection, identity)) =
+            self.connections[slot].as_ref().zip(self.relay.identity.as_mut())
+        {
+            identity.succeeded(connection.issue);
+        }
+        self.became_ready(slot);
+    }
+
     fn login_failed(&mut self, slot: usize, error: LoginError, now: Instant) {
-        let Some((connection, identity)) = self.connections[slot].as_mut().zip(self.relay.identity.as_ref())
+        let Some((connection, identity)) = self.connections[slot].as_mut().zip(self.relay.identity.as_mut())
         else {
             return;
         };
+        if let LoginError::Refused(heard) = &error
+            && heard.code >= 500
+            && !matches!(heard.code, 504 | 534)
+        {
+            match identity.another_is_worth_a_try(connection.issue) {
+                Ok(true) => {
+                    connection.note("the access token was refused: another connection gets a new one");
+                    return connection.session.quit();
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    connection.session.quit();
+                    return self.came_to_nothing(error, now);
+                }
+            }
+        }
         let (answer, may_pass) = match error {
             // After 535 another mechanism would be another wrong password.
             LoginError::Refused(heard) if matches!(heard.code, 504 | 534) => {

@@ -12,7 +12,7 @@ use crate::diagnostic::Diagnostic;
 use crate::secret::Secret;
 
 use super::section::{Keys, Section, Value, listed};
-use super::{Auth, Credential, Mechanism, Timeouts, TlsMode, TlsSpec, preset};
+use super::{Auth, Credential, Mechanism, Refresh, Timeouts, TlsMode, TlsSpec, preset};
 
 pub(super) use archive::archive;
 pub(super) use send::{default_ledger, ledger, send};
@@ -156,6 +156,11 @@ pub(super) static MAILBOX: Keys = Keys {
 };
 pub(super) static AUTH: Keys = Keys { under: "auth", known: &["user", "password", "token", "mechanism"] };
 pub(super) static CREDENTIAL: Keys = Keys { under: "password", known: &["env", "file", "command"] };
+pub(super) static TOKEN: Keys = Keys { under: "token", known: &["env", "file", "command", "refresh"] };
+pub(super) static REFRESH: Keys = Keys {
+    under: "refresh",
+    known: &["url", "client_id", "client_secret", "refresh_token", "scope", "ca_file"],
+};
 pub(super) static TIMEOUTS: Keys = Keys {
     under: "timeouts",
     known: &["connect", "greeting", "command", "mail", "rcpt", "data", "block", "end"],
@@ -168,7 +173,7 @@ pub(super) static DKIM: Keys = Keys { under: "dkim", known: &["domain", "selecto
 pub(super) static DELETE: Keys = Keys { under: "delete", known: &["after", "keep_newest", "max_fraction"] };
 
 /// All of them, for "it belongs under …" and for the schema's test.
-pub(super) static ALL: [&Keys; 22] = [
+pub(super) static ALL: [&Keys; 24] = [
     &SEND,
     &RECIPIENTS,
     &BODY,
@@ -191,6 +196,8 @@ pub(super) static ALL: [&Keys; 22] = [
     &SPLIT,
     &INLINE,
     &CREDENTIAL,
+    &TOKEN,
+    &REFRESH,
 ];
 
 /// `postroom.yaml`, as far as a job needs it.
@@ -468,7 +475,10 @@ fn auth(value: Value<'_>, provider: Option<&'static preset::Preset>) -> Option<A
             mechanism.map(Some)
         }
     };
-    let credential = secret.and_then(credential);
+    let credential = match token {
+        true => secret.and_then(|token| access_token(token, provider)),
+        false => secret.and_then(credential),
+    };
     Some(Auth { user: user?, credential: credential?, token, mechanism: mechanism? })
 }
 
@@ -483,6 +493,48 @@ const MECHANISMS: &[(&str, Mechanism)] = &[
     ("xoauth2", Mechanism::XOAuth2),
     ("oauthbearer", Mechanism::OAuthBearer),
 ];
+
+/// `token:`: an access token as any other secret, or the refresh token that one is got for.
+fn access_token(value: Value<'_>, provider: Option<&'static preset::Preset>) -> Option<Credential> {
+    if !value.is_map() {
+        return credential(value);
+    }
+    let section = value.section(&TOKEN)?;
+    let Some(refresh) = section.get("refresh") else { return credential_of(value, &section) };
+    if let Some(other) = ["env", "file", "command"].into_iter().find_map(|key| section.get(key)) {
+        return other.wrong(Diagnostic::error("a `token` comes from one place, and `refresh` is another"));
+    }
+    let section = refresh.section(&REFRESH)?;
+    let url = match (section.get("url"), provider.and_then(|preset| preset.token_url)) {
+        (Some(url), _) => url.words().and_then(|text| token_url(url, text)),
+        (None, Some(url)) => Some(url.to_owned()),
+        (None, None) => section.missing("url", "where the provider gives tokens, such as https://host/token"),
+    };
+    let client_id = section.need("client_id").and_then(|value| value.words());
+    let client_secret = section.get("client_secret").map(credential);
+    let refresh_token = section.need("refresh_token").and_then(credential);
+    let scope = section.get("scope").map(|value| value.words());
+    let ca_file = section.get("ca_file").map(|value| value.path());
+    Some(Credential::Refresh(Box::new(Refresh {
+        url: url?,
+        client_id: client_id?,
+        client_secret: client_secret.map_or(Some(None), |secret| secret.map(Some))?,
+        refresh_token: refresh_token?,
+        scope: scope.map_or(Some(None), |scope| scope.map(Some))?,
+        ca_file: ca_file.map_or(Some(None), |path| path.map(Some))?,
+    })))
+}
+
+/// A refresh token goes over TLS or not at all.
+fn token_url(value: Value<'_>, url: String) -> Option<String> {
+    match url.strip_prefix("https://").is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/')) {
+        true => Some(url),
+        false => value.wrong(
+            Diagnostic::error(format!("`{url}` is no address that a refresh token may be sent to"))
+                .help("it begins with `https://` and a host name"),
+        ),
+    }
+}
 
 /// Where a secret comes from. No message here repeats it.
 fn credential(value: Value<'_>) -> Option<Credential> {
@@ -509,7 +561,11 @@ fn credential(value: Value<'_>) -> Option<Credential> {
                 .help(format!("`{name}: {{env: NAME}}`, `{{file: PATH}}`, `{{command: [argv]}}`; a literal goes in quotes")),
         );
     }
-    let section = value.section(&CREDENTIAL)?;
+    credential_of(value, &value.section(&CREDENTIAL)?)
+}
+
+fn credential_of(value: Value<'_>, section: &Section<'_>) -> Option<Credential> {
+    let name = value.name().to_owned();
     match (section.get("env"), section.get("file"), section.get("command")) {
         (Some(env), None, None) => {
             let name = env.words()?;
