@@ -123,7 +123,8 @@ const NOBODY: Preset = Preset {
 
 const NETEASE_LOGIN: &str = "NetEase takes no account password here: turn POP3/SMTP on in the web mail's settings \
      (设置 → POP3/SMTP/IMAP) and use the authorisation code (授权码) it shows";
-const NETEASE_SENDER: &str = "the From address must be the account that logs in";
+const NETEASE_SENDER: &str = "the From address must be the account that logs in (553 \"Mail from must equal authorized user\", \
+     554 DT:SUM); 554 DT:SPM and 550 RP:TRC speak of what is sent and how much";
 const NETEASE_LISTING: &str = "the web mail's settings (设置 → POP3/SMTP/IMAP) say whether POP3 shows all mail or \
      only that of the last 30 days (收取最近30天邮件 / 收取全部邮件)";
 
@@ -189,7 +190,10 @@ static ALL: &[Preset] = &[
         messages_per_connection: Some(50),
         login: "QQ Mail takes no account password here: turn POP3/SMTP on (设置 → 账号 → POP3/IMAP/SMTP服务) and use \
                 the authorisation code (授权码) it shows",
-        sender: Some("the From address must be the account that logs in (501/502 otherwise)"),
+        sender: Some(
+            "the From address must be the account that logs in (501/502 otherwise); \"frequency limited\" (550) speaks \
+             of how much is sent",
+        ),
         listing: Some(QQ_LISTING),
         ..NOBODY
     },

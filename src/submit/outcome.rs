@@ -41,11 +41,33 @@ pub(super) fn hint(heard: &Heard, to_rcpt: bool) -> Option<Hint> {
     let words = answer.text.to_ascii_lowercase();
     let says = |any: &[&str]| any.iter().any(|word| words.contains(word));
     let policy = answer.enhanced.is_some_and(|code| code.subject == 7 && code.class == 4);
-    let about_pace =
-        ["rate", "too fast", "too many", "too much", "slow down", "throttl", "limit", "exceeded", "quota"];
-    if !matches!(heard.code, 421 | 432 | 450..=452) {
+    let about_pace = [
+        "rate",
+        "too fast",
+        "too many",
+        "too much",
+        "slow down",
+        "throttl",
+        "limit",
+        "exceeded",
+        "quota",
+        "frequen",
+    ];
+    // Amazon SES says 454 of its sending rate.
+    if !matches!(heard.code, 421 | 432 | 450..=452 | 454) {
         return None;
     }
+    // NetEase (163, 126, yeah) says why by a code of its own, and the rest in a link.
+    for (codes, hint) in [
+        (&["hl:icc", "hl:mep"][..], Hint::TooMany),
+        (&["mi:dmc", "rp:drc", "mi:ccl"], Hint::Enough),
+        (&["hl:ifc", "mi:sfq", "rp:qrc"], Hint::TooFast(None)),
+    ] {
+        if says(codes) {
+            return Some(hint);
+        }
+    }
+    let network = answer.enhanced.is_some_and(|code| (code.class, code.subject, code.detail) == (4, 3, 2));
     if says(&[
         "too many concurrent",
         "too many connections",
@@ -53,6 +75,7 @@ pub(super) fn hint(heard: &Heard, to_rcpt: bool) -> Option<Hint> {
         "concurrency",
         "simultaneous",
     ]) || heard.code == 432
+        || (heard.code == 450 && network)
         || (says(&["connection"]) && says(&["too many", "limit"]) && !says(&["rate"]))
     {
         return Some(Hint::TooMany);
@@ -63,7 +86,7 @@ pub(super) fn hint(heard: &Heard, to_rcpt: bool) -> Option<Hint> {
         return Some(Hint::Enough);
     }
     let too_fast = match to_rcpt {
-        false => matches!(heard.code, 421 | 450 | 451) || policy,
+        false => matches!(heard.code, 421 | 450 | 451) || policy || (heard.code == 454 && says(&about_pace)),
         true => says(&about_pace) && (policy || heard.code == 421) && !says(&["grey", "gray"]),
     };
     // The server's own end is no word about us.
@@ -348,6 +371,35 @@ mod tests {
             (421, "4.7.0 Too many connections from your IP", false, Some(Hint::TooMany)),
             (432, "4.3.2 Concurrent connections limit exceeded", false, Some(Hint::TooMany)),
             (421, "4.7.0 enough for one connection", false, Some(Hint::Enough)),
+            (450, "4.3.2 try later", false, Some(Hint::TooMany)),
+            (
+                421,
+                "4.3.2 The maximum number of concurrent server connections has exceeded a limit",
+                false,
+                Some(Hint::TooMany),
+            ),
+            (454, "Throttling failure: Maximum sending rate exceeded.", false, fast(None)),
+            (454, "4.7.0 Temporary authentication failure", false, fast(None)),
+            (451, "Ip frequency limited. http://service.mail.qq.com/", false, fast(None)),
+            (
+                421,
+                "HL:ICC 163 mx1, please see http://mail.163.com/help/help_spam_16.htm",
+                false,
+                Some(Hint::TooMany),
+            ),
+            (
+                450,
+                "MI:DMC 163 smtp5, please see http://mail.163.com/help/help_spam_16.htm",
+                false,
+                Some(Hint::Enough),
+            ),
+            (
+                451,
+                "MI:SFQ 163 smtp5, please see http://mail.163.com/help/help_spam_16.htm",
+                false,
+                fast(None),
+            ),
+            (451, "RP:QRC 163 smtp5, please see http://mail.163.com/help/help_spam_16.htm", true, fast(None)),
             (421, "4.3.2 service shutting down", false, None),
             (452, "4.3.1 no room", false, None),
             (550, "5.7.1 too fast", false, None),
