@@ -10,7 +10,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::job::{Retry, Unsure};
+use crate::job::{Retry, StopWhen, Unsure};
 use crate::ledger::{Settlement, State};
 use crate::letter::{Answer, Outcome, RcptOutcome};
 
@@ -36,8 +36,8 @@ pub struct Config {
     pub group_out: Vec<usize>,
     /// At most so many letters are handed over in this run.
     pub limit: Option<u64>,
-    /// Stop when this fraction is refused, after at least so many answers.
-    pub stop_when: Option<(f64, u64)>,
+    /// Stop when so much is refused, or with such a code.
+    pub stop_when: Option<StopWhen>,
 }
 
 /// A delivery the shell has claimed.
@@ -560,6 +560,13 @@ impl Core {
         if let Some(count) = count {
             *count += 1;
         }
+        let named = self.config.stop_when.as_ref().is_some_and(|stop_when| {
+            let refused = rcpts.iter().filter(|rcpt| rcpt.outcome == Outcome::Refused);
+            refused.into_iter().any(|rcpt| {
+                let enhanced = rcpt.answer.enhanced.map(|enhanced| enhanced.to_string());
+                stop_when.names(rcpt.answer.code, enhanced.as_deref())
+            })
+        });
         let reason = (state == State::Skipped).then(|| "suppressed".to_owned());
         self.settle.push(Settlement {
             seq,
@@ -569,9 +576,12 @@ impl Core {
             reason,
             rcpts,
         });
-        if let Some((fraction, least)) = self.config.stop_when {
+        if let Some(stop_when) = &self.config.stop_when {
             let answered = self.counts.accepted + self.counts.refused;
-            if answered >= least && self.counts.refused as f64 > fraction * answered as f64 {
+            let too_many = stop_when.refused.is_some_and(|(fraction, least)| {
+                answered >= least && self.counts.refused as f64 > fraction * answered as f64
+            });
+            if too_many || named {
                 self.stop(End::TooManyRefused, now);
             }
         }

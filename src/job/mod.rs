@@ -20,8 +20,8 @@ pub use archive::{ArchiveJob, Deletion, Layout, MailboxSpec};
 pub use credential::CredentialError;
 pub use read::{Environment, HOUSE_FILE, read, shared_ledger};
 pub use relay::{
-    Auth, Credential, Dkim, DomainLimit, Mechanism, Pipelining, Refresh, RelaySpec, Retry, Timeouts, TlsMode,
-    TlsSpec, Unsure,
+    Auth, Credential, Dkim, DomainLimit, Mechanism, Pipelining, Refresh, RelaySpec, Retry, StopWhen,
+    Timeouts, TlsMode, TlsSpec, Unsure,
 };
 pub use schema::schema;
 pub use send::{

@@ -48,10 +48,30 @@ pub struct RelaySpec {
     pub proxy: Option<String>,
     /// `fallback`: the relay tried when this one cannot be reached.
     pub fallback: Option<Box<RelaySpec>>,
-    /// `stop_when`: the fraction refused, after at least so many, at which a run stops.
-    pub stop_when: Option<(f64, u64)>,
+    /// `stop_when`: what is refused when a run stops.
+    pub stop_when: Option<StopWhen>,
     /// `dkim`
     pub dkim: Option<Dkim>,
+}
+
+/// `stop_when`
+#[derive(Debug, Clone, PartialEq)]
+pub struct StopWhen {
+    /// `refused` and `after`: more than this fraction, after at least so many answers.
+    pub refused: Option<(f64, u64)>,
+    /// `code`: a recipient refused with one of these; `5.7.*` is all that begin so.
+    pub codes: Vec<String>,
+}
+
+impl StopWhen {
+    /// Whether one of the codes is that of an answer, as `550` or as `5.7.1`.
+    pub fn names(&self, code: u16, enhanced: Option<&str>) -> bool {
+        let code = code.to_string();
+        self.codes.iter().any(|named| match named.strip_suffix('*') {
+            Some(start) => enhanced.is_some_and(|enhanced| enhanced.starts_with(start)),
+            None => *named == code || enhanced == Some(named),
+        })
+    }
 }
 
 /// `dkim`: what letters are signed with (RFC 6376).

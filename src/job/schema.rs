@@ -254,8 +254,12 @@ fn definitions() -> Json {
     define(
         "stop_when",
         object(
-            &["refused"],
-            json!({"refused": percent("The part that was refused."), "after": count(1, "Not before so many; otherwise 200.")}),
+            &[],
+            json!({
+                "refused": percent("The part that was refused."),
+                "after": count(1, "Not before so many; otherwise 200."),
+                "code": one_or_more(text("A recipient is refused with it: \"550\", \"5.7.1\" or \"5.7.*\".")),
+            }),
         ),
     );
     define(

@@ -130,7 +130,8 @@ fn everything_is_read() {
     assert_eq!((relay.pipelining, relay.doubt, relay.unsure), (Pipelining::Window, Some(64), Unsure::Resend));
     assert_eq!(relay.limits[0].domains, ["gmail.com", "*.example.org"]);
     assert_eq!(relay.retry.give_up, Duration::from_secs(86_400));
-    assert_eq!(relay.stop_when, Some((0.05, 200)));
+    let codes = vec!["5.7.*".to_owned(), "521".to_owned()];
+    assert_eq!(relay.stop_when, Some(StopWhen { refused: Some((0.05, 200)), codes }));
     assert_eq!(relay.timeouts.end, Duration::from_secs(60));
     assert!(relay.tls.only_tls13 && relay.tls.client_cert.is_some());
     assert_eq!(relay.tls.ca_file, Some(root.join("keys/ca.pem")));
@@ -172,7 +173,7 @@ relays:
     client_key: keys/me.key
     tls_min: 1.3
     fallback: {host: backup.example.com, port: 465}
-    stop_when: {refused: 5%}
+    stop_when: {refused: 5%, code: ['5.7.*', '521']}
 mailboxes:
   support: {host: pop.example.com, tls: implicit, auth: {user: support@example.com, password: {command: [pass, mail/support]}}}
 ";

@@ -565,8 +565,8 @@ impl Sending<'_> {
             }
             (End::TooManyRefused, None) => Err(Stop::new(
                 Exit::Unavailable,
-                "too many recipients were refused (`stop_when`): something is wrong with the list, the letter or \
-                 the relay's opinion of the sender; the rest is pending",
+                "too many recipients were refused, or one with a code that says enough (`stop_when`): something is \
+                 wrong with the list, the letter or the relay's opinion of the sender; the rest is pending",
             )),
             (End::Relay, None) => Err(Stop::new(Exit::Bug, "the submitter ended without a word")),
             (End::Ledger, None) => Err(Stop::new(Exit::Io, "the ledger cannot be written")),
@@ -614,7 +614,7 @@ impl Sending<'_> {
             unsure: spec.unsure,
             group_out: group_out.collect(),
             limit: self.args.limit,
-            stop_when: spec.stop_when,
+            stop_when: spec.stop_when.clone(),
         }
     }
 }

@@ -168,7 +168,7 @@ pub(super) static TIMEOUTS: Keys = Keys {
 pub(super) static LIMIT: Keys = Keys { under: "limits", known: &["domains", "rate", "connections"] };
 pub(super) static RETRY: Keys =
     Keys { under: "retry", known: &["first", "factor", "max", "stay", "give_up"] };
-pub(super) static STOP_WHEN: Keys = Keys { under: "stop_when", known: &["refused", "after"] };
+pub(super) static STOP_WHEN: Keys = Keys { under: "stop_when", known: &["refused", "after", "code"] };
 pub(super) static DKIM: Keys = Keys { under: "dkim", known: &["domain", "selector", "key"] };
 pub(super) static DELETE: Keys = Keys { under: "delete", known: &["after", "keep_newest", "max_fraction"] };
 

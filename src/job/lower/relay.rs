@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::diagnostic::Diagnostic;
 
 use super::super::section::{Value, percentage};
-use super::super::{Dkim, DomainLimit, Pipelining, RelaySpec, Retry, Unsure};
+use super::super::{Dkim, DomainLimit, Pipelining, RelaySpec, Retry, StopWhen, Unsure};
 use super::*;
 
 /// How many connections are opened when nothing is said.
@@ -197,15 +197,42 @@ fn helo(value: Value<'_>) -> Option<String> {
     }
 }
 
-fn stop_when(value: Value<'_>) -> Option<(f64, u64)> {
+fn stop_when(value: Value<'_>) -> Option<StopWhen> {
     // `stop_when: 5%` says it shortly.
     if let Some(fraction) = value.as_text().and_then(percentage) {
-        return Some((fraction, STOP_AFTER));
+        return Some(StopWhen { refused: Some((fraction, STOP_AFTER)), codes: Vec::new() });
     }
     let section = value.section(&STOP_WHEN)?;
-    let refused = section.need("refused").and_then(|value| value.fraction());
     let after = section.get("after").map_or(Some(STOP_AFTER), |value| value.count(1..=u64::MAX));
-    Some((refused?, after?))
+    let refused = match (section.get("refused"), section.get("code")) {
+        (Some(refused), _) => refused.fraction().zip(after).map(Some),
+        (None, Some(_)) => Some(None),
+        (None, None) => section.missing("refused", "a percentage, or a `code` such as 5.7.*"),
+    };
+    let codes = section.get("code").map_or(Some(Vec::new()), |value| {
+        value.one_or_more().into_iter().map(code_pattern).collect::<Option<Vec<_>>>()
+    });
+    Some(StopWhen { refused: refused?, codes: codes? })
+}
+
+/// `550`, `5.7.1` or `5.7.*`.
+fn code_pattern(value: Value<'_>) -> Option<String> {
+    let words = value.words()?;
+    let digits = |part: &str| (1..=3).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit());
+    let parts: Vec<&str> = words.split('.').collect();
+    let good = match parts[..] {
+        [code] => code.len() == 3 && digits(code) && code.starts_with('5'),
+        [class, "*"] => class == "5",
+        [class, subject, detail] => class == "5" && digits(subject) && (detail == "*" || digits(detail)),
+        _ => false,
+    };
+    match good {
+        true => Some(words),
+        false => value.wrong(
+            Diagnostic::error(format!("`{words}` is no code with which a recipient is refused"))
+                .help("for example `550`, `5.7.1`, or `5.7.*` for all that begin so; quoted"),
+        ),
+    }
 }
 
 /// Before so many letters a fraction says little.
