@@ -18,6 +18,7 @@ mod kills;
 mod midway;
 mod notified;
 mod order;
+mod paced;
 mod postfix;
 mod samples;
 mod sandbox;
