@@ -31,12 +31,15 @@ pub fn decode(declared: Option<&str>, bytes: &[u8]) -> Decoded {
     match name.as_str() {
         "utf-7" | "unicode-1-1-utf-7" => return Decoded { text: utf7(bytes), charset: name },
         "hz-gb-2312" => return Decoded { text: hz(bytes), charset: name },
+        "iso-2022-kr" => return Decoded { text: iso_2022_kr(bytes), charset: name },
         _ => {}
     }
     let encoding = named(&name).unwrap_or_else(|| detect(bytes));
-    let (text, used, wrong) = encoding.decode(bytes);
-    // UTF-8 that is declared as something else is met more often than the other way round.
-    if wrong && encoding != UTF_8 && std::str::from_utf8(bytes).is_ok() {
+    let tidy = (encoding == ISO_2022_JP).then(|| one_escape_at_a_time(bytes));
+    let (text, used, wrong) = encoding.decode(tidy.as_deref().unwrap_or(bytes));
+    // UTF-8 that is declared as something else is met more often than the other way round. What has
+    // seven bits only is no UTF-8 of its own.
+    if wrong && encoding != UTF_8 && !bytes.is_ascii() && std::str::from_utf8(bytes).is_ok() {
         return Decoded { text: String::from_utf8_lossy(bytes).into_owned(), charset: "utf-8".into() };
     }
     let charset = if name.is_empty() { used.name().to_ascii_lowercase() } else { name };
@@ -253,6 +256,44 @@ fn hz(bytes: &[u8]) -> String {
     GB18030.decode(&out).0.into_owned()
 }
 
+/// ISO-2022-JP with every escape that another one follows at once left out: the standard of the web calls
+/// such a pair a mistake, and in mail it stands wherever two encoded words or two lines meet.
+fn one_escape_at_a_time(bytes: &[u8]) -> Vec<u8> {
+    let escape = |at: usize| match bytes.get(at..) {
+        Some([0x1b, b'(', b'B' | b'J' | b'I', ..] | [0x1b, b'$', b'@' | b'B', ..]) => Some(3),
+        Some([0x1b, b'$', b'(', b'D', ..]) => Some(4),
+        _ => None,
+    };
+    let (mut out, mut at) = (Vec::with_capacity(bytes.len()), 0);
+    while at < bytes.len() {
+        let length = escape(at).unwrap_or(1);
+        if length == 1 || escape(at + length).is_none() {
+            out.extend_from_slice(&bytes[at..at + length]);
+        }
+        at += length;
+    }
+    out
+}
+
+/// ISO-2022-KR (RFC 1557): KS X 1001 in seven bits between SO and SI; `ESC $ ) C` stands once before it.
+fn iso_2022_kr(bytes: &[u8]) -> String {
+    let (mut out, mut wide, mut at) = (Vec::with_capacity(bytes.len()), false, 0);
+    while let Some(&byte) = bytes.get(at) {
+        match byte {
+            0x1b if bytes[at..].starts_with(b"\x1b$)C") => at += 3,
+            0x0e => wide = true,
+            0x0f => wide = false,
+            b'\n' => {
+                wide = false;
+                out.push(byte);
+            }
+            byte => out.push(if wide && byte > b' ' { byte | 0x80 } else { byte }),
+        }
+        at += 1;
+    }
+    EUC_KR.decode(&out).0.into_owned()
+}
+
 /// UTF-7 (RFC 2152): modified base64 of UTF-16 between `+` and `-`.
 fn utf7(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
@@ -325,6 +366,15 @@ mod tests {
         }
         assert_eq!(decode(Some("utf-7"), b"Hi Mom +Jjo-! +-").text, "Hi Mom \u{263a}! +");
         assert_eq!(decode(Some("hz-gb-2312"), b"ok ~{<:Ky2;~}~~").text, "ok 己所不~");
+        assert_eq!(decode(Some("iso-2022-kr"), b"\x1b$)C\n\x0e>H3g\x0f ok\n").text, "\n안녕 ok\n");
+        for (bytes, text) in [
+            (&b"\x1b$B$3\x1b(B\x1b$B$s\x1b(B end"[..], "こん end"),
+            (b"\x1b(B\x1b$B$3\x1b(B\x1b(J\x1b(B end", "こ end"),
+            // A flaw is a flaw, and the rest is text all the same.
+            (b"\x1b$B$3\xff\x1b(B end", "こ\u{fffd} end"),
+        ] {
+            assert_eq!(decode(Some("iso-2022-jp"), bytes).text, text);
+        }
     }
 
     #[test]

@@ -166,6 +166,8 @@ mod tests {
             // A character split between two words, each whole in base64.
             (b"=?utf-8?B?5Y8=?= =?utf-8?B?kQ==?=", "发"),
             (b"=?iso-2022-jp?B?GyRCJDMbKEI=?= x", "こ x"),
+            // Each word begins and ends in ASCII, so that together two escapes meet.
+            (b"=?iso-2022-jp?B?GyRCJDMbKEI=?=\r\n =?ISO-2022-JP?B?GyRCJHMbKEI=?= x", "こん x"),
             (b"re:=?utf-8?Q?=E5=8F=91?=!", "re:发!"),
             (b"=?utf-8?B?5Y+R56W?=", "发\u{fffd}"),
             (b"=?x-none?Q?abc?= =?", "abc =?"),
