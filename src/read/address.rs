@@ -110,7 +110,7 @@ impl One {
         };
         let address = match &one.angle {
             Some(inside) => {
-                let inside = word::raw(inside.trim_ascii(), hint);
+                let inside = word::raw(&compact(inside), hint);
                 // A route before the mailbox (RFC 5322 §4.4) is obsolete.
                 let inside = match inside.strip_prefix('@').and_then(|route| route.split_once(':')) {
                     Some((_, mailbox)) => mailbox.to_owned(),
@@ -120,6 +120,10 @@ impl One {
                 Address { name: decode(name), address: inside }
             }
             None if one.text.contains(&b'@') => {
+                Address { name: decode(&one.comment), address: word::raw(&compact(&one.text), hint) }
+            }
+            // One word is somebody on the sender's own machine: `root`.
+            None if is_local(one.text.trim_ascii()) => {
                 Address { name: decode(&one.comment), address: word::raw(one.text.trim_ascii(), hint) }
             }
             None => Address { name: decode(&one.text), address: String::new() },
@@ -128,6 +132,31 @@ impl One {
             found.push(address);
         }
     }
+}
+
+/// An address without the blanks that once might stand around its dots and its `@` (RFC 5322 §4.4).
+fn compact(address: &[u8]) -> Vec<u8> {
+    let mut out: Vec<u8> = Vec::with_capacity(address.len());
+    let (mut quoted, mut blanks) = (false, 0);
+    for (at, &byte) in address.iter().enumerate() {
+        if !quoted && byte.is_ascii_whitespace() {
+            blanks += 1;
+            continue;
+        }
+        let joined = matches!(byte, b'.' | b'@') || matches!(out.last(), None | Some(b'.' | b'@'));
+        if !joined {
+            out.extend_from_slice(&address[at - blanks..at]);
+        }
+        blanks = 0;
+        quoted ^= byte == b'"';
+        out.push(byte);
+    }
+    out
+}
+
+/// Whether a text without `@` is an address all the same: a single word that encodes nothing.
+fn is_local(text: &[u8]) -> bool {
+    !text.is_empty() && !text.starts_with(b"=?") && text.iter().all(u8::is_ascii_graphic)
 }
 
 #[cfg(test)]
@@ -153,7 +182,14 @@ mod tests {
             (b"undisclosed-recipients:;", &[]),
             (b"<@route,@x:a@x.org>", &[("", "a@x.org")]),
             (b"\"quo\\\"ted\" <\"odd local\"@x.org>", &[("quo\"ted", "\"odd local\"@x.org")]),
-            (b"Nobody", &[("Nobody", "")]),
+            (b"root", &[("", "root")]),
+            (b"root (the Administrator)", &[("the Administrator", "root")]),
+            (b"Nobody at all", &[("Nobody at all", "")]),
+            (b"=?utf-8?B?5byg5LiJ?=", &[("张三", "")]),
+            (
+                b"John Doe <jdoe@machine .\r\n example>, jdoe @ test . example, <\"a . b\"@x.org>",
+                &[("John Doe", "jdoe@machine.example"), ("", "jdoe@test.example"), ("", "\"a . b\"@x.org")],
+            ),
             (b" , ,", &[]),
             (b"", &[]),
         ] {
