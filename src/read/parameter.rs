@@ -22,14 +22,15 @@ impl Parameters {
         let value = super::field::unfold(value);
         let mut pieces = split(&value).into_iter();
         let first = pieces.next().unwrap_or_default();
-        let first: String = String::from_utf8_lossy(&first)
+        let (first, forgotten) = without_semicolon(&first);
+        let first: String = String::from_utf8_lossy(first)
             .chars()
             .filter(|c| !c.is_whitespace())
             .collect::<String>()
             .to_ascii_lowercase();
         let mut list: Vec<(String, String)> = Vec::new();
         let mut extended: Vec<Piece> = Vec::new();
-        for piece in pieces.take(MAX_PARAMETERS) {
+        for piece in forgotten.into_iter().chain(pieces).take(MAX_PARAMETERS) {
             let Some(equals) = memchr::memchr(b'=', &piece) else { continue };
             let name = String::from_utf8_lossy(piece[..equals].trim_ascii()).to_ascii_lowercase();
             let raw = unquoted(piece[equals + 1..].trim_ascii());
@@ -160,6 +161,18 @@ fn split(value: &[u8]) -> Vec<Vec<u8>> {
     pieces
 }
 
+/// A value, and a parameter that follows it after a blank where a semicolon should be.
+fn without_semicolon(first: &[u8]) -> (&[u8], Option<Vec<u8>>) {
+    let equals = memchr::memchr(b'=', first).unwrap_or(0);
+    let name = first[..equals].trim_ascii_end();
+    match name.iter().rposition(u8::is_ascii_whitespace) {
+        Some(blank) if !name[..blank].trim_ascii().is_empty() => {
+            (&first[..blank], Some(first[blank..].trim_ascii().to_vec()))
+        }
+        _ => (first, None),
+    }
+}
+
 /// Takes quotes and quoting backslashes off.
 fn unquoted(value: &[u8]) -> Vec<u8> {
     let Some(inner) = value.strip_prefix(b"\"") else { return value.to_vec() };
@@ -207,11 +220,15 @@ mod tests {
             (b"text/plain; charset=utf-8 (a; comment); format=flowed", "format", Some("flowed")),
             (b"a; filename=report(1).pdf", "filename", Some("report(1).pdf")),
             (b"text/plain;", "charset", None),
+            (b"multipart/mixed\r\n\tboundary=\"b b\"; x=y", "boundary", Some("b b")),
+            (b"text / plain charset=utf-8", "charset", Some("utf-8")),
             (b"", "charset", None),
         ] {
             let parameters = Parameters::parse(value, None);
             assert_eq!(parameters.get(name), expected, "{:?}", String::from_utf8_lossy(value));
         }
-        assert_eq!(Parameters::parse(b" Text/HTML ;x=y", None).value, "text/html");
+        for value in [&b" Text/HTML ;x=y"[..], b"text/html x=y", b"text / html x = y; z"] {
+            assert_eq!(Parameters::parse(value, None).value, "text/html");
+        }
     }
 }

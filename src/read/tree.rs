@@ -300,8 +300,14 @@ impl Scanner {
         }
         match self.state {
             State::Header => {
+                let headless =
+                    self.open.last().is_some_and(|open| open.part.header.is_empty()) && !begins_header(piece);
                 if starts && matches!(piece, b"\n" | b"\r\n") {
                     self.header_over();
+                } else if headless {
+                    // Whoever wrote it left the empty line out along with the header.
+                    self.header_over();
+                    self.line_at(piece, starts, ends);
                 } else if let Some(open) = self.open.last_mut() {
                     let room = MAX_HEADER.saturating_sub(open.part.header.len());
                     open.part.header.extend_from_slice(&piece[..piece.len().min(room)]);
@@ -440,6 +446,16 @@ fn sealed(mut part: Part) -> Part {
     part
 }
 
+/// Whether a first line is one of a header: a field, or the `From ` of an mbox.
+fn begins_header(line: &[u8]) -> bool {
+    let colon = memchr::memchr(b':', line);
+    let is_name = |name: &[u8]| !name.is_empty() && name.iter().all(u8::is_ascii_graphic);
+    colon.is_some_and(|colon| is_name(line[..colon].trim_ascii_end()))
+        || line.starts_with(b"From ")
+        || line.starts_with(b">From ")
+        || line.trim_ascii().is_empty()
+}
+
 /// Decodes quoted-printable (RFC 2045 §6.7), leniently.
 fn quoted_printable(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
@@ -523,6 +539,12 @@ mod tests {
             ("A: b\n\nbody\n", "text/plain[body\n]"),
             ("", "text/plain[]"),
             ("\n\n", "text/plain[\n]"),
+            ("no header\nat all\n\nof it\n", "text/plain[no header\nat all\n\nof it\n]"),
+            ("From somebody at some time\nA: b\n\nbody", "text/plain[body]"),
+            (
+                "Content-Type: multipart/mixed; boundary=x\n\n--x\nno empty line\n--x\nContent-Type: message/rfc822\n\nno message\n--x--\n",
+                "multipart/mixed(text/plain[no empty line] message/rfc822(text/plain[no message]))",
+            ),
             (
                 "Content-Type: multipart/mixed; boundary=x\n\npre\n--x\n\none\n--x\nContent-Type: text/html\n\n<p>\n\n--x--\npost\n",
                 "multipart/mixed(text/plain[one] text/html[<p>\n])",
