@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::digest::Digest;
 use super::journal::{self, Entry, Position, What};
-use super::store::{private, private_folder, whereabouts};
+use super::store::{Places, private, private_folder};
 use crate::read::{fields, header_end};
 
 /// How many messages were packed, and what could not be.
@@ -29,10 +29,11 @@ fn each_message(
         return Err(io::Error::new(io::ErrorKind::NotFound, "there is no journal.jsonl"));
     };
     let mut done = std::collections::HashSet::new();
+    let places = Places::of(store);
     while let Some(found) = lines.next_line()? {
         let Some(entry) = found.line.map(|line| line.entry) else { continue };
         let (What::Kept, Some(digest)) = (entry.what, entry.sha256) else { continue };
-        let place = whereabouts(store, &entry.path).map(|place| store.join(place));
+        let place = places.find(&entry.path).map(|place| store.join(place));
         let same = place.as_ref().map(|place| File::open(place).and_then(Digest::of_reader));
         match (place, same) {
             (Some(place), Some(Ok((found, _)))) if found == digest => {
@@ -132,7 +133,7 @@ pub fn maildir(store: &Path, out: &Path) -> io::Result<Packed> {
         copy(place, &aside)?;
         fs::rename(aside, out.join("cur").join(format!("{name}:2,S")))
     })?;
-    File::open(out.join("cur"))?.sync_all()?;
+    sync(out)?;
     Ok(packed)
 }
 
@@ -159,7 +160,7 @@ pub fn bagit(store: &Path, out: &Path, now: i64) -> io::Result<Packed> {
         }
     })?;
     private_folder(&out.join("data"))?;
-    manifest.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+    manifest.flush()?;
     let day = jiff::Timestamp::from_second(now).map_err(io::Error::other)?.strftime("%Y-%m-%d").to_string();
     let mut tags = String::new();
     for (name, text) in [
@@ -174,21 +175,24 @@ pub fn bagit(store: &Path, out: &Path, now: i64) -> io::Result<Packed> {
     ] {
         let mut file = private().write(true).create_new(true).open(out.join(name))?;
         file.write_all(text.as_bytes())?;
-        file.sync_all()?;
         tags.push_str(&format!("{}  {name}\n", Digest::of(text.as_bytes())));
     }
     let (digest, _) = Digest::of_reader(File::open(out.join("manifest-sha256.txt"))?)?;
     tags.push_str(&format!("{digest}  manifest-sha256.txt\n"));
     let mut file = private().write(true).create_new(true).open(out.join("tagmanifest-sha256.txt"))?;
     file.write_all(tags.as_bytes())?;
-    file.sync_all()?;
+    sync(out)?;
     Ok(packed)
 }
 
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     let mut out = private().write(true).create_new(true).open(to)?;
-    io::copy(&mut File::open(from)?, &mut out)?;
-    out.sync_all()
+    io::copy(&mut File::open(from)?, &mut out).map(|_| ())
+}
+
+/// Makes the whole of a new folder durable at once: a sync of each of many small files costs minutes.
+fn sync(out: &Path) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(File::open(out)?)?)
 }
 
 #[cfg(test)]

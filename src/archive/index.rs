@@ -21,7 +21,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 use super::digest::Digest;
 use super::journal::{self, Entry, Position, What};
 use super::session::Stop;
-use super::store::whereabouts;
+use super::store::Places;
 use crate::failpoint;
 use crate::read::{Address, Keep, Part, Scanner, html};
 
@@ -403,13 +403,15 @@ impl Workers {
         let (work, queue) = crossbeam_channel::bounded::<(u64, Entry)>(WINDOW);
         let (answer, done) = crossbeam_channel::bounded(WINDOW);
         let threads = std::thread::available_parallelism().map_or(1, |count| count.get()).clamp(1, 4);
+        let places = Arc::new(Places::of(store));
         for _ in 0..threads {
             let (queue, answer, store) = (queue.clone(), answer.clone(), store.to_owned());
+            let places = Arc::clone(&places);
             std::thread::spawn(move || {
                 let _ = rustix::process::nice(10);
                 let mut buffer = vec![0; 128 * 1024];
                 for (id, entry) in queue {
-                    if answer.send(document(&store, id, entry, &mut buffer)).is_err() {
+                    if answer.send(document(&store, &places, id, entry, &mut buffer)).is_err() {
                         return;
                     }
                 }
@@ -428,12 +430,12 @@ impl Workers {
 }
 
 /// Reads a message. One that is not there is entered without words: `verify` names it.
-fn document(store: &Path, id: u64, entry: Entry, buffer: &mut [u8]) -> io::Result<Document> {
+fn document(store: &Path, places: &Places, id: u64, entry: Entry, buffer: &mut [u8]) -> io::Result<Document> {
     let path: PathBuf = store.join(&entry.path);
     let file = match File::open(&path) {
         Ok(file) => Some(file),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            whereabouts(store, &entry.path).map(|path| File::open(store.join(path))).transpose()?
+            places.find(&entry.path).map(|path| File::open(store.join(path))).transpose()?
         }
         Err(error) => return Err(error),
     };
@@ -549,12 +551,17 @@ pub fn terms(text: &str, mut each: impl FnMut(&str)) {
     let mut word = String::new();
     let mut pair = String::new();
     let mut last: Option<char> = None;
-    for c in text.chars() {
-        let c = match c {
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let (length, c) = match c {
             // Full-width letters and digits are the same letters and digits.
-            '\u{ff01}'..='\u{ff5e}' => char::from_u32(c as u32 - 0xfee0).unwrap_or(c),
-            c => c,
+            '\u{ff01}'..='\u{ff5e}' => (c.len_utf8(), char::from_u32(c as u32 - 0xfee0).unwrap_or(c)),
+            // What most text is made of goes by the run.
+            c if c.is_ascii_alphanumeric() => (rest.bytes().take_while(u8::is_ascii_alphanumeric).count(), c),
+            c => (c.len_utf8(), c),
         };
+        let (run, after) = rest.split_at(length);
+        rest = after;
         if is_dense(c) {
             take(&mut word, &mut each);
             if let Some(before) = last {
@@ -571,7 +578,11 @@ pub fn terms(text: &str, mut each: impl FnMut(&str)) {
             pair.push(alone);
             each(&pair);
         }
-        if c.is_ascii_alphanumeric() {
+        if c.is_ascii_alphanumeric() && run.is_ascii() {
+            let from = word.len();
+            word.push_str(run);
+            word[from..].make_ascii_lowercase();
+        } else if c.is_ascii_alphanumeric() {
             word.push(c.to_ascii_lowercase());
         } else if !c.is_ascii() && c.is_alphanumeric() {
             word.extend(c.to_lowercase());
@@ -621,6 +632,7 @@ mod tests {
             ("票", "票"),
             ("ＡＢＣ１２", "abc12"),
             ("Grüße ÄÖ", "grüße|äö"),
+            ("x1Ü2Y Ａb3", "x1ü2y|ab3"),
             ("안녕 こんにちは", "안녕|녕|こん|んに|にち|ちは|は"),
             ("  --  ", ""),
         ] {

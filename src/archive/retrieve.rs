@@ -17,7 +17,7 @@ use super::listing::{self, Listed, Standing, TooMany};
 use super::login::login;
 use super::quarantine;
 use super::session::{Session, SessionError, Stop, refusal};
-use super::store::{Folder, Parcel, StoreError, head_hash, locked, whereabouts};
+use super::store::{Folder, Parcel, StoreError, head_hash, locked};
 use crate::failpoint;
 use crate::job::{Deletion, MailboxSpec};
 use crate::net::Dialer;
@@ -850,7 +850,7 @@ impl<'a> Work<'a> {
                 None => journal.insert(File::open(store.join(journal::NAME)).map_err(io)?),
             };
             let entry = journal::line_at(journal, record.offset).map_err(io)?;
-            let place = entry.and_then(|entry| whereabouts(store, &entry.path));
+            let place = entry.and_then(|entry| self.mailbox.folder.places().find(&entry.path));
             let digest =
                 place.as_ref().map(|place| File::open(store.join(place)).and_then(Digest::of_reader));
             if matches!(digest, Some(Ok((digest, _))) if digest == record.sha256) {

@@ -10,7 +10,6 @@
 //! ```
 
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -18,7 +17,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -104,6 +103,7 @@ pub struct Folder {
     root: File,
     aside: File,
     next: AtomicU64,
+    places: Places,
 }
 
 /// A message to be committed.
@@ -136,7 +136,14 @@ impl Store {
         let root = open_folder(path)?;
         let lock = lock(path, FlockOperation::NonBlockingLockExclusive)?;
         let aside = path.join(ASIDE);
-        private_folder(&aside).map_err(trouble("make the folder", &aside))?;
+        let others: &[&str] = match layout {
+            Layout::Dated => &[],
+            // What makes a folder a Maildir for other programs.
+            Layout::Maildir => &["new", "cur"],
+        };
+        for folder in others.iter().map(|name| path.join(name)).chain([aside.clone()]) {
+            private_folder(&folder).map_err(trouble("make the folder", &folder))?;
+        }
         for entry in fs::read_dir(&aside).map_err(trouble("list", &aside))? {
             let file = entry.map_err(trouble("list", &aside))?.path();
             fs::remove_file(&file).map_err(trouble("remove", &file))?;
@@ -147,8 +154,13 @@ impl Store {
                 .map_err(trouble("read the journal of", path))?;
         let manifest = Manifest::mend(path).map_err(trouble("mend the manifest of", path))?;
         root.sync_all().map_err(trouble("sync", path))?;
-        let folder =
-            Folder { path: path.to_owned(), root, aside: open_folder(&aside)?, next: AtomicU64::new(0) };
+        let folder = Folder {
+            path: path.to_owned(),
+            root,
+            aside: open_folder(&aside)?,
+            next: AtomicU64::new(0),
+            places: Places::of(path),
+        };
         Ok(Store {
             syncing: Syncing::of(&folder.root),
             folder: Arc::new(folder),
@@ -259,7 +271,7 @@ impl Store {
     fn kept_already(&self, receipt: &Receipt) -> Result<Option<String>, StoreError> {
         let Some(record) = locked(&self.known).by_digest(&receipt.sha256).copied() else { return Ok(None) };
         let Some(path) = self.path_of(record.offset)? else { return Ok(None) };
-        let path = self.folder.whereabouts(&path).unwrap_or(path);
+        let path = self.folder.places.find(&path).unwrap_or(path);
         match File::open(self.folder.path.join(&path)).and_then(Digest::of_reader) {
             Ok((digest, _)) if digest == receipt.sha256 => Ok(Some(path)),
             // It is lost or spoilt, and here it is again.
@@ -541,9 +553,9 @@ impl Folder {
         &self.path
     }
 
-    /// Where a message lies now: a mail program moves it from `new/` to `cur/` and adds flags to its name.
-    pub fn whereabouts(&self, path: &str) -> Option<String> {
-        whereabouts(&self.path, path)
+    /// Where the messages lie now.
+    pub fn places(&self) -> &Places {
+        &self.places
     }
 
     fn sync(&self, receipt: &Receipt) -> Result<(), StoreError> {
@@ -560,24 +572,64 @@ impl Folder {
     }
 }
 
-/// Where a message lies now, if it lies anywhere.
-pub fn whereabouts(store: &Path, path: &str) -> Option<String> {
-    if !is_inside(path) {
-        return None;
+/// Where messages lie now. A mail program that reads a Maildir moves them from `new/` to `cur/` and adds
+/// flags to their names; its folders are listed once for many questions.
+pub struct Places {
+    store: PathBuf,
+    moved: Mutex<Moved>,
+}
+
+/// The files of `new/` and `cur/` by the part of their names that never changes.
+#[derive(Default)]
+struct Moved {
+    /// When the folders changed last, as the listing knows it.
+    changed: [Option<SystemTime>; 2],
+    listed: HashMap<String, String>,
+}
+
+/// The folders in which a message of a Maildir may lie.
+const MAILDIR: [&str; 2] = ["cur", "new"];
+
+impl Places {
+    /// Of the archive at `store`.
+    pub fn of(store: &Path) -> Places {
+        Places { store: store.to_owned(), moved: Mutex::default() }
     }
-    if store.join(path).is_file() {
-        return Some(path.to_owned());
+
+    /// The place of the message that was filed at `path`, if it lies anywhere.
+    pub fn find(&self, path: &str) -> Option<String> {
+        if !is_inside(path) {
+            return None;
+        }
+        if self.store.join(path).is_file() {
+            return Some(path.to_owned());
+        }
+        let name = MAILDIR.iter().find_map(|folder| path.strip_prefix(folder)?.strip_prefix('/'))?;
+        let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = MAILDIR.map(|folder| fs::metadata(self.store.join(folder)).ok()?.modified().ok());
+        if moved.changed != changed {
+            *moved = Moved { changed, listed: self.list() };
+        }
+        moved.listed.get(base(name)).filter(|place| self.store.join(place).is_file()).cloned()
     }
-    let name = path.strip_prefix("new/").or_else(|| path.strip_prefix("cur/"))?;
-    let base = name.split_once(':').map_or(name, |(base, _)| base);
-    ["cur", "new"].into_iter().find_map(|folder| {
-        let entries = fs::read_dir(store.join(folder)).ok()?;
-        let same = |name: &OsString| {
-            name.to_str().is_some_and(|name| name.split_once(':').map_or(name, |(base, _)| base) == base)
-        };
-        let found = entries.filter_map(Result::ok).map(|entry| entry.file_name()).find(same)?;
-        Some(format!("{folder}/{}", found.to_str()?))
-    })
+
+    fn list(&self) -> HashMap<String, String> {
+        let mut listed = HashMap::new();
+        for folder in MAILDIR {
+            let Ok(entries) = fs::read_dir(self.store.join(folder)) else { continue };
+            for entry in entries.filter_map(Result::ok) {
+                if let Some(name) = entry.file_name().to_str() {
+                    listed.insert(base(name).to_owned(), format!("{folder}/{name}"));
+                }
+            }
+        }
+        listed
+    }
+}
+
+/// A file's name without the flags of a Maildir.
+fn base(name: &str) -> &str {
+    name.split_once(':').map_or(name, |(base, _)| base)
 }
 
 impl Incoming<'_> {

@@ -1,17 +1,17 @@
 //! Proves an archive: every file is what the journal says, the journal is whole, manifest and index say
 //! the same, and nothing lies there that nobody knows.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::digest::Digest;
 use super::index::{self, IndexError};
 use super::journal::{self, Damage, Position, What};
 use super::manifest;
-use super::store::{is_inside, whereabouts};
+use super::store::{Places, is_inside};
 
 /// Something that is not as it must be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,19 +73,37 @@ pub struct Proof {
 
 /// A file as the last line that names it says.
 struct Expected {
+    path: Box<str>,
     digest: Digest,
     size: u64,
     line: u64,
 }
 
+/// What the journal says must be there, by path. Of 100,000 messages this is what memory holds.
+struct Expectations(Vec<Expected>);
+
+impl Expectations {
+    /// Of several lines that name one path the last one counts.
+    fn new(mut files: Vec<Expected>) -> Expectations {
+        files.sort_by(|a, b| (&a.path, b.line).cmp(&(&b.path, a.line)));
+        files.dedup_by(|later, first| later.path == first.path);
+        Expectations(files)
+    }
+
+    fn position(&self, path: &str) -> Option<usize> {
+        self.0.binary_search_by(|expected| (*expected.path).cmp(path)).ok()
+    }
+}
+
 /// Reads everything and hands every finding to `each`.
 pub fn verify(store: &Path, mut each: impl FnMut(Finding)) -> io::Result<Proof> {
     let mut proof = Proof::default();
-    let mut expected: BTreeMap<String, Expected> = BTreeMap::new();
-    let mut kept_lines: HashMap<u64, Digest> = HashMap::new();
+    let mut expected: Vec<Expected> = Vec::new();
     let Some(mut lines) = journal::read(store, Position::START)? else {
         return Err(io::Error::new(io::ErrorKind::NotFound, "there is no journal.jsonl"));
     };
+    // Lines whose path a later line names again: the index has them all the same.
+    let mut kept: Vec<(u64, Digest)> = Vec::new();
     while let Some(found) = lines.next_line()? {
         if let Some(damage) = found.damage {
             each(Finding::Journal(damage));
@@ -97,37 +115,41 @@ pub fn verify(store: &Path, mut each: impl FnMut(Finding)) -> io::Result<Proof> 
                 each(Finding::Outside(line.number));
                 continue;
             }
-            kept_lines.insert(line.number, digest);
-            let file = Expected { digest, size: line.entry.size, line: line.number };
-            expected.insert(line.entry.path, file);
+            kept.push((line.number, digest));
+            let path = line.entry.path.into_boxed_str();
+            expected.push(Expected { path, digest, size: line.entry.size, line: line.number });
         }
     }
-    let places = files(store, &expected, &mut proof, &mut each);
-    unknown(store, &places, &mut each)?;
+    kept.sort_unstable_by_key(|(line, _)| *line);
+    let expected = Expectations::new(expected);
+    let moved = files(store, &expected, &mut proof, &mut each);
+    unknown(store, &expected, &moved, &mut each)?;
     check_manifest(store, &expected, &mut each)?;
-    check_index(store, &expected, &kept_lines, &mut each);
+    check_index(store, &expected, &kept, &mut each);
     Ok(proof)
 }
 
-/// Hashes all files, in as many threads as there are processors. Returns where they lie.
+/// Hashes all files, in as many threads as there are processors. Returns where those lie that a mail
+/// program has moved.
 fn files(
     store: &Path,
-    expected: &BTreeMap<String, Expected>,
+    expected: &Expectations,
     proof: &mut Proof,
     each: &mut impl FnMut(Finding),
-) -> HashSet<PathBuf> {
-    let all: Vec<(&String, &Expected)> = expected.iter().collect();
+) -> HashSet<String> {
+    let all = &expected.0;
     let next = AtomicUsize::new(0);
-    let check = |(path, expected): (&String, &Expected)| -> (Option<PathBuf>, Option<Finding>) {
-        let Some(place) = whereabouts(store, path) else {
-            return (None, Some(Finding::Missing(path.clone())));
+    let places = Places::of(store);
+    let check = |expected: &Expected| -> (Option<String>, Option<Finding>) {
+        let Some(place) = places.find(&expected.path) else {
+            return (None, Some(Finding::Missing(expected.path.to_string())));
         };
         let finding = match File::open(store.join(&place)).and_then(Digest::of_reader) {
             Ok((digest, size)) if digest == expected.digest && size == expected.size => None,
             Ok(_) => Some(Finding::Changed(place.clone())),
             Err(error) => Some(Finding::Unreadable(place.clone(), error.to_string())),
         };
-        (Some(place.into()), finding)
+        (Some(place).filter(|place| **place != *expected.path), finding)
     };
     let threads = std::thread::available_parallelism().map_or(1, |count| count.get());
     let results = std::thread::scope(|scope| {
@@ -135,60 +157,74 @@ fn files(
             .map(|_| {
                 scope.spawn(|| {
                     let mut results = Vec::new();
-                    while let Some(&file) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        results.push((file.0, check(file)));
+                    loop {
+                        let at = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(file) = all.get(at) else { return results };
+                        match check(file) {
+                            (None, None) => {}
+                            (place, finding) => results.push((at, place, finding)),
+                        }
                     }
-                    results
                 })
             })
             .collect();
         threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect::<Vec<_>>()
     });
-    let mut findings: Vec<(&String, Finding)> = Vec::new();
-    let mut places = HashSet::with_capacity(results.len());
-    for (path, (place, finding)) in results {
-        places.extend(place);
-        findings.extend(finding.map(|finding| (path, finding)));
+    let mut findings: Vec<(usize, Finding)> = Vec::new();
+    let mut moved = HashSet::new();
+    for (at, place, finding) in results {
+        moved.extend(place);
+        findings.extend(finding.map(|finding| (at, finding)));
     }
     proof.files = (all.len() - findings.len()) as u64;
-    proof.bytes = all.iter().map(|(_, expected)| expected.size).sum();
-    findings.sort_by_key(|(path, _)| path.as_str());
+    proof.bytes = all.iter().map(|expected| expected.size).sum();
+    findings.sort_by_key(|(at, _)| *at);
     findings.into_iter().for_each(|(_, finding)| each(finding));
-    places
+    moved
 }
 
 /// Files under the folders of messages that no line names.
-fn unknown(store: &Path, places: &HashSet<PathBuf>, each: &mut impl FnMut(Finding)) -> io::Result<()> {
+fn unknown(
+    store: &Path,
+    expected: &Expectations,
+    moved: &HashSet<String>,
+    each: &mut impl FnMut(Finding),
+) -> io::Result<()> {
+    let mut strangers = Vec::new();
     for folder in ["eml", "new", "cur"] {
         let root = store.join(folder);
         if !root.is_dir() {
             continue;
         }
-        for entry in walkdir::WalkDir::new(&root).sort_by_file_name() {
+        for entry in walkdir::WalkDir::new(&root) {
             let entry = entry?;
             let Ok(inside) = entry.path().strip_prefix(store) else { continue };
-            if !entry.file_type().is_dir() && !places.contains(inside) {
-                each(Finding::Unknown(inside.display().to_string()));
+            let known = inside
+                .to_str()
+                .is_some_and(|inside| moved.contains(inside) || expected.position(inside).is_some());
+            if !entry.file_type().is_dir() && !known {
+                strangers.push(inside.display().to_string());
             }
         }
     }
+    strangers.sort_unstable();
+    strangers.into_iter().for_each(|path| each(Finding::Unknown(path)));
     Ok(())
 }
 
-fn check_manifest(
-    store: &Path,
-    expected: &BTreeMap<String, Expected>,
-    each: &mut impl FnMut(Finding),
-) -> io::Result<()> {
-    let mut named: HashMap<String, bool> = HashMap::new();
+fn check_manifest(store: &Path, expected: &Expectations, each: &mut impl FnMut(Finding)) -> io::Result<()> {
+    // Of each expected file: named, and every time with its hash.
+    let mut named: Vec<Option<bool>> = vec![None; expected.0.len()];
     match File::open(store.join(manifest::NAME)) {
         Ok(file) => {
             for line in BufReader::new(file).split(b'\n') {
                 let line = String::from_utf8_lossy(&line?).into_owned();
                 let Some((hash, path)) = line.split_once("  ") else { continue };
-                let same = expected.get(path).map(|expected| Digest::parse(hash) == Some(expected.digest));
-                match same {
-                    Some(same) => *named.entry(path.to_owned()).or_insert(true) &= same,
+                match expected.position(path) {
+                    Some(at) => {
+                        let same = Digest::parse(hash) == Some(expected.0[at].digest);
+                        named[at] = Some(named[at].unwrap_or(true) && same);
+                    }
                     None => each(Finding::OnlyInManifest(path.to_owned())),
                 }
             }
@@ -196,25 +232,25 @@ fn check_manifest(
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    for path in expected.keys().filter(|path| named.get(*path) != Some(&true)) {
-        each(Finding::NotInManifest(path.clone()));
+    for (expected, _) in expected.0.iter().zip(&named).filter(|(_, named)| **named != Some(true)) {
+        each(Finding::NotInManifest(expected.path.to_string()));
     }
     Ok(())
 }
 
 fn check_index(
     store: &Path,
-    expected: &BTreeMap<String, Expected>,
-    kept: &HashMap<u64, Digest>,
+    expected: &Expectations,
+    kept: &[(u64, Digest)],
     each: &mut impl FnMut(Finding),
 ) {
-    let mut seen = HashSet::with_capacity(kept.len());
+    let position = |line: u64| kept.binary_search_by_key(&line, |(line, _)| *line).ok();
+    let mut seen = vec![false; kept.len()];
     let mut odd = Vec::new();
     let read = index::entries(store, |line, hash| {
-        if kept.get(&line).is_some_and(|digest| Digest::parse(hash) == Some(*digest)) {
-            seen.insert(line);
-        } else {
-            odd.push(line);
+        match position(line).filter(|&at| Digest::parse(hash) == Some(kept[at].1)) {
+            Some(at) => seen[at] = true,
+            None => odd.push(line),
         }
     });
     if let Err(error) = read {
@@ -226,7 +262,9 @@ fn check_index(
         return;
     }
     odd.into_iter().for_each(|line| each(Finding::OnlyInIndex(line)));
-    for (path, _) in expected.iter().filter(|(_, expected)| !seen.contains(&expected.line)) {
-        each(Finding::NotInIndex(path.clone()));
+    for expected in &expected.0 {
+        if !position(expected.line).is_some_and(|at| seen[at]) {
+            each(Finding::NotInIndex(expected.path.to_string()));
+        }
     }
 }

@@ -195,10 +195,23 @@ fn a_maildir_store_is_one() {
     let new = scene.store().join("new");
     let names: Vec<_> = fs::read_dir(&new).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names.len(), 10);
+    let python = "import mailbox, sys; print(len(mailbox.Maildir(sys.argv[1], create=False)))";
+    match Command::new("python3").args(["-c", python]).arg(scene.store()).output() {
+        Ok(read) => assert_eq!(String::from_utf8_lossy(&read.stdout), "10\n", "{read:?}"),
+        Err(error) => assert!(std::env::var_os("CI").is_none(), "python3 is needed: {error}"),
+    }
     // A mail program has seen one.
     let seen = format!("{}:2,S", names[0].to_str().unwrap());
-    fs::create_dir(scene.store().join("cur")).unwrap();
     fs::rename(new.join(&names[0]), scene.store().join("cur").join(seen)).unwrap();
     assert_eq!(verify(&scene).0, Some(0));
     assert_eq!(scene.run_with(&job), Exit::Done);
+    // And now all the others; what is derived is made anew from where they lie.
+    for name in &names[1..] {
+        let seen = format!("{}:2,RS", name.to_str().unwrap());
+        fs::rename(new.join(name), scene.store().join("cur").join(seen)).unwrap();
+    }
+    let (code, said, _) = output(postroom().arg("rebuild").arg(scene.store()));
+    assert!(code == Some(0) && verify(&scene).0 == Some(0), "{said}");
+    let (_, found, _) = output(postroom().arg("find").arg(scene.store()).arg("message"));
+    assert_eq!(found.lines().count(), 9, "every message but number 0 has text: {found}");
 }
