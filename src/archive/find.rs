@@ -50,8 +50,13 @@ struct Query {
     conditions: Vec<(&'static str, i64)>,
 }
 
-/// Finds messages in which all words occur, the newest first.
-pub fn find(store: &Path, words: &[String], limit: Option<u64>) -> Result<Vec<Hit>, FindError> {
+/// Finds messages in which all words occur, the newest first, and hands them to `each`, until it says no.
+pub fn find(
+    store: &Path,
+    words: &[String],
+    limit: Option<u64>,
+    mut each: impl FnMut(Hit) -> bool,
+) -> Result<(), FindError> {
     let query = parse(words)?;
     let database = index::open_to_read(store)?;
     let mut text =
@@ -70,12 +75,13 @@ pub fn find(store: &Path, words: &[String], limit: Option<u64>) -> Result<Vec<Hi
     }
     text.push_str(" ORDER BY date DESC, id DESC LIMIT ?");
     values.push(Value::Integer(limit.and_then(|limit| i64::try_from(limit).ok()).unwrap_or(-1)));
-    let run = || -> Result<Vec<Hit>, rusqlite::Error> {
+    let run = || -> Result<(), rusqlite::Error> {
         let mut statement = database.prepare(&text)?;
-        let rows = statement.query_map(rusqlite::params_from_iter(values), |row| {
+        let mut rows = statement.query(rusqlite::params_from_iter(values))?;
+        while let Some(row) = rows.next()? {
             let date: Option<i64> = row.get(1)?;
             let attachments: String = row.get(5)?;
-            Ok(Hit {
+            let hit = Hit {
                 path: row.get(0)?,
                 date: date
                     .and_then(|date| jiff::Timestamp::from_second(date).ok())
@@ -85,9 +91,12 @@ pub fn find(store: &Path, words: &[String], limit: Option<u64>) -> Result<Vec<Hi
                 subject: row.get(4)?,
                 attachments: attachments.lines().map(str::to_owned).collect(),
                 size: u64::try_from(row.get::<_, i64>(6)?).unwrap_or(0),
-            })
-        })?;
-        rows.collect()
+            };
+            if !each(hit) {
+                break;
+            }
+        }
+        Ok(())
     };
     Ok(run().map_err(IndexError::from)?)
 }

@@ -1,35 +1,25 @@
 //! `postroom find`: searches an archive.
 
-use super::archive::print;
-use crate::archive::find::{self, FindError};
+use std::io::{BufWriter, Write as _};
+
+use crate::archive::find::{self, FindError, Hit};
 use crate::cli;
 use crate::exit::Exit;
 
 /// Runs the command. Nothing found is an answer too, and exit 0.
 pub fn run(args: &cli::Find) -> Exit {
-    match find::find(&args.store, &args.words, args.limit) {
-        Ok(hits) => {
-            let mut text = String::new();
-            for hit in hits {
-                if args.json {
-                    text.push_str(&serde_json::json!(hit).to_string());
-                } else {
-                    let date =
-                        hit.date.as_deref().map_or("undated   ", |date| date.get(..10).unwrap_or(date));
-                    let clip = if hit.attachments.is_empty() { ' ' } else { '+' };
-                    let line = format!(
-                        "{date} {clip} {}  {}  {}",
-                        hit.from,
-                        hit.subject,
-                        args.store.join(&hit.path).display()
-                    );
-                    text.extend(line.chars().map(|c| if c.is_control() { ' ' } else { c }));
-                }
-                text.push('\n');
-            }
-            print(&text);
-            Exit::Done
-        }
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    let found = find::find(&args.store, &args.words, args.limit, |hit| {
+        let text = match args.json {
+            true => serde_json::json!(hit).to_string(),
+            false => line(args, &hit),
+        };
+        // A reader that has gone away wants no more.
+        writeln!(out, "{text}").is_ok()
+    });
+    let _ = out.flush();
+    match found {
+        Ok(()) => Exit::Done,
         Err(error) => {
             eprintln!("error: {error}");
             match error {
@@ -39,4 +29,13 @@ pub fn run(args: &cli::Find) -> Exit {
             }
         }
     }
+}
+
+/// A message on one line; nothing that a stranger wrote begins a line of its own or acts on the terminal.
+fn line(args: &cli::Find, hit: &Hit) -> String {
+    let date = hit.date.as_deref().map_or("undated   ", |date| date.get(..10).unwrap_or(date));
+    let clip = if hit.attachments.is_empty() { ' ' } else { '+' };
+    let place = args.store.join(&hit.path);
+    let line = format!("{date} {clip} {}  {}  {}", hit.from, hit.subject, place.display());
+    super::show::safe_line(&line)
 }

@@ -196,7 +196,7 @@ fn person(Address { name, address }: &Address) -> String {
 }
 
 /// Nothing that a stranger wrote may act on the terminal, and nothing may begin a line of its own.
-fn safe_line(text: &str) -> String {
+pub(super) fn safe_line(text: &str) -> String {
     text.chars().map(|c| if is_control(c) || c == '\n' || c == '\t' { ' ' } else { c }).collect()
 }
 
