@@ -259,7 +259,8 @@ fn write_new(folder: &Path, wanted: &str, content: &[u8], taken: &mut HashSet<St
 }
 
 /// A name without anything that could lead elsewhere or hide: the last part of a path, no control or
-/// direction characters, no leading dots, none of the signs that other systems forbid, at most 200 bytes.
+/// direction characters, no leading dots, none of the signs and none of the devices' names that other
+/// systems forbid, at most 200 bytes.
 pub fn safe_name(name: &str) -> String {
     let base = name.rsplit(['/', '\\']).next().unwrap_or(name);
     let base: String = base
@@ -268,8 +269,10 @@ pub fn safe_name(name: &str) -> String {
         .map(|c| if matches!(c, '<' | '>' | ':' | '"' | '|' | '?' | '*') { '_' } else { c })
         .collect();
     let base = base.trim().trim_start_matches('.').trim_end_matches(['.', ' ']);
+    let device = is_device(base.split('.').next().unwrap_or(base).trim_end());
+    let base = if device { format!("_{base}") } else { base.to_owned() };
     if base.len() <= MAX_NAME {
-        return base.to_owned();
+        return base;
     }
     // The ending says what it is: it stays.
     let end = base.rfind('.').filter(|&at| base.len() - at <= 12).map_or("", |at| &base[at..]);
@@ -280,6 +283,14 @@ pub fn safe_name(name: &str) -> String {
     format!("{}{end}", &base[..stem])
 }
 
+/// What Windows takes for a device, whatever ending follows.
+fn is_device(stem: &str) -> bool {
+    let stem = stem.to_ascii_uppercase();
+    let numbered = stem.strip_prefix("COM").or_else(|| stem.strip_prefix("LPT"));
+    matches!(stem.as_str(), "CON" | "PRN" | "AUX" | "NUL")
+        || numbered.is_some_and(|number| matches!(number.as_bytes(), [b'0'..=b'9']))
+}
+
 /// File systems allow 255 bytes; a number and an ending must have room.
 const MAX_NAME: usize = 200;
 
@@ -288,6 +299,12 @@ fn ending(part: &Part) -> String {
         "text/plain" => ".txt".to_owned(),
         "text/html" => ".html".to_owned(),
         kind if kind.starts_with("message/") => ".eml".to_owned(),
+        // Of the endings that a type may have the alphabet's first is not the usual one.
+        "application/octet-stream" => ".bin".to_owned(),
+        "image/jpeg" => ".jpg".to_owned(),
+        "text/calendar" => ".ics".to_owned(),
+        "audio/mpeg" => ".mp3".to_owned(),
+        "video/mp4" => ".mp4".to_owned(),
         kind => mime_guess::get_mime_extensions_str(kind)
             .and_then(|endings| endings.first())
             .map_or_else(|| ".bin".to_owned(), |ending| format!(".{ending}")),
@@ -310,6 +327,10 @@ mod tests {
             (".bashrc", "bashrc"),
             ("a\u{0}b\u{202e}fdp.exe\n", "abfdp.exe"),
             ("what?.txt ", "what_.txt"),
+            ("CON", "_CON"),
+            ("con .txt", "_con .txt"),
+            ("x/lpt1.tar.gz", "_lpt1.tar.gz"),
+            ("console.txt", "console.txt"),
             ("发票 2026.pdf", "发票 2026.pdf"),
             (&long, &format!("{}.pdf", "发".repeat(65))),
         ] {
