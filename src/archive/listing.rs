@@ -41,7 +41,7 @@ pub fn standings(listing: &[Listed], known: &Known, mailbox: &str) -> Vec<Standi
             let uid = listed.uidl.as_deref().and_then(|uidl| Some((mailbox.uidls.get(uidl)?, times[uidl])));
             match uid {
                 Some((uid, listed_times)) if uid.times >= listed_times && uid.certain => Standing::Known,
-                Some((_, 1)) => Standing::Probable,
+                Some((uid, listed_times)) if uid.times >= listed_times => Standing::Probable,
                 _ if gone.contains_key(&listed.size) => Standing::Candidate,
                 _ => Standing::Wanted,
             }
@@ -97,8 +97,8 @@ pub struct TooMany {
 }
 
 /// Which of the listed messages are due for deletion, as indices of the listing: those whose bytes were
-/// archived longer ago than the job says. `fetched` holds the archiving times of messages without a UIDL
-/// that this very session fetched, by number. `confirmed` is a number that a person has agreed to.
+/// archived longer ago than the job says. `fetched` holds the archiving times, by number, of messages that
+/// the journal cannot tell of: those without a UIDL that this very session fetched. `confirmed` is a number that a person has agreed to.
 pub fn due(
     listing: &[Listed],
     known: &Known,
@@ -123,7 +123,8 @@ pub fn due(
             let archived = match listed.uidl.as_deref() {
                 // Of several messages with one UIDL nobody can say which is archived.
                 Some(uidl) if times[uidl] == 1 => {
-                    uidls.and_then(|uidls| uidls.get(uidl)).filter(|uid| uid.certain).map(|uid| uid.at)
+                    let certain = uidls.and_then(|uidls| uidls.get(uidl)).filter(|uid| uid.certain);
+                    certain.map(|uid| uid.at).or_else(|| fetched.get(&listed.number).copied())
                 }
                 Some(_) => None,
                 None => fetched.get(&listed.number).copied(),
@@ -185,6 +186,8 @@ mod tests {
             (What::Kept, Some("a"), "x", 0),
             (What::Kept, Some("twice"), "yy", 0),
             (What::Probably, Some("p"), "yy", 0),
+            (What::Probably, Some("pair"), "yy", 0),
+            (What::Probably, Some("pair"), "yy", 0),
             (What::Kept, Some("gone"), "zzz", 0),
             (What::Kept, None, "unnamed", 0),
         ]);
@@ -192,6 +195,8 @@ mod tests {
             (&[(1, Some("a")), (9, Some("b"))][..], &[Known, Wanted][..]),
             (&[(5, Some("twice")), (5, Some("twice"))], &[Wanted, Wanted]),
             (&[(2, Some("p"))], &[Probable]),
+            (&[(2, Some("pair")), (2, Some("pair"))], &[Probable, Probable]),
+            (&[(2, Some("pair")), (2, Some("pair")), (2, Some("pair"))], &[Candidate; 3]),
             (&[(3, Some("new name")), (4, Some("other"))], &[Candidate, Wanted]),
             (&[(3, Some("gone")), (3, Some("new"))], &[Known, Wanted]),
             (&[(7, None), (8, None)], &[Candidate, Wanted]),

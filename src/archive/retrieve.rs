@@ -183,15 +183,12 @@ pub fn preview(mailbox: &Mailbox<'_>) -> Result<Preview, SessionError> {
     let mut session = work.enter()?;
     let listing = work.list(&mut session)?;
     let known = locked(&mailbox.known);
-    let due = listing::due(
-        &listing,
-        &known,
-        &mailbox.name,
-        mailbox.delete,
-        &HashMap::new(),
-        (mailbox.now)(),
-        mailbox.confirmed,
-    );
+    let now = (mailbox.now)();
+    // What a run would fetch it would have archived now: with `after: 0s` that is due at once.
+    let standings = listing::standings(&listing, &known, &mailbox.name);
+    let fetched = listing.iter().zip(standings).filter(|(_, standing)| *standing != Standing::Known);
+    let fetched = fetched.map(|(listed, _)| (listed.number, now)).collect();
+    let due = listing::due(&listing, &known, &mailbox.name, mailbox.delete, &fetched, now, mailbox.confirmed);
     drop(known);
     session.ask(Command::Quit)?;
     Ok(Preview { listing, due })
@@ -529,7 +526,7 @@ impl<'a> Work<'a> {
         }
         if self.balance.skipped > 0 {
             self.warn(format!(
-                "the server gave new UIDLs: {} messages have the size and header of archived ones and were not \
+                "{} messages have the size and header of archived ones, under other UIDLs or none, and were not \
                  fetched again",
                 self.balance.skipped
             ));

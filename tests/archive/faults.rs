@@ -61,13 +61,45 @@ fn uidls_may_change_be_shared_or_be_missing() {
     let server = scene.serve(|_| {});
     assert_eq!(scene.run(server.port()), Exit::Done);
     drop(server);
-    for uidls in [Uidls::Changed, Uidls::Duplicate, Uidls::Missing] {
+    let count = |what: &str| scene.journal().iter().filter(|line| line["what"] == what).count();
+    // Changed ones are new in each session; without any there is nothing to enter; shared ones are entered once.
+    for (uidls, probably) in [(Uidls::Changed, 100), (Uidls::Missing, 100), (Uidls::Duplicate, 150)] {
         let server = scene.serve(|options| options.uidls = uidls);
         for _ in 0..2 {
             assert_eq!(scene.run(server.port()), Exit::Done, "{uidls:?}");
             assert_eq!(scene.archived(), scene.sent(), "{uidls:?}");
         }
+        let lines = (count("kept"), count("probably"), count("duplicate"));
+        assert_eq!(lines, (50, probably, 0), "{uidls:?}: nothing is fetched again");
     }
+}
+
+#[test]
+fn what_is_only_probably_archived_is_never_deleted_unread() {
+    let scene = Scene::counting(20);
+    let server = scene.serve(|_| {});
+    assert_eq!(scene.run(server.port()), Exit::Done);
+    drop(server);
+    let server = scene.serve(|options| options.uidls = Uidls::Changed);
+    assert_eq!(scene.run(server.port()), Exit::Done);
+    let mut job = scene.job(server.port());
+    job.delete = postroom::job::Deletion::After {
+        after: std::time::Duration::from_secs(3600),
+        keep_newest: 0,
+        max_fraction: 1.0,
+    };
+    assert_eq!(scene.run_with(&job), Exit::Done);
+    assert_eq!(scene.sent().len(), 20);
+    let fetched = scene.journal().iter().filter(|line| line["what"] == "duplicate").count();
+    assert_eq!(fetched, 20, "a job that deletes wants the bytes");
+}
+
+#[test]
+fn a_mailbox_in_use_is_waited_for() {
+    let scene = Scene::counting(5);
+    let server = scene.serve(|options| options.faults = faults(&["auth first=1 reply -ERR [IN-USE] locked"]));
+    assert_eq!(scene.run(server.port()), Exit::Done);
+    assert_eq!(scene.archived(), scene.sent());
 }
 
 #[test]
@@ -86,6 +118,8 @@ fn servers_that_cannot_be_used_have_their_exit_codes() {
         ("auth reply -ERR [AUTH] no", Exit::Login),
         ("connect flood", Exit::Protocol),
         ("list flood", Exit::Protocol),
+        ("uidl flood", Exit::Protocol),
+        ("retr flood", Exit::Protocol),
         ("connect close +OKAY 220 smtp.example.com ESMTP", Exit::Protocol),
     ] {
         let scene = Scene::counting(3);
