@@ -44,6 +44,8 @@ const LETTERS: &[&[u8]] = &[
     b"From: a@example.org\nSubject: korean\nContent-Type: text/plain; charset=euc-kr\nContent-Transfer-Encoding: 8bit\n\n\xbe\xc8\xb3\xe7\n",
     b"From: a@example.org\nSubject: named\nContent-Type: image/png; name=\"=?utf-8?B?5Y+R56Wo?=.png\"\nContent-Transfer-Encoding: base64\n\nAAAA\n",
     b"From: a@example.org\nSubject: digest\nContent-Type: multipart/digest; boundary=d\n\n--d\n\nSubject: one\n\ntext one\n--d\n\nSubject: two\n\ntext two\n--d--\n",
+    b"From: root\nSubject: =?iso-2022-jp?B?GyRCJDMbKEI=?=\n =?iso-2022-jp?B?GyRCJHMbKEI=?= and more\nContent-Type: text/plain; charset=iso-2022-jp\n\n\x1b$B$3\x1b(B\x1b$B$s\x1b(B\n",
+    b"From: Bob <bob @ mail . example.org>\nSubject: sloppy\nContent-Type: multipart/mixed; boundary=x\n\n--x\nno header and no empty line\n--x\nContent-Type: text/plain\n\nsecond\n--x--\n",
     b"Subject: latin =?ISO-8859-1?Q?gr=FC=DFe?=\nContent-Type: text/plain; charset=iso-8859-1\nContent-Transfer-Encoding: quoted-printable\n\ngr=FC=DFe\n",
 ];
 
