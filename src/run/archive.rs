@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::archive::committer::{self, Counts, Desk};
 use crate::archive::retrieve::{self, Balance, Mailbox};
@@ -35,6 +35,35 @@ pub struct Options {
     pub trace: Option<Transcript>,
     /// Whether to stop.
     pub stop: Stop,
+    /// Where the bars of jobs that run together are drawn.
+    pub bars: MultiProgress,
+}
+
+/// Carries out several jobs at once. Those that share a store or a mailbox take turns: a store has one
+/// writer, and a server gives a mailbox to one session at a time.
+pub fn run_all(jobs: &[Box<ArchiveJob>], options: &Options) -> Exit {
+    let shares = |a: &ArchiveJob, b: &ArchiveJob| {
+        let has = |other: &MailboxSpec| {
+            a.mailboxes.iter().any(|one| (name(one), one.port) == (name(other), other.port))
+        };
+        a.store == b.store || b.mailboxes.iter().any(has)
+    };
+    let mut turns: Vec<Vec<&ArchiveJob>> = Vec::new();
+    for job in jobs {
+        match turns.iter_mut().find(|turn| turn.iter().any(|other| shares(other, job))) {
+            Some(turn) => turn.push(job),
+            None => turns.push(vec![job]),
+        }
+    }
+    let take = &|turn: &[&ArchiveJob]| -> Exit {
+        let begun = turn.iter().enumerate().take_while(|(at, _)| *at == 0 || !options.stop.asked());
+        begun.map(|(_, job)| run(job, options)).max().unwrap_or(Exit::Done)
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = turns.iter().map(|turn| scope.spawn(move || take(turn))).collect();
+        let exits = threads.into_iter().map(|thread| thread.join().unwrap_or(Exit::Bug));
+        exits.max().unwrap_or(Exit::Done)
+    })
 }
 
 /// Archives the mailboxes of a job. Warnings and progress go to stderr, the balance to stdout.
@@ -84,7 +113,7 @@ pub fn run(job: &ArchiveJob, options: &Options) -> Exit {
     }
     drop(desk);
     let all: Vec<Arc<Counts>> = prepared.iter().map(|mailbox| Arc::clone(&mailbox.counts)).collect();
-    let progress = Progress::start(all, options.quiet);
+    let progress = Progress::start(&job.name, all, options);
     let (done, balances) = std::thread::scope(|scope| {
         let sessions: Vec<_> = prepared
             .into_iter()
@@ -284,7 +313,7 @@ fn report(
         eprintln!("error: {name}: {error}{}", source.map(|text| format!(": {text}")).unwrap_or_default());
         say_hint(spec, error);
     }
-    // A mailbox that shows nothing, or less than is known, may be one that shows POP3 only a part.
+    // A mailbox that shows nothing may be one that shows POP3 only a part.
     if balance.on_server == Some(0)
         && let Some(hint) = listing_hint(spec)
     {
@@ -425,8 +454,9 @@ struct Progress {
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
 impl Progress {
-    fn start(counts: Vec<Arc<Counts>>, quiet: bool) -> Progress {
+    fn start(job: &str, counts: Vec<Arc<Counts>>, options: &Options) -> Progress {
         let (over, end) = crossbeam_channel::bounded(0);
+        let (job, bars, quiet) = (job.to_owned(), options.bars.clone(), options.quiet);
         let thread = std::thread::spawn(move || {
             if quiet {
                 return;
@@ -441,9 +471,9 @@ impl Progress {
                 )
             };
             if std::io::stderr().is_terminal() {
-                let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+                let bar = bars.add(ProgressBar::new(0)).with_prefix(job);
                 let style = ProgressStyle::with_template(
-                    "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {msg} {eta} left",
+                    "{prefix} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {msg} {eta} left",
                 );
                 if let Ok(style) = style {
                     bar.set_style(style);
@@ -469,7 +499,7 @@ impl Progress {
                     ),
                 };
                 eprintln!(
-                    "{received} of {wanted} messages, {} of {}, time left: {left}",
+                    "{job}: {received} of {wanted} messages, {} of {}, time left: {left}",
                     ByteSize(bytes),
                     ByteSize(wanted_bytes)
                 );

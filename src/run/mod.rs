@@ -77,7 +77,8 @@ fn run(args: &cli::Run, global: &cli::Global) -> Exit {
         }
     };
     let mut worst = Exit::Done;
-    for job in jobs {
+    let mut jobs = jobs.into_iter().peekable();
+    while let Some(job) = jobs.next() {
         let exit = match job {
             Job::Send(job) => send::run(*job, args, global, &signals),
             Job::Archive(job) if args.sandbox => match trial::of(*job) {
@@ -87,7 +88,14 @@ fn run(args: &cli::Run, global: &cli::Global) -> Exit {
                     Exit::Io
                 }
             },
-            Job::Archive(job) => archive::run(&job, &archiving(args, global, &signals)),
+            Job::Archive(job) => {
+                // Archives that stand next to one another on the command line are made together.
+                let mut together = vec![job];
+                while let Some(Job::Archive(next)) = jobs.next_if(|job| matches!(job, Job::Archive(_))) {
+                    together.push(next);
+                }
+                archive::run_all(&together, &archiving(args, global, &signals))
+            }
         };
         worst = worst.max(exit);
         if let Some(exit) = signals.exit() {
@@ -122,6 +130,7 @@ fn archiving(args: &cli::Run, global: &cli::Global, signals: &Signals) -> archiv
         confirm_deletions: args.confirm_deletions,
         trace: args.trace.then(Transcript::stderr),
         stop: Stop::counting(signals.count()),
+        bars: indicatif::MultiProgress::new(),
     }
 }
 

@@ -175,6 +175,33 @@ fn two_runs_do_not_meet() {
 }
 
 #[test]
+fn jobs_of_one_command_run_together_and_share_no_store_at_once() {
+    let [slow, quick] = [Scene::counting(5), Scene::counting(5)];
+    let log = |scene: &Scene| scene.folder.path().join("server.log");
+    let servers = [&slow, &quick].map(|scene| {
+        scene.serve(|options| {
+            options.log = Some(log(scene));
+            if std::ptr::eq(scene, &slow) {
+                options.faults = super::scene::faults(&["connect delay 1000"]);
+            }
+        })
+    });
+    let jobs = [job_file(&slow, servers[0].port(), ""), job_file(&quick, servers[1].port(), "")];
+    let (code, _, words) = output(postroom().args(["run", "--yes", "--quiet"]).args(&jobs));
+    assert_eq!(code, Some(0), "{words}");
+    let login = |scene: &Scene| -> u64 {
+        let text = fs::read_to_string(log(scene)).unwrap();
+        let events = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        events.into_iter().find(|event| event["event"] == "login").unwrap()["t"].as_u64().unwrap()
+    };
+    assert!(login(&quick) < login(&slow), "the second job did not wait for the first");
+    assert_eq!(slow.archived(), slow.sent());
+    // The same store: one after the other, and both are done.
+    let (code, _, words) = output(postroom().args(["run", "--yes", "--quiet"]).args([&jobs[0], &jobs[0]]));
+    assert_eq!(code, Some(0), "{words}");
+}
+
+#[test]
 fn verify_asks_the_server() {
     let scene = archived(10);
     fs::write(scene.maildrop().join("99999.eml"), super::scene::message(77)).unwrap();
