@@ -294,6 +294,23 @@ mod tests {
     }
 
     #[test]
+    fn what_was_accepted_before_the_first_no_is_no_ceiling() {
+        let (mut throttle, from) = (Throttle::default(), Instant::now());
+        let pace = |throttle: &Throttle| throttle.held.as_ref().map_or(0.0, |held| held.now);
+        (0..10).for_each(|_| throttle.accepted(from));
+        assert!(throttle.too_fast(from, None, from));
+        let later = from + Duration::from_secs(30);
+        let _ = throttle.wait(later);
+        let found = pace(&throttle);
+        assert!(found > 30.0, "{found} after half a minute without a no");
+        // The second no came at a pace of our own: that is the ceiling.
+        assert!(throttle.too_fast(later, None, later));
+        let _ = throttle.wait(later + Duration::from_secs(60));
+        let settled = pace(&throttle);
+        assert!((0.9 * found..found).contains(&settled), "{settled} under {found}");
+    }
+
+    #[test]
     fn a_relay_that_says_for_how_long_is_believed() {
         let (mut throttle, now) = (Throttle::default(), Instant::now());
         (0..10).for_each(|_| throttle.accepted(now));
