@@ -71,7 +71,7 @@ fn two_runs_keep_the_rate_of_their_account_together() {
 
 #[test]
 fn two_runs_have_the_connections_of_their_account_together() {
-    let count = 150;
+    let count = 400;
     let scene = two(&["--fault", "commit delay 20"], "connections: 3, pipelining: off", count);
     let one = start(&scene, "job.yaml");
     std::thread::sleep(Duration::from_millis(500));
