@@ -15,7 +15,7 @@ use super::{flag, report, upkeep};
 pub(super) fn run(command: &Command, global: &Global) -> Option<Exit> {
     let done = match command {
         Command::Report(args) => sending(&args.job, global).and_then(|job| {
-            report::report(args, &super::send::ledger_path(&job, report::purpose(args)), &job)
+            report::report(args, &super::ledger_file::path(&job, report::purpose(args)), &job)
         }),
         Command::Requeue(args) => {
             of_job(&args.job, global).and_then(|(l, job)| upkeep::requeue(args, &l, &job))

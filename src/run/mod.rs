@@ -2,6 +2,7 @@
 
 mod accounts;
 pub mod archive;
+mod begin;
 mod book;
 mod check;
 mod enlist;
@@ -10,6 +11,9 @@ pub mod find;
 mod flag;
 pub mod init;
 mod kept;
+mod last_words;
+mod ledger_file;
+mod letters;
 mod notify;
 mod only;
 mod progress;
@@ -21,6 +25,7 @@ mod send;
 pub mod show;
 mod signals;
 mod source;
+mod stop;
 mod trial;
 mod upkeep;
 pub mod verify;

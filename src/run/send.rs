@@ -1,39 +1,35 @@
 //! `postroom run` for a job that sends: plan, edition, enlisting, the question, the engine, the summary.
 
-use std::io::{BufRead, BufWriter, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::io::{BufRead, IsTerminal, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::unbounded;
 
 use crate::cli;
 use crate::diagnostic;
 use crate::dispatch::core::{Config, End};
-use crate::dispatch::{Ended, Engine, Maker, Trouble, Unmade};
+use crate::dispatch::{Ended, Engine, Trouble};
 use crate::exit::Exit;
-use crate::job::{Keep, LedgerUrl, RelaySpec, SendJob, SourceSpec, TlsMode, preset};
-use crate::ledger::{
-    self, Claimed, Counts, Course, Domains, Edition, Enlisting, Ledger, LedgerError, Mark, NewEdition,
-    Reader, Request, Settlement, Sqlite, State,
-};
-use crate::letter::{Answer, Columns, Content, Message, Outcome, Purpose, RcptOutcome, Row};
+use crate::job::{Keep, RelaySpec, SendJob, TlsMode, preset};
+use crate::ledger::{Domains, Edition, Enlisting, Ledger, Sqlite, State};
+use crate::letter::Purpose;
 use crate::measure;
 use crate::net::transcript::Transcript;
-use crate::plan::{Identity, Plan, PlanError, Unwritten, Written};
-use crate::recipients;
-use crate::report::{self, ReportError, View};
+use crate::plan::{Plan, PlanError};
 use crate::sandbox;
 use crate::submit::{Accounts, SubmitError, Submitter};
 
-use super::accounts;
-use super::enlist::{self, NotEnlisted};
 use super::kept::Kept;
+use super::last_words::last_words;
+use super::letters::Letters;
 use super::notify::{self, Kind};
 use super::only::Only;
 use super::progress::Show;
 use super::signals::Signals;
-use super::source::{self, NoList};
+use super::stop::Stop;
+use super::{accounts, begin, ledger_file};
 
 /// Most letters that a crash may leave unsure, where the job does not say.
 const DOUBT: usize = 256;
@@ -46,45 +42,6 @@ const AHEAD_BYTES: usize = 24 << 20;
 
 /// Deliveries claimed at once.
 const CLAIMED: usize = 512;
-
-/// Why a job was not carried out: what is said, and how the process ends.
-pub(super) struct Stop {
-    pub(super) exit: Exit,
-    pub(super) words: String,
-}
-
-impl Stop {
-    fn new(exit: Exit, words: impl Into<String>) -> Stop {
-        Stop { exit, words: words.into() }
-    }
-}
-
-impl From<LedgerError> for Stop {
-    fn from(error: LedgerError) -> Stop {
-        Stop::new(error.exit(), super::with_causes(&error))
-    }
-}
-
-impl From<NoList> for Stop {
-    fn from(error: NoList) -> Stop {
-        Stop::new(error.exit(), super::with_causes(&error))
-    }
-}
-
-impl From<NotEnlisted> for Stop {
-    fn from(error: NotEnlisted) -> Stop {
-        let mut words = super::with_causes(&error);
-        if let NotEnlisted::TooManyBad { bad, first, .. } = &error {
-            for (number, reason) in first {
-                words.push_str(&format!("\n  row {number}: {reason}"));
-            }
-            if *bad > first.len() as u64 {
-                words.push_str(&format!("\n  … and {} more", bad - first.len() as u64));
-            }
-        }
-        Stop::new(error.exit(), words)
-    }
-}
 
 /// Carries out a sending job.
 pub(super) fn run(job: SendJob, args: &cli::Run, global: &cli::Global, signals: &Signals) -> Exit {
@@ -120,7 +77,7 @@ fn carry_out(
         eprint!("{}", diagnostic::print(std::slice::from_ref(warning), global.color.on_stderr()));
     }
 
-    let path = ledger_path(&job, purpose);
+    let path = ledger_file::path(&job, purpose);
     if purpose == Purpose::Real && !global.quiet && !path.exists() {
         // Whoever has lost the old one, or stands in another project than they think, can still say no.
         eprintln!(
@@ -132,16 +89,16 @@ fn carry_out(
     let mut ledger = Sqlite::open(&path)?;
     let mut lock = ledger.lock(&job.name, purpose)?;
     let relay = relay_of(&mut job, purpose)?;
-    let opened = open_list(&job, &ledger, purpose, global)?;
+    let opened = begin::open_list(&job, &ledger, purpose, global)?;
     let columns = opened.columns();
     let plan = Plan::lay(job, columns.as_deref(), purpose, args.to.clone())
         .map_err(|error| refused(error, global))?;
     let mut plan = plan;
-    if purpose != Purpose::Real && is_stale(&plan, &ledger)? {
+    if purpose != Purpose::Real && ledger_file::is_stale(&plan, &ledger)? {
         // A trial that is over, or of another letter, makes room for the next one.
         let path = ledger.path().to_owned();
         drop((ledger, lock));
-        remove(&path)?;
+        ledger_file::remove(&path)?;
         ledger = Sqlite::open(&path)?;
         lock = ledger.lock(&plan.job.name, purpose)?;
         if let Some((embedded, outbox)) = &relay.embedded {
@@ -150,10 +107,10 @@ fn carry_out(
             })?;
         }
     }
-    let edition = edition(&plan, &mut ledger, args)?;
+    let edition = begin::edition(&plan, &mut ledger, args)?;
     plan.set_now(edition.begun);
     let plan = Arc::new(plan);
-    let (edition, enlisting) = take_in(&plan, &mut ledger, edition, opened, args)?;
+    let (edition, enlisting) = begin::take_in(&plan, &mut ledger, edition, opened, args)?;
     let unsure = ledger.recover(edition.id, plan.job.relay.unsure)?;
     if !unsure.is_empty() && !global.quiet {
         eprintln!("postroom: {} letters of a run that broke off are in doubt:", unsure.len());
@@ -214,82 +171,6 @@ fn close(kept: Option<&Kept>) {
     }
 }
 
-/// Where the ledger lies: trials have one of their own.
-pub(super) fn ledger_path(job: &SendJob, purpose: Purpose) -> PathBuf {
-    match (purpose, &job.ledger) {
-        (Purpose::Real, LedgerUrl::Sqlite(path)) => path.clone(),
-        (Purpose::Sandbox, _) => job.root.join(".postroom/sandbox").join(trial_name(&job.name)),
-        (Purpose::Redirected, _) => job.root.join(".postroom/trial").join(trial_name(&job.name)),
-    }
-}
-
-/// A file name of a job's name, whatever is in it.
-fn trial_name(job: &str) -> String {
-    let plain: String =
-        job.chars().map(|c| if c.is_alphanumeric() || c == '-' { c } else { '_' }).take(40).collect();
-    format!("{plain}-{}.db", &blake3::hash(job.as_bytes()).to_hex()[..8])
-}
-
-/// Whether a trial's ledger is of no more use: always with `--to`, and for the sandbox once its
-/// edition is through or what the reader sees is another letter by now.
-fn is_stale(plan: &Plan, ledger: &Sqlite) -> Result<bool, Stop> {
-    let reader = ledger.reader()?;
-    let editions = reader.editions(&plan.job.name, plan.purpose)?;
-    let Some(last) = editions.last() else { return Ok(false) };
-    let through = last.enlisted_at.is_none() || reader.counts(last.id)?.open() == 0;
-    Ok(plan.purpose == Purpose::Redirected || through || last.fingerprint != plan.fingerprint())
-}
-
-fn remove(path: &Path) -> Result<(), Stop> {
-    for suffix in ["", "-wal", "-shm"] {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        match std::fs::remove_file(&name) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                let words = format!("cannot remove the ledger of the last trial {}: {error}", path.display());
-                return Err(Stop::new(Exit::Io, words));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// The list as it is opened: its columns are known, its rows not yet read.
-enum List {
-    /// Rows to be read.
-    Rows(Box<recipients::Rows>),
-    /// Standard input was frozen when the edition was begun: the ledger has the rows.
-    Frozen(Option<Arc<Columns>>),
-}
-
-impl List {
-    fn columns(&self) -> Option<Arc<Columns>> {
-        match self {
-            List::Rows(rows) => rows.columns(),
-            List::Frozen(columns) => columns.clone(),
-        }
-    }
-}
-
-fn open_list(job: &SendJob, ledger: &Sqlite, purpose: Purpose, global: &cli::Global) -> Result<List, Stop> {
-    if let SourceSpec::Stdin { .. } = job.recipients.source {
-        let editions = ledger.reader()?.editions(&job.name, purpose)?;
-        let begun = editions.into_iter().rfind(|edition| edition.enlisted_at.is_some());
-        if let Some(edition) = begun.filter(|edition| edition.finished_at.is_none()) {
-            let layout = edition.layouts.into_iter().next().flatten();
-            return Ok(List::Frozen(layout.map(|names| Arc::new(Columns::new(names)))));
-        }
-    }
-    match source::open(job) {
-        Ok(rows) => Ok(List::Rows(Box::new(rows))),
-        Err(error) => {
-            eprint!("{}", diagnostic::print(&[error.diagnostic(job)], global.color.on_stderr()));
-            Err(Stop::new(error.exit(), "nothing was sent"))
-        }
-    }
-}
-
 fn refused(error: PlanError, global: &cli::Global) -> Stop {
     match error {
         PlanError::Mistakes(mistakes) => {
@@ -327,97 +208,6 @@ fn relay_of(job: &mut SendJob, purpose: Purpose) -> Result<Relay, Stop> {
         ..job.relay.clone()
     };
     Ok(Relay { spec, embedded: Some((embedded, outbox)) })
-}
-
-/// Finds or begins the edition.
-fn edition(plan: &Plan, ledger: &mut Sqlite, args: &cli::Run) -> Result<Edition, Stop> {
-    let now = super::unix_now();
-    let evaluated = plan.templates().edition(now).map_err(|error| Stop::new(Exit::Job, error.to_string()))?;
-    let reader = ledger.reader()?;
-    let editions = reader.editions(&plan.job.name, plan.purpose)?;
-    let counted = editions.into_iter().map(|edition| Ok((reader.counts(edition.id)?, edition)));
-    let editions = counted.map(|pair| pair.map(|(counts, edition)| (edition, counts)));
-    let editions = editions.collect::<Result<Vec<(Edition, Counts)>, LedgerError>>()?;
-    let (fingerprint, components) = (plan.fingerprint(), plan.components());
-    let request = Request {
-        name: &evaluated,
-        chosen: args.edition.as_deref(),
-        new_edition: args.new_edition,
-        accept_changes: args.accept_changes,
-        fingerprint,
-    };
-    let id = match ledger::course(&editions, &request) {
-        Course::Begin { name, leaving } => {
-            for left in leaving {
-                ledger.leave(left, Some(now))?;
-            }
-            ledger.begin(&NewEdition {
-                job: &plan.job.name,
-                name: &name,
-                purpose: plan.purpose,
-                fingerprint,
-                components,
-                timezone: plan.templates().zone().iana_name().unwrap_or("UTC"),
-                now,
-            })?
-        }
-        Course::Resume { id, accept } => {
-            if accept {
-                ledger.accept_changes(id, fingerprint, components)?;
-            }
-            id
-        }
-        Course::Stop(stop) => {
-            let mut words = stop.to_string();
-            if let ledger::Stop::Changed { id, .. } | ledger::Stop::FinishedChanged { id, .. } = stop {
-                for change in ledger::changes(&reader.components(id)?, components) {
-                    words.push_str(&format!("\n{change}"));
-                }
-            }
-            return Err(Stop::new(Exit::Job, words));
-        }
-    };
-    let found = ledger.reader()?.edition(id)?;
-    found.ok_or_else(|| Stop::new(Exit::Bug, "the edition that was just begun is not in the ledger"))
-}
-
-/// Takes the list in, unless the ledger has it and it is unchanged.
-fn take_in(
-    plan: &Plan,
-    ledger: &mut Sqlite,
-    edition: Edition,
-    list: List,
-    args: &cli::Run,
-) -> Result<(Edition, Option<Enlisting>), Stop> {
-    let List::Rows(rows) = list else { return Ok((edition, None)) };
-    if let (Some(source), SourceSpec::File { path, .. }) = (edition.source, &plan.job.recipients.source)
-        && hash_of(path).is_ok_and(|hash| enlist::source_hash(plan, hash) == source.hash)
-    {
-        return Ok((edition, None));
-    }
-    if let SourceSpec::Ledger { job, edition: name, .. } = &plan.job.recipients.source
-        && (job, name) == (&plan.job.name, &edition.name)
-    {
-        let words = format!("edition {name} would take its recipients out of itself");
-        return Err(Stop::new(Exit::Job, words));
-    }
-    let now = super::unix_now();
-    let mut taken = enlist::enlist(plan, ledger, &edition, *rows, args.strict, false, now);
-    if matches!(taken, Err(NotEnlisted::Contested))
-        && !matches!(plan.job.recipients.source, SourceSpec::Stdin { .. })
-    {
-        let rows = source::open(&plan.job)?;
-        taken = enlist::enlist(plan, ledger, &edition, rows, args.strict, true, now);
-    }
-    let enlisting = taken?;
-    let fresh = ledger.reader()?.edition(edition.id)?;
-    Ok((fresh.unwrap_or(edition), Some(enlisting)))
-}
-
-fn hash_of(path: &Path) -> std::io::Result<[u8; 32]> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(std::fs::File::open(path)?)?;
-    Ok(*hasher.finalize().as_bytes())
 }
 
 /// Shows what is about to happen and asks. Anything but yes is no.
@@ -467,15 +257,7 @@ impl Sending<'_> {
         let (config, now) = (self.config(), super::unix_now());
         // Under a clock that was set back since, what is due would be due in years.
         ledger.bring_forward(self.edition.id, now, now.saturating_add(config.longest_wait()))?;
-        let maker = Letters {
-            plan: Arc::clone(self.plan),
-            secret: ledger.secret(),
-            edition: self.edition.name.clone(),
-            layouts: layouts(self.edition),
-            digests: self.plan.purpose == Purpose::Real && self.plan.job.keep.is_some(),
-            kept: self.kept.clone(),
-            said: Mutex::default(),
-        };
+        let maker = Letters::new(self.plan, self.edition, ledger.secret(), self.kept.clone());
         let limits: Vec<Vec<String>> = spec.limits.iter().map(|limit| limit.domains.clone()).collect();
         let mut reader = ledger.reader()?;
         if !self.args.only.is_empty() {
@@ -619,69 +401,6 @@ impl Sending<'_> {
     }
 }
 
-/// The summary on stderr, the report file, and the exit code the outcomes ask for.
-fn last_words(
-    plan: &Plan,
-    ledger: &mut Sqlite,
-    edition: &Edition,
-    enlisting: Option<&Enlisting>,
-    args: &cli::Run,
-    global: &cli::Global,
-) -> Result<Exit, Stop> {
-    ledger.tidy()?;
-    let reader = ledger.reader()?;
-    let edition = reader.edition(edition.id)?.unwrap_or_else(|| edition.clone());
-    let standing = reader.standing(edition.id)?;
-    let trouble = [State::Refused, State::Failed, State::Unsure];
-    let bad = standing.rejected > 0 || trouble.into_iter().any(|state| standing.counts.of(state) > 0);
-    if bad || !global.quiet {
-        let trial = match plan.purpose {
-            Purpose::Real => "",
-            Purpose::Sandbox => " --sandbox",
-            Purpose::Redirected => " --to",
-        };
-        let command = format!("postroom report {}{trial}", plan.job.path.display());
-        let view = View { only: None, some: 10, domains: false, enlisting, command: &command };
-        match report::table(&mut std::io::stderr().lock(), &*reader, &edition, &view) {
-            // Nobody listens any more; what became of everyone is in the ledger.
-            Err(ReportError::Output(_)) | Ok(()) => {}
-            Err(error) => return Err(unsaid(error)),
-        }
-    }
-    if let Some(path) = &args.report {
-        write_report(path, &*reader, &edition)?;
-    }
-    Ok(if bad { Exit::SomeFailed } else { Exit::Done })
-}
-
-/// `--report FILE`: JSON or CSV by its name, written aside and put in place when it is whole.
-fn write_report(path: &Path, reader: &dyn Reader, edition: &Edition) -> Result<(), Stop> {
-    let failed =
-        |error: std::io::Error| Stop::new(Exit::Io, format!("cannot write {}: {error}", path.display()));
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(".part");
-    let mut out = BufWriter::new(std::fs::File::create(&aside).map_err(failed)?);
-    match path.extension().and_then(|extension| extension.to_str()) {
-        Some("json") => report::json(&mut out, reader, edition, &State::ALL),
-        _ => report::csv(&mut out, reader, edition, &State::ALL),
-    }
-    .map_err(unsaid)?;
-    out.flush().map_err(failed)?;
-    std::fs::rename(&aside, path).map_err(failed)
-}
-
-fn unsaid(error: ReportError) -> Stop {
-    match error {
-        ReportError::Ledger(error) => error.into(),
-        error => Stop::new(Exit::Io, error.to_string()),
-    }
-}
-
-/// The column layouts of an edition's rows.
-fn layouts(edition: &Edition) -> Vec<Arc<Columns>> {
-    edition.layouts.iter().map(|names| Arc::new(Columns::new(names.clone().unwrap_or_default()))).collect()
-}
-
 /// Group 0 is all that has no limit of its own. Without limits no domains are named at all.
 fn domains(limits: &[Vec<String>]) -> Vec<Domains> {
     if limits.is_empty() {
@@ -698,88 +417,6 @@ fn group_of(limits: &[Vec<String>], domain: &str) -> usize {
         None => domain == pattern,
     };
     limits.iter().position(|group| group.iter().any(names)).map_or(0, |place| place + 1)
-}
-
-/// Makes letters of claimed rows: the plan's craft under the engine's name for it.
-struct Letters {
-    plan: Arc<Plan>,
-    secret: [u8; 32],
-    edition: String,
-    layouts: Vec<Arc<Columns>>,
-    /// Whether the ledger is told the content's BLAKE3.
-    digests: bool,
-    kept: Option<Arc<Kept>>,
-    /// What was said last about a suppress file that cannot be read.
-    said: Mutex<String>,
-}
-
-impl Maker for Letters {
-    fn make(&self, claimed: &Claimed, now: i64) -> Result<(Message, Mark), Unmade> {
-        let failed = |addresses: Vec<String>, reason: &str| {
-            let addresses = if addresses.is_empty() { vec![claimed.key.clone()] } else { addresses };
-            let answer = Answer { code: 0, enhanced: None, text: reason.to_owned() };
-            let rcpt = |address| RcptOutcome { address, outcome: Outcome::Failed, answer: answer.clone() };
-            Unmade::Failed(addresses.into_iter().map(rcpt).collect())
-        };
-        let columns = self.layouts.get(claimed.layout);
-        let row = columns.and_then(|columns| Row::from_json(claimed.number, &claimed.row, columns));
-        let row = row.ok_or_else(|| failed(Vec::new(), "its row in the ledger cannot be read"))?;
-        let date = claimed.date.unwrap_or(now);
-        let identity = Identity {
-            secret: &self.secret,
-            edition: &self.edition,
-            key: &claimed.key,
-            generation: claimed.generation,
-            date,
-            enclosed: claimed.enclosed,
-            settled: &claimed.settled,
-        };
-        match self.plan.letter(&row, &identity) {
-            Ok(Written { message, message_id, files }) => {
-                if let Some(kept) = &self.kept {
-                    let written = kept.write(claimed.seq, &claimed.key, &message_id, &message.content);
-                    written.map_err(|error| Unmade::Broken(super::with_causes(&error)))?;
-                }
-                let digest = self.digests.then(|| digest(&message.content));
-                let mark = Mark { seq: claimed.seq, date, at: now, message_id, files, digest };
-                Ok((message, mark))
-            }
-            Err(Unwritten::Suppressed) => Err(Unmade::Suppressed),
-            Err(Unwritten::Failed { addresses, reason }) => Err(failed(addresses, &reason)),
-        }
-    }
-
-    fn suppressed(&self, message: &Message) -> bool {
-        self.plan.is_suppressed(message)
-    }
-
-    fn settled(&self, settlements: &[Settlement]) {
-        if let Some(kept) = &self.kept {
-            kept.settled(settlements);
-        }
-    }
-
-    fn refresh(&self) -> bool {
-        self.plan.refresh_suppressed().unwrap_or_else(|error| {
-            // Said once, not at each look.
-            let words = error.to_string();
-            let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-            if *said != words {
-                eprintln!("postroom: {words}; the suppress list stays as it was");
-                *said = words;
-            }
-            false
-        })
-    }
-}
-
-/// BLAKE3 of a letter as it goes over the wire.
-fn digest(content: &Content) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new();
-    for stretch in content.iter() {
-        hasher.update(stretch);
-    }
-    *hasher.finalize().as_bytes()
 }
 
 /// What a relay's trouble means for whoever has to mend it.

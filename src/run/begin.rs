@@ -1,0 +1,152 @@
+//! How a sending run begins: the list is opened, the edition found or begun, the list taken in.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::cli;
+use crate::diagnostic;
+use crate::exit::Exit;
+use crate::job::{SendJob, SourceSpec};
+use crate::ledger::{
+    self, Counts, Course, Edition, Enlisting, Ledger, LedgerError, NewEdition, Request, Sqlite,
+};
+use crate::letter::{Columns, Purpose};
+use crate::plan::Plan;
+use crate::recipients;
+
+use super::enlist::{self, NotEnlisted};
+use super::source;
+use super::stop::Stop;
+
+/// The list as it is opened: its columns are known, its rows not yet read.
+pub(super) enum List {
+    /// Rows to be read.
+    Rows(Box<recipients::Rows>),
+    /// Standard input was frozen when the edition was begun: the ledger has the rows.
+    Frozen(Option<Arc<Columns>>),
+}
+
+impl List {
+    /// The names of its columns; `None`: rows of any shape.
+    pub(super) fn columns(&self) -> Option<Arc<Columns>> {
+        match self {
+            List::Rows(rows) => rows.columns(),
+            List::Frozen(columns) => columns.clone(),
+        }
+    }
+}
+
+/// Opens the list, or finds that the ledger has it.
+pub(super) fn open_list(
+    job: &SendJob,
+    ledger: &Sqlite,
+    purpose: Purpose,
+    global: &cli::Global,
+) -> Result<List, Stop> {
+    if let SourceSpec::Stdin { .. } = job.recipients.source {
+        let editions = ledger.reader()?.editions(&job.name, purpose)?;
+        let begun = editions.into_iter().rfind(|edition| edition.enlisted_at.is_some());
+        if let Some(edition) = begun.filter(|edition| edition.finished_at.is_none()) {
+            let layout = edition.layouts.into_iter().next().flatten();
+            return Ok(List::Frozen(layout.map(|names| Arc::new(Columns::new(names)))));
+        }
+    }
+    match source::open(job) {
+        Ok(rows) => Ok(List::Rows(Box::new(rows))),
+        Err(error) => {
+            eprint!("{}", diagnostic::print(&[error.diagnostic(job)], global.color.on_stderr()));
+            Err(Stop::new(error.exit(), "nothing was sent"))
+        }
+    }
+}
+
+/// Finds or begins the edition.
+pub(super) fn edition(plan: &Plan, ledger: &mut Sqlite, args: &cli::Run) -> Result<Edition, Stop> {
+    let now = super::unix_now();
+    let evaluated = plan.templates().edition(now).map_err(|error| Stop::new(Exit::Job, error.to_string()))?;
+    let reader = ledger.reader()?;
+    let editions = reader.editions(&plan.job.name, plan.purpose)?;
+    let counted = editions.into_iter().map(|edition| Ok((reader.counts(edition.id)?, edition)));
+    let editions = counted.map(|pair| pair.map(|(counts, edition)| (edition, counts)));
+    let editions = editions.collect::<Result<Vec<(Edition, Counts)>, LedgerError>>()?;
+    let (fingerprint, components) = (plan.fingerprint(), plan.components());
+    let request = Request {
+        name: &evaluated,
+        chosen: args.edition.as_deref(),
+        new_edition: args.new_edition,
+        accept_changes: args.accept_changes,
+        fingerprint,
+    };
+    let id = match ledger::course(&editions, &request) {
+        Course::Begin { name, leaving } => {
+            for left in leaving {
+                ledger.leave(left, Some(now))?;
+            }
+            ledger.begin(&NewEdition {
+                job: &plan.job.name,
+                name: &name,
+                purpose: plan.purpose,
+                fingerprint,
+                components,
+                timezone: plan.templates().zone().iana_name().unwrap_or("UTC"),
+                now,
+            })?
+        }
+        Course::Resume { id, accept } => {
+            if accept {
+                ledger.accept_changes(id, fingerprint, components)?;
+            }
+            id
+        }
+        Course::Stop(stop) => {
+            let mut words = stop.to_string();
+            if let ledger::Stop::Changed { id, .. } | ledger::Stop::FinishedChanged { id, .. } = stop {
+                for change in ledger::changes(&reader.components(id)?, components) {
+                    words.push_str(&format!("\n{change}"));
+                }
+            }
+            return Err(Stop::new(Exit::Job, words));
+        }
+    };
+    let found = ledger.reader()?.edition(id)?;
+    found.ok_or_else(|| Stop::new(Exit::Bug, "the edition that was just begun is not in the ledger"))
+}
+
+/// Takes the list in, unless the ledger has it and it is unchanged.
+pub(super) fn take_in(
+    plan: &Plan,
+    ledger: &mut Sqlite,
+    edition: Edition,
+    list: List,
+    args: &cli::Run,
+) -> Result<(Edition, Option<Enlisting>), Stop> {
+    let List::Rows(rows) = list else { return Ok((edition, None)) };
+    if let (Some(source), SourceSpec::File { path, .. }) = (edition.source, &plan.job.recipients.source)
+        && hash_of(path).is_ok_and(|hash| enlist::source_hash(plan, hash) == source.hash)
+    {
+        return Ok((edition, None));
+    }
+    if let SourceSpec::Ledger { job, edition: name, .. } = &plan.job.recipients.source
+        && (job, name) == (&plan.job.name, &edition.name)
+    {
+        let words = format!("edition {name} would take its recipients out of itself");
+        return Err(Stop::new(Exit::Job, words));
+    }
+    let now = super::unix_now();
+    let mut taken = enlist::enlist(plan, ledger, &edition, *rows, args.strict, false, now);
+    if matches!(taken, Err(NotEnlisted::Contested))
+        && !matches!(plan.job.recipients.source, SourceSpec::Stdin { .. })
+    {
+        let rows = source::open(&plan.job)?;
+        taken = enlist::enlist(plan, ledger, &edition, rows, args.strict, true, now);
+    }
+    let enlisting = taken?;
+    let fresh = ledger.reader()?.edition(edition.id)?;
+    Ok((fresh.unwrap_or(edition), Some(enlisting)))
+}
+
+fn hash_of(path: &Path) -> std::io::Result<[u8; 32]> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(std::fs::File::open(path)?)?;
+    Ok(*hasher.finalize().as_bytes())
+}

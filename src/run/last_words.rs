@@ -1,0 +1,71 @@
+//! What a sending run says at its end: the summary, the report file, the exit code.
+
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use crate::cli;
+use crate::exit::Exit;
+use crate::ledger::{Edition, Enlisting, Ledger, Reader, Sqlite, State};
+use crate::letter::Purpose;
+use crate::plan::Plan;
+use crate::report::{self, ReportError, View};
+
+use super::stop::Stop;
+
+/// The summary on stderr, the report file, and the exit code the outcomes ask for.
+pub(super) fn last_words(
+    plan: &Plan,
+    ledger: &mut Sqlite,
+    edition: &Edition,
+    enlisting: Option<&Enlisting>,
+    args: &cli::Run,
+    global: &cli::Global,
+) -> Result<Exit, Stop> {
+    ledger.tidy()?;
+    let reader = ledger.reader()?;
+    let edition = reader.edition(edition.id)?.unwrap_or_else(|| edition.clone());
+    let standing = reader.standing(edition.id)?;
+    let trouble = [State::Refused, State::Failed, State::Unsure];
+    let bad = standing.rejected > 0 || trouble.into_iter().any(|state| standing.counts.of(state) > 0);
+    if bad || !global.quiet {
+        let trial = match plan.purpose {
+            Purpose::Real => "",
+            Purpose::Sandbox => " --sandbox",
+            Purpose::Redirected => " --to",
+        };
+        let command = format!("postroom report {}{trial}", plan.job.path.display());
+        let view = View { only: None, some: 10, domains: false, enlisting, command: &command };
+        match report::table(&mut std::io::stderr().lock(), &*reader, &edition, &view) {
+            // Nobody listens any more; what became of everyone is in the ledger.
+            Err(ReportError::Output(_)) | Ok(()) => {}
+            Err(error) => return Err(unsaid(error)),
+        }
+    }
+    if let Some(path) = &args.report {
+        write_report(path, &*reader, &edition)?;
+    }
+    Ok(if bad { Exit::SomeFailed } else { Exit::Done })
+}
+
+/// `--report FILE`: JSON or CSV by its name, written aside and put in place when it is whole.
+fn write_report(path: &Path, reader: &dyn Reader, edition: &Edition) -> Result<(), Stop> {
+    let failed =
+        |error: std::io::Error| Stop::new(Exit::Io, format!("cannot write {}: {error}", path.display()));
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".part");
+    let mut out = BufWriter::new(std::fs::File::create(&aside).map_err(failed)?);
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("json") => report::json(&mut out, reader, edition, &State::ALL),
+        _ => report::csv(&mut out, reader, edition, &State::ALL),
+    }
+    .map_err(unsaid)?;
+    out.flush().map_err(failed)?;
+    std::fs::rename(&aside, path).map_err(failed)
+}
+
+fn unsaid(error: ReportError) -> Stop {
+    match error {
+        ReportError::Ledger(error) => error.into(),
+        error => Stop::new(Exit::Io, error.to_string()),
+    }
+}
