@@ -1,6 +1,7 @@
 //! A file as a MIME part: its type, its name for every client, its bytes in base64, and what the
 //! ledger says of it. Encoded once; a part that many letters share is borrowed by each of them.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
@@ -24,8 +25,14 @@ const WIDTH: usize = 76;
 /// Raw octets in one line of base64 (RFC 2045 §6.8).
 const LINE: usize = 57;
 
-/// What is read of a file at a time: whole lines of base64, so that pieces can be put together.
-const PIECE: usize = LINE * 1024;
+/// What is read of a file at a time: whole lines of base64, so that pieces can be put together, and few
+/// enough that what was read is still near when it is hashed and encoded.
+const PIECE: usize = LINE * 512;
+
+thread_local! {
+    /// The piece that is read now; always the same memory, for the same reason.
+    static READ: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// A text longer than this is not looked at for its charset: it is sent without.
 const LONGEST_TEXT: u64 = 32 << 20;
@@ -139,41 +146,42 @@ pub fn encode_file(
         named_type(name).map_or_else(own, |_| None)
     });
     let length = usize::try_from(size).map_err(|_| changed())?;
-    let mut piece = stock.lend(PIECE.min(length));
     let mut fill = |room: &mut [u8]| match file.read_exact(room) {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(changed()),
         read_all => read_all.map_err(read),
     };
-    fill(piece.room())?;
-    let shown = shown_name(name);
-    let kind = Kind::of(&shown, content_type, piece.room());
-    let part = if length <= PIECE {
-        encode_into(stock, piece.room(), name, content_type, disposition)
-    } else if (kind.is_text() || kind.is_message()) && size <= LONGEST_TEXT {
-        let mut whole = piece.room().to_vec();
-        whole.resize(length, 0);
-        fill(&mut whole[PIECE..])?;
-        encode_into(stock, &whole, name, content_type, disposition)
-    } else {
+    let part = READ.with_borrow_mut(|piece| {
+        piece.resize(PIECE, 0);
+        let first = &mut piece[..PIECE.min(length)];
+        fill(first)?;
+        let shown = shown_name(name);
+        let kind = Kind::of(&shown, content_type, first);
+        if length <= PIECE {
+            return Ok(encode_into(stock, first, name, content_type, disposition));
+        }
+        if (kind.is_text() || kind.is_message()) && size <= LONGEST_TEXT {
+            let mut whole = first.to_vec();
+            whole.resize(length, 0);
+            fill(&mut whole[PIECE..])?;
+            return Ok(encode_into(stock, &whole, name, content_type, disposition));
+        }
         let kind = if kind.is_message() { Kind::unknown() } else { kind };
         let header = header(kind.name(), &shown, disposition, false);
         let mut part = Assembly::new(stock, &header, base64::MIME.encoded_len(length));
         let mut left = length;
         loop {
-            let now = PIECE.min(left);
-            let raw = &mut piece.room()[..now];
+            let raw = &mut piece[..PIECE.min(left)];
             if left < length {
                 fill(raw)?;
             }
             part.hasher.update(raw);
             part.put_encoded(raw);
-            left -= now;
+            left -= raw.len();
             if left == 0 {
-                break part.finish(shown, size);
+                return Ok(part.finish(shown, size));
             }
         }
-    };
-    piece.give_back();
+    })?;
     // What was written to it in the meantime shows in its size or its time.
     let after = file.metadata().map_err(read)?;
     if FileFingerprint::of(&after) != fingerprint { Err(changed()) } else { Ok((part, fingerprint)) }

@@ -119,11 +119,6 @@ impl Loan {
         let Loan { memory, len, stock } = self;
         Octets(Arc::new(Inner { memory, len, stock: Some(stock) }))
     }
-
-    /// Gives the memory back unused.
-    pub fn give_back(self) {
-        self.stock.take_back(self.memory);
-    }
 }
 
 #[cfg(test)]
@@ -148,7 +143,7 @@ mod tests {
         assert_eq!(kept(&stock), [GRAIN]);
         let again = stock.lend(7);
         assert!(kept(&stock).is_empty(), "the same memory is used again");
-        again.give_back();
+        drop(again.filled());
         assert_eq!(kept(&stock), [GRAIN]);
     }
 
@@ -156,11 +151,11 @@ mod tests {
     fn no_more_is_kept_than_was_said_and_no_huge_memory_lies_under_a_small_part() {
         let stock = Stock::new(100 << 10);
         let loans: Vec<Loan> = (0..10).map(|_| stock.lend(GRAIN)).collect();
-        loans.into_iter().for_each(Loan::give_back);
+        loans.into_iter().for_each(|loan| drop(loan.filled()));
         assert_eq!(kept(&stock).len(), 6);
         let stock = Stock::new(10 << 20);
-        stock.lend(1 << 20).give_back();
-        stock.lend(10).give_back();
+        drop(stock.lend(1 << 20).filled());
+        drop(stock.lend(10).filled());
         assert_eq!(kept(&stock), [1 << 20, GRAIN]);
         assert_eq!(stock.lend(300 << 10).memory.len(), 1 << 20);
         assert_eq!(Octets::from(b"x".to_vec()), Octets::from(b"x".to_vec()));
