@@ -12,7 +12,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
 
@@ -27,6 +27,9 @@ use super::{
 
 /// How long one process waits while another writes, before it says that the ledger is locked.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Between two tries of what SQLite does not wait for.
+const BREATH: Duration = Duration::from_millis(5);
 
 /// The page cache of the writing connection, in KiB; the interior of a tree of millions of rows fits.
 const WRITER_CACHE_KIB: i64 = 6 * 1024;
@@ -63,7 +66,7 @@ impl Sqlite {
             return Err(LedgerError::ReadOnly { path: path.to_owned() });
         }
         // The answer is the mode it has now: a file system without shared memory cannot do it.
-        let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(said)?;
+        let mode = write_ahead(&conn).map_err(said)?;
         if mode != "wal" {
             return Err(LedgerError::Corrupt {
                 path: path.to_owned(),
@@ -184,12 +187,8 @@ impl Ledger for Sqlite {
     fn tidy(&mut self) -> Result<(), LedgerError> {
         failpoint::reach("ledger.tidy.before");
         // Busy is no failure: somebody reads, and the log is folded in another time.
-        self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).or_else(
-            |error| match error.sqlite_error_code() {
-                Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => Ok(()),
-                _ => Err(self.said(error)),
-            },
-        )?;
+        let folded = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        folded.or_else(|error| if is_busy(&error) { Ok(()) } else { Err(self.said(error)) })?;
         failpoint::reach("ledger.tidy.after");
         Ok(())
     }
@@ -273,6 +272,23 @@ fn one_name(path: &Path) -> Result<PathBuf, LedgerError> {
     }
 }
 
+/// Turns the write-ahead log on, and says which mode it is. SQLite does not wait for another process that is
+/// doing the same with a ledger that both have just made, whatever the time it was given.
+fn write_ahead(conn: &Connection) -> rusqlite::Result<String> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)) {
+            Err(error) if is_busy(&error) && Instant::now() < end => std::thread::sleep(BREATH),
+            said => return said,
+        }
+    }
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error_code();
+    matches!(code, Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked))
+}
+
 /// Brings the schema up to date; gives the ledger's secret.
 fn migrate(conn: &mut Connection, path: &Path) -> Result<[u8; 32], LedgerError> {
     let said = |error| LedgerError::sqlite(path, error);
@@ -339,6 +355,24 @@ mod tests {
             let ledger = Sqlite::open(&folder.path().join("new/ledger.db")).unwrap();
             (Box::new(ledger), Box::new(folder))
         });
+    }
+
+    #[test]
+    fn who_make_it_at_the_same_time_all_have_it() {
+        for _ in 0..30 {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("ledger.db");
+            let start = std::sync::Barrier::new(4);
+            let open = || {
+                start.wait();
+                Sqlite::open(&path).map(|ledger| ledger.secret())
+            };
+            let secrets: Vec<_> = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..4).map(|_| scope.spawn(open)).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap().unwrap()).collect()
+            });
+            assert!(secrets.iter().all(|secret| *secret == secrets[0]), "one ledger, one secret");
+        }
     }
 
     #[test]
