@@ -20,7 +20,7 @@ use super::retry;
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Most letters that a crash may leave unsure.
-    pub doubt: usize,
+    pub doubt: Doubt,
     /// Most letters being made or ready.
     pub ahead: usize,
     /// Most bytes of letters ready, and again of letters out; a letter larger than that goes alone.
@@ -38,6 +38,32 @@ pub struct Config {
     pub limit: Option<u64>,
     /// Stop when so much is refused, or with such a code.
     pub stop_when: Option<StopWhen>,
+}
+
+/// The doubt limit: no more letters than are answered within [`Doubt::SPAN`], between these two. A fast
+/// relay answers hundreds while the ledger syncs a mark and an outcome; a slow one needs no more than
+/// `least`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Doubt {
+    /// As many as that at any pace.
+    pub least: usize,
+    /// No more than that at any pace.
+    pub most: usize,
+}
+
+impl Doubt {
+    /// Milliseconds: some turns of mark, sync, wire, answer, sync.
+    const SPAN: f64 = 12.0;
+
+    /// The same at any pace.
+    pub fn fixed(limit: usize) -> Doubt {
+        Doubt { least: limit, most: limit }
+    }
+
+    /// The limit while so many letters a millisecond are answered.
+    fn at(self, pace: f64) -> usize {
+        ((pace * Self::SPAN) as usize).min(self.most).max(self.least)
+    }
 }
 
 /// A delivery the shell has claimed.
@@ -723,8 +749,8 @@ impl Core {
 
     fn mark(&mut self, now: i64, actions: &mut Vec<Action>) {
         let mut seqs = Vec::new();
-        let ahead = self.pulse.ahead();
-        while !self.paused && self.credits > -ahead && self.doubt < self.config.doubt {
+        let (ahead, limit) = (self.pulse.ahead(), self.config.doubt.at(self.pulse.pace));
+        while !self.paused && self.credits > -ahead && self.doubt < limit {
             if self.limit_is_reached() || self.out_bytes >= self.config.ahead_bytes {
                 break;
             }
@@ -804,6 +830,20 @@ impl Core {
             && self.settle.is_empty()
         {
             actions.push(Action::Finish(end));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_fast_relay_may_leave_more_in_doubt() {
+        let auto = Doubt { least: 256, most: 1024 };
+        for (pace, limit) in [(0.0, 256), (0.6, 256), (20.0, 256), (50.0, 600), (1e9, 1024)] {
+            assert_eq!(auto.at(pace), limit, "{pace} letters a millisecond");
+            assert_eq!(Doubt::fixed(7).at(pace), 7);
         }
     }
 }

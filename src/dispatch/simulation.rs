@@ -9,7 +9,7 @@ use crate::job::{Retry, Unsure};
 use crate::ledger::{Settlement, State};
 use crate::letter::{Answer, Outcome, RcptOutcome};
 
-use super::core::{Action, Claim, Config, Core, End, Event};
+use super::core::{Action, Claim, Config, Core, Doubt, End, Event};
 
 /// A generator of chance that a seed repeats (xorshift64*).
 struct Chance(u64);
@@ -103,7 +103,7 @@ fn run(world: &mut World, chance: &mut Chance, script: &Script) -> Option<End> {
     assert!(found <= script.doubt, "{found} letters in doubt, {} allowed", script.doubt);
 
     let config = Config {
-        doubt: script.doubt,
+        doubt: Doubt::fixed(script.doubt),
         ahead: 12,
         ahead_bytes: 4000,
         claim_batch: 8,

@@ -9,7 +9,7 @@ use crossbeam_channel::unbounded;
 
 use crate::cli;
 use crate::diagnostic;
-use crate::dispatch::core::{Config, End};
+use crate::dispatch::core::{Config, Doubt, End};
 use crate::dispatch::{Ended, Engine, Trouble};
 use crate::exit::Exit;
 use crate::job::{Keep, RelaySpec, SendJob, TlsMode, preset};
@@ -32,7 +32,7 @@ use super::stop::Stop;
 use super::{accounts, begin, ledger_file};
 
 /// Most letters that a crash may leave unsure, where the job does not say.
-const DOUBT: usize = 256;
+const DOUBT: Doubt = Doubt { least: 256, most: 1024 };
 
 /// Letters made ahead of the wire.
 const AHEAD: usize = 256;
@@ -388,7 +388,7 @@ impl Sending<'_> {
             by_pace.min(limit.connections.unwrap_or(usize::MAX).saturating_mul(2))
         });
         Config {
-            doubt: spec.doubt.unwrap_or(DOUBT).max(1),
+            doubt: spec.doubt.map_or(DOUBT, Doubt::fixed),
             ahead,
             ahead_bytes: AHEAD_BYTES,
             claim_batch: CLAIMED,
