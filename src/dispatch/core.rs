@@ -40,9 +40,9 @@ pub struct Config {
     pub stop_when: Option<StopWhen>,
 }
 
-/// The doubt limit: no more letters than are answered within [`Doubt::SPAN`], between these two. A fast
-/// relay answers hundreds while the ledger syncs a mark and an outcome; a slow one needs no more than
-/// `least`.
+/// The doubt limit: no more letters than are answered within [`Doubt::SYNCS`] and two round trips,
+/// between these two. A fast relay answers hundreds while the ledger syncs a mark and an outcome, a far
+/// one while a letter is on its way; any other needs no more than `least`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Doubt {
     /// As many as that at any pace.
@@ -53,16 +53,16 @@ pub struct Doubt {
 
 impl Doubt {
     /// Milliseconds: some turns of mark, sync, wire, answer, sync.
-    const SPAN: f64 = 12.0;
+    const SYNCS: f64 = 12.0;
 
     /// The same at any pace.
     pub fn fixed(limit: usize) -> Doubt {
         Doubt { least: limit, most: limit }
     }
 
-    /// The limit while so many letters a millisecond are answered.
-    fn at(self, pace: f64) -> usize {
-        ((pace * Self::SPAN) as usize).min(self.most).max(self.least)
+    /// The limit while so many letters a millisecond are answered, the fastest after so many milliseconds.
+    fn at(self, pace: f64, trip: f64) -> usize {
+        ((pace * (Self::SYNCS + 2.0 * trip)) as usize).min(self.most).max(self.least)
     }
 }
 
@@ -254,6 +254,8 @@ struct Pulse {
     pace: f64,
     /// Milliseconds from asking for a mark until it is durable.
     lag: f64,
+    /// Milliseconds from asking for a mark until the letter is answered, at the shortest.
+    trip: Option<i64>,
     since: i64,
     count: u32,
 }
@@ -262,7 +264,8 @@ impl Pulse {
     /// Answers are counted over at least so many milliseconds.
     const BEAT: i64 = 20;
 
-    fn answered(&mut self, now: i64) {
+    fn answered(&mut self, marked: i64, now: i64) {
+        self.trip = self.trip.into_iter().chain([now - marked]).min();
         if self.since == 0 {
             self.since = now;
         }
@@ -276,6 +279,10 @@ impl Pulse {
 
     fn synced(&mut self, lag: i64) {
         self.lag += (lag as f64 - self.lag) / 8.0;
+    }
+
+    fn trip(&self) -> f64 {
+        self.trip.unwrap_or_default() as f64
     }
 
     /// Letters that may be marked before the submitter asks for them.
@@ -532,7 +539,7 @@ impl Core {
 
     fn answered(&mut self, seq: u64, mut rcpts: Vec<RcptOutcome>, now: i64) {
         let Some(held) = self.held.get(&seq).filter(|held| held.stage == Stage::Out) else { return };
-        self.pulse.answered(now);
+        self.pulse.answered(held.marked, now);
         let given_up = self.config.retry.give_up.as_millis() as i64;
         let again = |outcome: Outcome| {
             outcome == Outcome::Deferred
@@ -749,7 +756,7 @@ impl Core {
 
     fn mark(&mut self, now: i64, actions: &mut Vec<Action>) {
         let mut seqs = Vec::new();
-        let (ahead, limit) = (self.pulse.ahead(), self.config.doubt.at(self.pulse.pace));
+        let (ahead, limit) = (self.pulse.ahead(), self.config.doubt.at(self.pulse.pace, self.pulse.trip()));
         while !self.paused && self.credits > -ahead && self.doubt < limit {
             if self.limit_is_reached() || self.out_bytes >= self.config.ahead_bytes {
                 break;
@@ -839,11 +846,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_fast_relay_may_leave_more_in_doubt() {
+    fn only_a_fast_relay_or_a_far_one_may_leave_more_in_doubt() {
         let auto = Doubt { least: 256, most: 1024 };
-        for (pace, limit) in [(0.0, 256), (0.6, 256), (20.0, 256), (50.0, 600), (1e9, 1024)] {
-            assert_eq!(auto.at(pace), limit, "{pace} letters a millisecond");
-            assert_eq!(Doubt::fixed(7).at(pace), 7);
+        for (pace, trip, limit) in [
+            (0.0, 0.0, 256),
+            (0.6, 40.0, 256),
+            (20.0, 0.0, 256),
+            (50.0, 0.0, 600),
+            (5.0, 40.0, 460),
+            (1e9, 1e9, 1024),
+        ] {
+            assert_eq!(auto.at(pace, trip), limit, "{pace} letters a millisecond after {trip} ms");
+            assert_eq!(Doubt::fixed(7).at(pace, trip), 7);
         }
     }
 }
