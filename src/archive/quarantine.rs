@@ -90,14 +90,14 @@ pub fn notes(store: &Path) -> io::Result<Vec<Note>> {
     Ok(notes)
 }
 
-/// Removes the notes of messages that are archived by now.
-pub fn release(store: &Path, known: &Known) -> io::Result<()> {
+/// Removes the notes of messages that are archived by now, and those that `outdated` says it of.
+pub fn release(store: &Path, known: &Known, outdated: impl Fn(&Note) -> bool) -> io::Result<()> {
     for note in notes(store)? {
         let archived = known
             .mailbox(&note.mailbox)
             .and_then(|mailbox| mailbox.uidls.get(note.message.as_str()))
             .is_some_and(|uid| uid.certain);
-        if archived {
+        if archived || outdated(&note) {
             let path = file(store, &note.mailbox, &note.message);
             let _ = fs::remove_file(path.with_extension("partial.eml"));
             fs::remove_file(path)?;

@@ -58,6 +58,17 @@ pub struct Mailbox<'a> {
     pub now: fn() -> i64,
 }
 
+/// What identifies a message over the sessions of one run: its UIDL, or else its number.
+fn key(uidl: Option<&str>, number: u32) -> Key {
+    uidl.map_or_else(|| format!("#{number}").into(), Box::from)
+}
+
+impl Listed {
+    fn key(&self) -> Key {
+        key(self.uidl.as_deref(), self.number)
+    }
+}
+
 /// A message that could not be archived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
@@ -67,6 +78,12 @@ pub struct Failure {
     pub uidl: Option<Box<str>>,
     /// Why.
     pub reason: String,
+}
+
+impl Failure {
+    fn key(&self) -> Key {
+        key(self.uidl.as_deref(), self.number)
+    }
 }
 
 /// What became of a mailbox: the balance, and what is to be said about it.
@@ -110,6 +127,16 @@ impl Balance {
     /// Whether everything on the server is archived.
     pub fn is_complete(&self) -> bool {
         self.on_server.is_some() && self.failed.is_empty() && self.unsound == 0 && self.unaccounted() == 0
+    }
+
+    /// Whether an earlier run's note of a message without a UIDL says nothing any more. Its number was
+    /// that session's: if all messages are accounted for now, whatever fails has a note of this run.
+    pub fn outdates(&self, note: &quarantine::Note) -> bool {
+        note.message.starts_with('#')
+            && self.on_server.is_some()
+            && self.error.is_none()
+            && self.unaccounted() == 0
+            && !self.failed.iter().any(|failure| *failure.key() == *note.message)
     }
 }
 
@@ -203,7 +230,7 @@ pub fn list(mailbox: &Mailbox<'_>) -> Result<Vec<Listed>, SessionError> {
     Ok(listing)
 }
 
-/// What identifies a message over the sessions of one run.
+/// See [`key`].
 type Key = Box<str>;
 
 struct Work<'a> {
@@ -446,7 +473,7 @@ impl<'a> Work<'a> {
         let (mut wanted, mut candidates) = (Vec::new(), Vec::new());
         let (mut certain, mut probable) = (0, 0);
         for (index, standing) in standings.iter().enumerate() {
-            let failed = self.failed.contains_key(&key(&listing[index]));
+            let failed = self.failed.contains_key(&listing[index].key());
             match standing {
                 Standing::Known => certain += 1,
                 // Deleting asks for bytes, not for likeness.
@@ -641,7 +668,7 @@ impl<'a> Work<'a> {
                     return Err(SessionError::Store(trouble));
                 }
                 Err(error) => {
-                    let cuts = self.cuts.entry(key(listed)).or_insert(0);
+                    let cuts = self.cuts.entry(listed.key()).or_insert(0);
                     *cuts += 1;
                     if *cuts >= CUTS {
                         let reason =
@@ -737,7 +764,7 @@ impl<'a> Work<'a> {
     /// A message is given up for this run.
     fn fail(&mut self, listed: &Listed, reason: String, beginning: &[u8]) -> Result<(), SessionError> {
         let Mailbox { folder, name, now, .. } = self.mailbox;
-        let message = key(listed);
+        let message = listed.key();
         quarantine::note(folder.path(), name, &message, listed.size, &reason, beginning, now()).map_err(
             |source| StoreError::Io {
                 doing: "write the quarantine of",
@@ -882,10 +909,6 @@ impl<'a> Work<'a> {
 
 /// A header longer than this is not looked at.
 const MAX_HEADER: usize = 128 * 1024;
-
-fn key(listed: &Listed) -> Key {
-    listed.uidl.clone().unwrap_or_else(|| format!("#{}", listed.number).into())
-}
 
 fn pause(time: Duration, stop: &Stop) {
     let until = Instant::now() + time;

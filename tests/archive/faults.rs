@@ -1,5 +1,6 @@
 //! Servers that misbehave: what can be archived is, the books balance, and nothing is there twice.
 
+use postroom::archive::quarantine;
 use postroom::exit::Exit;
 use postroom::sandbox::{Muddle, Uidls};
 
@@ -18,16 +19,24 @@ fn everything_is_archived_byte_for_byte_and_once() {
 
 #[test]
 fn a_refused_message_is_left_and_all_others_are_archived() {
-    let scene = Scene::counting(40);
-    let server = scene.serve(|options| options.faults = faults(&["retr if=7 reply -ERR cannot read it"]));
-    for _ in 0..3 {
-        assert_eq!(scene.run(server.port()), Exit::SomeFailed);
-        assert_eq!(scene.archived().len(), 39);
+    for uidls in [Uidls::Stable, Uidls::Missing] {
+        let scene = Scene::counting(40);
+        let server = scene.serve(|options| {
+            options.uidls = uidls;
+            options.faults = faults(&["retr if=7 reply -ERR cannot read it"]);
+        });
+        for runs in 1..=3 {
+            assert_eq!(scene.run(server.port()), Exit::SomeFailed);
+            assert_eq!(scene.archived().len(), 39);
+            let notes = quarantine::notes(&scene.store()).expect("readable");
+            assert_eq!(notes.iter().map(|note| note.runs).collect::<Vec<_>>(), [runs], "{uidls:?}");
+        }
+        drop(server);
+        let server = scene.serve(|options| options.uidls = uidls);
+        assert_eq!(scene.run(server.port()), Exit::Done);
+        assert_eq!(scene.archived(), scene.sent());
+        assert_eq!(quarantine::notes(&scene.store()).expect("readable"), [], "{uidls:?}");
     }
-    drop(server);
-    let server = scene.serve(|_| {});
-    assert_eq!(scene.run(server.port()), Exit::Done);
-    assert_eq!(scene.archived(), scene.sent());
 }
 
 #[test]
