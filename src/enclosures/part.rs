@@ -52,6 +52,19 @@ pub enum Disposition {
     },
 }
 
+/// A file that is to be a part.
+#[derive(Debug, Clone, Copy)]
+pub struct Sent<'a> {
+    /// Where it lies.
+    pub path: &'a Path,
+    /// The name the recipient sees.
+    pub name: &'a str,
+    /// What the job says of its type.
+    pub content_type: Option<&'a str>,
+    /// What it is there for.
+    pub disposition: &'a Disposition,
+}
+
 /// Why a file did not become a part.
 #[derive(Debug, thiserror::Error)]
 pub enum PartError {
@@ -122,12 +135,10 @@ fn encode_into(
 /// it was read is told as well.
 pub fn encode_file(
     stock: &Arc<Stock>,
-    path: &Path,
-    name: &str,
-    content_type: Option<&str>,
-    disposition: &Disposition,
+    sent: Sent<'_>,
     limit: u64,
 ) -> Result<(EncodedPart, FileFingerprint), PartError> {
+    let Sent { path, name, content_type, disposition } = sent;
     let read = |source| PartError::Read { path: path.to_owned(), source };
     let changed = || PartError::Changed { path: path.to_owned() };
     let mut file = File::open(path).map_err(read)?;
@@ -222,33 +233,22 @@ impl Parts {
     }
 
     /// The part of a file that one letter has alone, and what the file was when it was read.
-    pub fn own(
-        &self,
-        path: &Path,
-        name: &str,
-        content_type: Option<&str>,
-        disposition: &Disposition,
-    ) -> Result<(Arc<EncodedPart>, FileFingerprint), PartError> {
-        let (part, file) = encode_file(&self.stock, path, name, content_type, disposition, self.limit)?;
+    pub fn own(&self, sent: Sent<'_>) -> Result<(Arc<EncodedPart>, FileFingerprint), PartError> {
+        let (part, file) = encode_file(&self.stock, sent, self.limit)?;
         Ok((Arc::new(part), file))
     }
 
     /// The part of a file that letters share, encoded now or before, and what the file is.
-    pub fn shared(
-        &self,
-        path: &Path,
-        name: &str,
-        content_type: Option<&str>,
-        disposition: &Disposition,
-    ) -> Result<(Arc<EncodedPart>, FileFingerprint), PartError> {
+    pub fn shared(&self, sent: Sent<'_>) -> Result<(Arc<EncodedPart>, FileFingerprint), PartError> {
         let identity = Identity {
-            path: path.to_owned(),
-            name: name.to_owned(),
-            content_type: content_type.map(str::to_owned),
-            disposition: disposition.clone(),
+            path: sent.path.to_owned(),
+            name: sent.name.to_owned(),
+            content_type: sent.content_type.map(str::to_owned),
+            disposition: sent.disposition.clone(),
         };
-        let changed = || PartError::Changed { path: path.to_owned() };
-        let now = path.metadata().map_err(|source| PartError::Read { path: path.to_owned(), source })?;
+        let path = || sent.path.to_owned();
+        let changed = || PartError::Changed { path: path() };
+        let now = sent.path.metadata().map_err(|source| PartError::Read { path: path(), source })?;
         let now = FileFingerprint::of(&now);
         // A thread that panicked while it held the lock left whole entries behind, or none.
         let kept = self.shared.read().unwrap_or_else(PoisonError::into_inner);
@@ -257,7 +257,7 @@ impl Parts {
         }
         drop(kept);
         let nothing_kept = Stock::new(0);
-        let (part, file) = encode_file(&nothing_kept, path, name, content_type, disposition, self.limit)?;
+        let (part, file) = encode_file(&nothing_kept, sent, self.limit)?;
         let part = Arc::new(part);
         let mut kept = self.shared.write().unwrap_or_else(PoisonError::into_inner);
         if let Some((before, part)) = kept.parts.get(&identity) {
@@ -690,6 +690,10 @@ mod tests {
         assert!(head.contains("Content-Disposition: inline;\r\n filename=\"logo.png\""), "{head}");
     }
 
+    fn attached<'a>(path: &'a Path, name: &'a str) -> Sent<'a> {
+        Sent { path, name, content_type: None, disposition: &Disposition::Attachment }
+    }
+
     #[test]
     fn a_file_becomes_the_same_part_in_pieces_as_in_one() {
         let folder = tempfile::tempdir().expect("a folder");
@@ -700,15 +704,13 @@ mod tests {
             let path = folder.path().join("a.bin");
             std::fs::write(&path, &bytes).expect("written");
             let whole = encode(&bytes, "a.bin", None, &Disposition::Attachment);
-            let pieces =
-                encode_file(&stock, &path, "a.bin", None, &Disposition::Attachment, 1 << 20).expect("read");
+            let pieces = encode_file(&stock, attached(&path, "a.bin"), 1 << 20).expect("read");
             let pieces = pieces.0;
             assert!(whole.bytes == pieces.bytes && whole.record == pieces.record, "{size}");
             assert!(size == 0 || whole.bytes.ends_with(b"\r\n"));
         }
         let path = folder.path().join("a.bin");
-        let error =
-            encode_file(&stock, &path, "a.bin", None, &Disposition::Attachment, 10).expect_err("too large");
+        let error = encode_file(&stock, attached(&path, "a.bin"), 10).expect_err("too large");
         assert!(matches!(error, PartError::TooLarge { limit: 10, .. }));
     }
 
@@ -718,13 +720,13 @@ mod tests {
         let path = folder.path().join("terms.pdf");
         std::fs::write(&path, b"one").expect("written");
         let cache = Parts::new(1 << 20, 1 << 20);
-        let first = cache.shared(&path, "terms.pdf", None, &Disposition::Attachment).expect("encoded").0;
-        let again = cache.shared(&path, "terms.pdf", None, &Disposition::Attachment).expect("kept").0;
+        let first = cache.shared(attached(&path, "terms.pdf")).expect("encoded").0;
+        let again = cache.shared(attached(&path, "terms.pdf")).expect("kept").0;
         assert!(Arc::ptr_eq(&first, &again));
-        let other = cache.shared(&path, "Terms 2026.pdf", None, &Disposition::Attachment).expect("encoded").0;
+        let other = cache.shared(attached(&path, "Terms 2026.pdf")).expect("encoded").0;
         assert!(!Arc::ptr_eq(&first, &other));
         std::fs::write(&path, b"another").expect("written");
-        let error = cache.shared(&path, "terms.pdf", None, &Disposition::Attachment).expect_err("changed");
+        let error = cache.shared(attached(&path, "terms.pdf")).expect_err("changed");
         assert!(matches!(error, PartError::Changed { .. }), "{error}");
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::compose::compose;
-use crate::enclosures::part::{Disposition, PartError};
+use crate::enclosures::part::{Disposition, PartError, Sent};
 use crate::enclosures::{FileFingerprint, Fold};
 use crate::letter::{
     self, EncodedPart, Envelope, FileRecord, Letter, Message, Piece, RecipientKey, Row, Stamp,
@@ -305,13 +305,13 @@ impl Plan {
     /// The part of a file: kept where many letters share it, encoded for this letter where it is its own.
     fn part(&self, file: &Enclosure) -> Result<(Arc<EncodedPart>, FileFingerprint), PartError> {
         let spec = &self.job.attachments[file.spec];
-        let content_type = spec.content_type.as_ref().map(|text| text.value.as_str());
-        let disposition = Disposition::Attachment;
-        if file.common || spec.shared {
-            self.parts.shared(&file.path, &file.name, content_type, &disposition)
-        } else {
-            self.parts.own(&file.path, &file.name, content_type, &disposition)
-        }
+        let sent = Sent {
+            path: &file.path,
+            name: &file.name,
+            content_type: spec.content_type.as_ref().map(|text| text.value.as_str()),
+            disposition: &Disposition::Attachment,
+        };
+        if file.common || spec.shared { self.parts.shared(sent) } else { self.parts.own(sent) }
     }
 
     /// The images of the run and those of this row.

@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::diagnostic::Diagnostic;
 use crate::enclosures::Finder;
-use crate::enclosures::part::{Disposition, Parts};
+use crate::enclosures::part::{Disposition, Parts, Sent};
 use crate::job::SendJob;
 use crate::ledger::Component;
 use crate::letter::{Columns, EncodedPart, Piece, Purpose, RecipientKey};
@@ -163,14 +163,13 @@ fn job_wide_files(
             Err(error) => mistakes.push(mistake(with_cause(&error))),
             Ok(found) => {
                 for path in found {
-                    let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-                    let content_type = spec.content_type.as_ref().map(|text| text.value.as_str());
-                    match parts.shared(
-                        &path,
-                        &name.unwrap_or_default(),
-                        content_type,
-                        &Disposition::Attachment,
-                    ) {
+                    let sent = Sent {
+                        path: &path,
+                        name: &path.file_name().unwrap_or_default().to_string_lossy(),
+                        content_type: spec.content_type.as_ref().map(|text| text.value.as_str()),
+                        disposition: &Disposition::Attachment,
+                    };
+                    match parts.shared(sent) {
                         Ok((part, _)) => files.push(part),
                         Err(error) => mistakes.push(mistake(with_cause(&error))),
                     }
@@ -207,7 +206,8 @@ fn components(
 fn inline_part(parts: &Parts, cid: &str, path: &Path) -> Result<Arc<EncodedPart>, String> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or(cid);
     let disposition = Disposition::Inline { cid: cid.to_owned() };
-    let shared = parts.shared(path, name, None, &disposition).map_err(|error| with_cause(&error))?;
+    let sent = Sent { path, name, content_type: None, disposition: &disposition };
+    let shared = parts.shared(sent).map_err(|error| with_cause(&error))?;
     Ok(shared.0)
 }
 
