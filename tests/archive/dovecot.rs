@@ -7,12 +7,29 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use postroom::exit::Exit;
-use postroom::job::Deletion;
+use postroom::job::{Credential, Deletion, Mechanism};
+use postroom::secret::Secret;
+use ring::hmac;
 
 use super::scene::{PASSWORD, Scene, USER, message};
+
+/// What tokens are signed with.
+const TOKEN_KEY: &[u8] = b"a key of thirty-two octets, or so";
+
+/// An access token as Dovecot checks it by itself (RFC 7519, HS256), that is good for so many seconds.
+fn token(seconds: i64) -> String {
+    let until = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64 + seconds;
+    let claims = format!(r#"{{"sub":"{USER}","iat":{0},"nbf":{0},"exp":{until}}}"#, until - 7200);
+    let parts = [r#"{"alg":"HS256","typ":"JWT"}"#, &claims].map(|part| URL_SAFE_NO_PAD.encode(part));
+    let signed = parts.join(".");
+    let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, TOKEN_KEY), signed.as_bytes());
+    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+}
 
 struct Dovecot {
     root: tempfile::TempDir,
@@ -50,12 +67,22 @@ impl Dovecot {
              log_path = {shown}/dovecot.log\nssl = no\ndisable_plaintext_auth = no\n\
              default_internal_user = dovecot\ndefault_login_user = dovenull\n\
              mail_location = maildir:{shown}/%u/Maildir\nmail_uid = {uid}\nmail_gid = {gid}\nfirst_valid_uid = 1\n\
+             auth_mechanisms = plain login apop cram-md5 scram-sha-1 scram-sha-256 xoauth2 oauthbearer\n\
+             passdb {{\n  driver = oauth2\n  mechanisms = xoauth2 oauthbearer\n  args = {shown}/oauth2.conf\n}}\n\
              passdb {{\n  driver = static\n  args = password={PASSWORD}\n}}\n\
+             auth_failure_delay = 0\n\
              userdb {{\n  driver = static\n  args = uid={uid} gid={gid} home={shown}/%u\n}}\n\
              service pop3-login {{\n  inet_listener pop3 {{\n    port = {port}\n  }}\n  inet_listener pop3s {{\n    port = 0\n  }}\n}}\n\
-             service anvil {{\n  chroot =\n}}\n"
+             service anvil {{\n  chroot =\n  unix_listener anvil-auth-penalty {{\n    mode = 0\n  }}\n}}\n"
         );
         fs::write(path.join("dovecot.conf"), conf).unwrap();
+        let oauth2 = format!(
+            "introspection_mode = local\nlocal_validation_key_dict = fs:posix:prefix={shown}/keys/\n\
+             username_attribute = sub\n"
+        );
+        fs::write(path.join("oauth2.conf"), oauth2).unwrap();
+        fs::create_dir_all(path.join("keys/default/HS256")).unwrap();
+        fs::write(path.join("keys/default/HS256/default"), STANDARD.encode(TOKEN_KEY)).unwrap();
         let owned = Command::new("chown").args(["-R", "nobody"]).arg(path).status().unwrap();
         assert!(owned.success());
         let process = Command::new("/usr/sbin/dovecot")
@@ -162,4 +189,31 @@ fn dovecots_messages_are_archived_as_they_are_sent_and_deleted_when_asked() {
     assert_eq!(scene.run_with(&job), Exit::Done);
     let deleted = scene.journal().iter().filter(|line| line["what"] == "deleted").count();
     assert_eq!(deleted, expected.len() - 50);
+}
+
+#[test]
+fn dovecot_takes_every_login() {
+    let Some(server) = Dovecot::start(&[message(1)]) else { return };
+    use Mechanism::{CramMd5, Login, OAuthBearer, Plain, ScramSha1, ScramSha256, XOAuth2};
+    let (fresh, stale) = (token(3600), token(-3600));
+    let with_password = [None, Some(Plain), Some(Login), Some(CramMd5), Some(ScramSha1), Some(ScramSha256)];
+    let with_token = [None, Some(XOAuth2), Some(OAuthBearer)];
+    let password = with_password.map(|mechanism| (mechanism, None, PASSWORD, Exit::Done));
+    let fresh = with_token.map(|mechanism| (mechanism, Some(true), fresh.as_str(), Exit::Done));
+    let stale = with_token.map(|mechanism| (mechanism, Some(true), stale.as_str(), Exit::Login));
+    let wrong = with_password.map(|mechanism| (mechanism, None, "wrong", Exit::Login));
+    let apop = [(None, Some(false), PASSWORD, Exit::Done), (None, Some(false), "wrong", Exit::Login)];
+    for (mechanism, kind, secret, expected) in
+        password.into_iter().chain(fresh).chain(stale).chain(wrong).chain(apop)
+    {
+        let scene = Scene::with(&[]);
+        let mut job = scene.job(server.port);
+        let mailbox = &mut job.mailboxes[0];
+        mailbox.auth.mechanism = mechanism;
+        mailbox.auth.credential = Credential::Literal(Secret::new(secret));
+        mailbox.auth.token = kind == Some(true);
+        mailbox.apop = kind == Some(false);
+        assert_eq!(scene.run_with(&job), expected, "{mechanism:?} {kind:?} {secret}");
+        assert_eq!(scene.archived().len(), usize::from(expected == Exit::Done));
+    }
 }
