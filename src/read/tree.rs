@@ -303,7 +303,9 @@ impl Scanner {
                 let headless =
                     self.open.last().is_some_and(|open| open.part.header.is_empty()) && !begins_header(piece);
                 if starts && matches!(piece, b"\n" | b"\r\n") {
-                    self.header_over();
+                    if self.header_over() {
+                        self.line_at(piece, starts, ends);
+                    }
                 } else if headless {
                     // Whoever wrote it left the empty line out along with the header.
                     self.header_over();
@@ -380,16 +382,32 @@ impl Scanner {
         self.state = State::Header;
     }
 
-    /// The empty line was seen, or what stands for it.
-    fn header_over(&mut self) {
+    /// The empty line was seen, or what stands for it. True if the body had begun before it.
+    fn header_over(&mut self) -> bool {
         let in_digest = self.open.len() >= 2 && self.open[self.open.len() - 2].digest;
         let deep = self.open.len() >= MAX_DEPTH || self.parts >= MAX_PARTS;
-        let Some(open) = self.open.last_mut() else { return };
+        let Some(open) = self.open.last_mut() else { return false };
+        let text = open.part.header.split_off(header_length(&open.part.header));
         open.part.understand(if in_digest { "message/rfc822" } else { "text/plain" });
         self.state = State::Body;
-        if deep {
-            return;
+        let began = !text.is_empty();
+        if !deep {
+            self.descend();
         }
+        if began {
+            let offset = self.offset;
+            // They are counted once: where they stand.
+            self.offset -= text.len() as u64;
+            text.split_inclusive(|&byte| byte == b'\n')
+                .for_each(|line| self.line(line, true, line.ends_with(b"\n")));
+            self.offset = offset;
+        }
+        began
+    }
+
+    /// Into what the part that was just understood holds.
+    fn descend(&mut self) {
+        let Some(open) = self.open.last_mut() else { return };
         let kind = open.part.content_type.as_str();
         if kind.starts_with("multipart/") {
             let boundary =
@@ -444,6 +462,21 @@ fn sealed(mut part: Part) -> Part {
         part.body = Vec::new();
     }
     part
+}
+
+/// How much of these lines is a header. Whoever left the empty line out has their text end it: lines at the end,
+/// behind a field, that are no fields themselves.
+fn header_length(header: &[u8]) -> usize {
+    let (mut at, mut length, mut in_field) = (0, 0, false);
+    for line in header.split_inclusive(|&byte| byte == b'\n') {
+        at += line.len();
+        in_field =
+            if line.starts_with(b" ") || line.starts_with(b"\t") { in_field } else { begins_header(line) };
+        if in_field {
+            length = at;
+        }
+    }
+    if length == 0 { header.len() } else { length }
 }
 
 /// Whether a first line is one of a header: a field, or the `From ` of an mbox.
@@ -574,6 +607,14 @@ mod tests {
             ("Content-Type: multipart/mixed; boundary=x\n\nno parts\n", "multipart/mixed[no parts\n]"),
             ("Content-Type: multipart/mixed\n\nno boundary\n", "multipart/mixed[no boundary\n]"),
             ("Content-Type: nonsense\n\na", "text/plain[a]"),
+            // The empty line is missing, or a fold is broken.
+            ("A: b\nbar\n\nbaz", "text/plain[bar\n\nbaz]"),
+            ("A: b\n c\nbar\n baz", "text/plain[bar\n baz]"),
+            ("A: b\nbroken\nC: d\n\nbody", "text/plain[body]"),
+            (
+                "Content-Type: multipart/mixed; boundary=x\r\n\r\n--x\r\nContent-Type: text/html\r\n<p>\r\n\r\n--x--\r\n",
+                "multipart/mixed(text/html[<p>\r\n])",
+            ),
             (
                 "Content-Type: multipart/mixed; boundary=x\n\n--x\nSubject: only header\n--x\n\nb\n--x--",
                 "multipart/mixed(text/plain[] text/plain[b])",

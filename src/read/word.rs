@@ -107,11 +107,18 @@ const MAX_CHARSET: usize = 60;
 
 /// Decodes base64 and passes over whatever is none.
 pub(super) fn base64_lenient(text: &[u8]) -> Vec<u8> {
-    let clean: Vec<u8> = text
-        .iter()
-        .copied()
-        .filter(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'='))
-        .collect();
+    let mut clean: Vec<u8> = Vec::with_capacity(text.len());
+    let mut over = false;
+    for &byte in text {
+        match byte {
+            b'\n' => over = false,
+            // What stands on a line behind its padding is a remark.
+            b' ' | b'\t' => over |= clean.last() == Some(&b'='),
+            b'+' | b'/' | b'=' if !over => clean.push(byte),
+            _ if byte.is_ascii_alphanumeric() && !over => clean.push(byte),
+            _ => {}
+        }
+    }
     let mut out = Vec::with_capacity(clean.len() / 4 * 3 + 3);
     // Padding in the middle ends one piece and begins the next.
     for piece in clean.split_inclusive(|&byte| byte == b'=') {
@@ -178,6 +185,15 @@ mod tests {
             (b"=?utf-8?Q?a b?=", "a b"),
         ] {
             assert_eq!(text(value, None), expected, "{:?}", String::from_utf8_lossy(value));
+        }
+    }
+
+    #[test]
+    fn base64_goes_on_behind_padding_but_not_on_its_line() {
+        for (text, expected) in
+            [(&b"YQ==\r\nYg==\r\n"[..], "ab"), (b"YQ==Yg==", "ab"), (b"YQ== remark\nYg", "ab")]
+        {
+            assert_eq!(base64_lenient(text), expected.as_bytes());
         }
     }
 
