@@ -423,6 +423,10 @@ fn group_of(limits: &[Vec<String>], domain: &str) -> usize {
 pub(super) fn submit_trouble(error: &SubmitError, spec: &RelaySpec) -> Stop {
     let provider = spec.provider.as_deref();
     let (exit, hint) = match error {
+        // Not the password's fault (RFC 4954 §6).
+        SubmitError::Login { answer, .. } if matches!(answer.code, 400..500) => {
+            (Exit::Unavailable, Some("the relay cannot check logins at the moment; run again later"))
+        }
         SubmitError::Login { .. } => (Exit::Login, provider.and_then(preset::login_hint)),
         SubmitError::Credential { .. } => (Exit::Login, None),
         SubmitError::Protocol { .. } => (Exit::Protocol, None),

@@ -201,6 +201,17 @@ fn a_wrong_password_is_tried_once() {
 }
 
 #[test]
+fn a_relay_that_cannot_check_logins_now_is_no_wrong_password() {
+    let scene = Scene::new()
+        .relay(["--auth", "me:right", "--fault", "auth reply 454 4.7.0 Temporary authentication failure"])
+        .job(&changed("tls: none", "tls: none, auth: {user: me, password: {env: PASSWORD}}"))
+        .recipients(&numbered(3))
+        .env("PASSWORD", "right");
+    scene.send().exit(Exit::Unavailable).says(&["454", "later"]);
+    assert_eq!(scene.its_relay().letters().len(), 0);
+}
+
+#[test]
 fn a_password_that_cannot_be_had_is_a_mistake_of_the_job_or_its_surroundings() {
     let scene = Scene::new()
         .relay(["--auth", "me:right"])
