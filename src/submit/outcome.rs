@@ -28,6 +28,8 @@ pub(super) enum Step {
 pub(super) enum Hint {
     /// We are too fast; for so long the relay wants to be left alone, where it says so.
     TooFast(Option<Duration>),
+    /// The code is said of pace too, and the words do not tell: we are too fast if it is said often.
+    MaybeTooFast,
     /// We have too many connections.
     TooMany,
     /// A connection may hold so many letters and no more.
@@ -92,7 +94,12 @@ pub(super) fn hint(heard: &Heard, to_rcpt: bool) -> Option<Hint> {
     // The server's own end is no word about us.
     let ending =
         says(&["shutting down", "timeout", "timed out", "idle", "closing"]) && !says(&about_pace) && !policy;
-    (too_fast && !ending).then(|| Hint::TooFast(told_to_wait(&answer)))
+    if !too_fast || ending {
+        return None;
+    }
+    let told = told_to_wait(&answer);
+    let plainly = policy || told.is_some() || says(&about_pace);
+    Some(if plainly { Hint::TooFast(told) } else { Hint::MaybeTooFast })
 }
 
 /// "Try again in N seconds|minutes|hours": for how long.
@@ -401,6 +408,9 @@ mod tests {
             ),
             (451, "RP:QRC 163 smtp5, please see http://mail.163.com/help/help_spam_16.htm", true, fast(None)),
             (421, "4.3.2 service shutting down", false, None),
+            (451, "4.3.0 queue file write error", false, Some(Hint::MaybeTooFast)),
+            (421, "Service not available", false, Some(Hint::MaybeTooFast)),
+            (451, "Please try again in 10 seconds", false, fast(Some(10))),
             (452, "4.3.1 no room", false, None),
             (550, "5.7.1 too fast", false, None),
         ] {

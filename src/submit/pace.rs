@@ -114,8 +114,12 @@ const NEAR: f64 = 0.97;
 /// The first no mostly comes in a burst, before a second has shown what the relay bears. What was accepted until then
 /// is less than that, so the pace rises by this part of itself each second, until the next no tells more.
 const SEARCH: f64 = 0.05;
-/// Without a no for so long, a faster pace is tried: limits change with the hour and with our repute.
+/// Without a no for so long, a faster pace is tried, by [`SEARCH`] again: limits change with the hour and with our
+/// repute, and trouble that was not about pace is over.
 const FORGIVEN: Duration = Duration::from_secs(120);
+/// A no that may be about pace is, if so many letters ago at most there was another: relays have their troubles
+/// without us, and a run that slows down at each of them never ends.
+const OFTEN: f64 = 50.0;
 
 /// What the relay puts up with, found out by additive increase and multiplicative decrease.
 #[derive(Default)]
@@ -128,6 +132,8 @@ pub(super) struct Throttle {
     tenths: [u32; 10],
     tenth: u64,
     epoch: Option<Instant>,
+    /// Noes that may be about pace, each worth less with every letter accepted since.
+    noes: f64,
 }
 
 struct Held {
@@ -144,8 +150,15 @@ struct Held {
 impl Throttle {
     /// The relay accepted a letter.
     pub(super) fn accepted(&mut self, now: Instant) {
+        self.noes *= 0.5_f64.powf(1.0 / OFTEN);
         self.turn(now);
         self.tenths[(self.tenth % 10) as usize] += 1;
+    }
+
+    /// The relay said no with a code that is said of pace too. True if it does so often enough.
+    pub(super) fn is_often(&mut self) -> bool {
+        self.noes += 1.0;
+        self.noes >= 1.5
     }
 
     /// The relay said to a letter begun then that we are too fast; `told`: for how long it wants to be left alone.
@@ -222,12 +235,10 @@ impl Held {
         }
         self.changed += Duration::from_secs(seconds);
         let forgiven = now.saturating_duration_since(self.since) > FORGIVEN;
-        let faster = match self.known {
-            false => self.now * (1.0 + SEARCH).powi(seconds.min(60) as i32),
-            true => {
-                let most = if forgiven { f64::MAX } else { self.ceiling * NEAR };
-                (self.now + self.ceiling * INCREASE * seconds as f64).min(most).max(self.now)
-            }
+        let faster = if !self.known || forgiven {
+            self.now * (1.0 + SEARCH).powi(seconds.min(60) as i32)
+        } else {
+            (self.now + self.ceiling * INCREASE * seconds as f64).min(self.ceiling * NEAR)
         };
         if faster > self.now {
             self.now = faster;
@@ -245,8 +256,9 @@ fn even(pace: f64) -> Pace {
 mod tests {
     use super::*;
 
-    /// A relay that says no above so many in any second, for so long; its answers come `late`.
-    fn settled(most: usize, seconds: u64, late: Duration) -> (f64, usize) {
+    /// A relay that says no above so many in any second, for so long; its answers come `late`. Whether its words are
+    /// `plain`.
+    fn settled(most: usize, seconds: u64, late: Duration, plain: bool) -> (f64, usize) {
         let (mut throttle, from) = (Throttle::default(), Instant::now() + Duration::from_secs(2));
         let (mut now, mut accepted, mut refused) = (from, Vec::new(), 0);
         let mut answers = std::collections::VecDeque::new();
@@ -255,6 +267,7 @@ mod tests {
                 answers.pop_front();
                 match yes {
                     true => throttle.accepted(now),
+                    false if !plain && !throttle.is_often() => {}
                     false => drop(throttle.too_fast(began, None, now)),
                 }
             }
@@ -286,11 +299,24 @@ mod tests {
     #[test]
     fn the_pace_settles_within_a_tenth_below_what_the_relay_puts_up_with() {
         for (most, late) in [(5, 0), (30, 0), (200, 0), (30, 10), (30, 40), (30, 150), (200, 40)] {
-            let (pace, refused) = settled(most, 100, Duration::from_millis(late));
-            let part = pace / most as f64;
-            assert!((0.9..=1.0).contains(&part), "{pace} of {most}, {refused} refused, {late} ms late");
-            assert!(refused < 250, "{refused} refused, {late} ms late");
+            for plain in [true, false] {
+                let (pace, refused) = settled(most, 100, Duration::from_millis(late), plain);
+                let part = pace / most as f64;
+                assert!((0.9..=1.0).contains(&part), "{pace} of {most}, {refused} refused, {late} ms late");
+                assert!(refused < 250, "{refused} refused, {late} ms late");
+            }
         }
+    }
+
+    #[test]
+    fn a_no_now_and_then_is_not_about_pace() {
+        let (mut throttle, now) = (Throttle::default(), Instant::now());
+        for _ in 0..1000 {
+            (0..100).for_each(|_| throttle.accepted(now));
+            assert!(!throttle.is_often());
+        }
+        (0..20).for_each(|_| throttle.accepted(now));
+        assert!(throttle.is_often(), "two of twenty");
     }
 
     #[test]
@@ -308,6 +334,21 @@ mod tests {
         let _ = throttle.wait(later + Duration::from_secs(60));
         let settled = pace(&throttle);
         assert!((0.9 * found..found).contains(&settled), "{settled} under {found}");
+    }
+
+    #[test]
+    fn trouble_that_is_over_is_forgotten() {
+        let (mut throttle, from) = (Throttle::default(), Instant::now());
+        (0..10).for_each(|_| throttle.accepted(from));
+        assert!(throttle.too_fast(from, None, from));
+        let again = from + 2 * PAUSE;
+        assert!(throttle.too_fast(again, None, again));
+        // Looked at every second, as a run does.
+        for second in 0..300 {
+            let _ = throttle.wait(again + Duration::from_secs(second));
+        }
+        let pace = throttle.held.as_ref().map_or(0.0, |held| held.now);
+        assert!(pace > 10_000.0, "{pace} after five minutes without a no");
     }
 
     #[test]

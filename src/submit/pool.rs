@@ -1215,7 +1215,11 @@ impl Pool {
 
     /// A reply that says something about our pace or our connections.
     fn take_hint(&mut self, heard: &Heard, to_rcpt: bool, began: Instant, accepted: u32, now: Instant) {
-        match outcome::hint(heard, to_rcpt) {
+        let hint = match outcome::hint(heard, to_rcpt) {
+            Some(Hint::MaybeTooFast) => self.throttle.is_often().then_some(Hint::TooFast(None)),
+            hint => hint,
+        };
+        match hint {
             Some(Hint::TooFast(told)) => {
                 let slower = self.throttle.too_fast(began, told, now);
                 if slower {
@@ -1229,7 +1233,7 @@ impl Pool {
                     self.session_limit = Some(accepted);
                 }
             }
-            None => {}
+            Some(Hint::MaybeTooFast) | None => {}
         }
     }
 
