@@ -132,7 +132,8 @@ impl Balance {
     /// Whether an earlier run's note of a message without a UIDL says nothing any more. Its number was
     /// that session's: if all messages are accounted for now, whatever fails has a note of this run.
     pub fn outdates(&self, note: &quarantine::Note) -> bool {
-        note.message.starts_with('#')
+        let number = note.message.strip_prefix('#').and_then(|number| number.parse::<u32>().ok());
+        number.is_some()
             && self.on_server.is_some()
             && self.error.is_none()
             && self.unaccounted() == 0

@@ -55,8 +55,9 @@ impl Doubt {
     /// Milliseconds: some turns of mark, sync, wire, answer, sync.
     const SYNCS: f64 = 12.0;
 
-    /// The same at any pace.
+    /// The same at any pace; at least one, or nothing would ever be sent.
     pub fn fixed(limit: usize) -> Doubt {
+        let limit = limit.max(1);
         Doubt { least: limit, most: limit }
     }
 

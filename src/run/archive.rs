@@ -137,11 +137,13 @@ pub fn run(job: &ArchiveJob, options: &Options) -> Exit {
     let outdated = |note: &quarantine::Note| {
         balances.iter().any(|(_, name, balance)| **name == *note.mailbox && balance.outdates(note))
     };
-    let archived = known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if let Err(error) = quarantine::release(&job.store, &archived, outdated) {
+    let released = {
+        let known = known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        quarantine::release(&job.store, &known, outdated)
+    };
+    if let Err(error) = released {
         eprintln!("warning: cannot tidy the quarantine: {error}");
     }
-    drop(archived);
     // The archive is complete without it; the next start goes on where it was left.
     if let Err(error) = index.finish(&options.stop) {
         eprintln!("warning: cannot complete the index: {error}; `postroom rebuild` makes it anew");

@@ -155,9 +155,10 @@ impl Throttle {
         self.tenths[(self.tenth % 10) as usize] += 1;
     }
 
-    /// The relay said no with a code that is said of pace too. True if it does so often enough.
-    pub(super) fn is_often(&mut self) -> bool {
-        self.noes += 1.0;
+    /// The relay said no with a code that is said of pace too. True if another is not long ago: then it is. A
+    /// burst counts as two.
+    pub(super) fn another_no(&mut self) -> bool {
+        self.noes = (self.noes + 1.0).min(2.0);
         self.noes >= 1.5
     }
 
@@ -267,7 +268,7 @@ mod tests {
                 answers.pop_front();
                 match yes {
                     true => throttle.accepted(now),
-                    false if !plain && !throttle.is_often() => {}
+                    false if !plain && !throttle.another_no() => {}
                     false => drop(throttle.too_fast(began, None, now)),
                 }
             }
@@ -313,10 +314,16 @@ mod tests {
         let (mut throttle, now) = (Throttle::default(), Instant::now());
         for _ in 0..1000 {
             (0..100).for_each(|_| throttle.accepted(now));
-            assert!(!throttle.is_often());
+            assert!(!throttle.another_no());
         }
         (0..20).for_each(|_| throttle.accepted(now));
-        assert!(throttle.is_often(), "two of twenty");
+        assert!(throttle.another_no(), "two of twenty");
+        // However long a burst was, it is over after some more than twice as many letters.
+        for _ in 0..500 {
+            throttle.another_no();
+        }
+        (0..120).for_each(|_| throttle.accepted(now));
+        assert!(!throttle.another_no());
     }
 
     #[test]

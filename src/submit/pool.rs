@@ -1215,17 +1215,9 @@ impl Pool {
 
     /// A reply that says something about our pace or our connections.
     fn take_hint(&mut self, heard: &Heard, to_rcpt: bool, began: Instant, accepted: u32, now: Instant) {
-        let hint = match outcome::hint(heard, to_rcpt) {
-            Some(Hint::MaybeTooFast) => self.throttle.is_often().then_some(Hint::TooFast(None)),
-            hint => hint,
-        };
-        match hint {
-            Some(Hint::TooFast(told)) => {
-                let slower = self.throttle.too_fast(began, told, now);
-                if slower {
-                    self.shrink((self.live() / 2).max(1), now);
-                }
-            }
+        match outcome::hint(heard, to_rcpt) {
+            Some(Hint::TooFast(told)) => self.slow_down(began, told, now),
+            Some(Hint::MaybeTooFast) if self.throttle.another_no() => self.slow_down(began, None, now),
             Some(Hint::TooMany) => self.shrink(self.live().saturating_sub(1).max(1), now),
             Some(Hint::Enough) => {
                 let again = self.enough.replace(accepted) == Some(accepted);
@@ -1234,6 +1226,13 @@ impl Pool {
                 }
             }
             Some(Hint::MaybeTooFast) | None => {}
+        }
+    }
+
+    /// A letter begun then was too much.
+    fn slow_down(&mut self, began: Instant, told: Option<Duration>, now: Instant) {
+        if self.throttle.too_fast(began, told, now) {
+            self.shrink((self.live() / 2).max(1), now);
         }
     }
 

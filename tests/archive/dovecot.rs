@@ -191,6 +191,13 @@ fn dovecots_messages_are_archived_as_they_are_sent_and_deleted_when_asked() {
     assert_eq!(deleted, expected.len() - 50);
 }
 
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum By {
+    Password,
+    Token,
+    Apop,
+}
+
 #[test]
 fn dovecot_takes_every_login() {
     let Some(server) = Dovecot::start(&[message(1)]) else { return };
@@ -198,12 +205,12 @@ fn dovecot_takes_every_login() {
     let (fresh, stale) = (token(3600), token(-3600));
     let with_password = [None, Some(Plain), Some(Login), Some(CramMd5), Some(ScramSha1), Some(ScramSha256)];
     let with_token = [None, Some(XOAuth2), Some(OAuthBearer)];
-    let password = with_password.map(|mechanism| (mechanism, None, PASSWORD, Exit::Done));
-    let fresh = with_token.map(|mechanism| (mechanism, Some(true), fresh.as_str(), Exit::Done));
-    let stale = with_token.map(|mechanism| (mechanism, Some(true), stale.as_str(), Exit::Login));
-    let wrong = with_password.map(|mechanism| (mechanism, None, "wrong", Exit::Login));
-    let apop = [(None, Some(false), PASSWORD, Exit::Done), (None, Some(false), "wrong", Exit::Login)];
-    for (mechanism, kind, secret, expected) in
+    let password = with_password.map(|mechanism| (By::Password, mechanism, PASSWORD, Exit::Done));
+    let wrong = with_password.map(|mechanism| (By::Password, mechanism, "wrong", Exit::Login));
+    let fresh = with_token.map(|mechanism| (By::Token, mechanism, fresh.as_str(), Exit::Done));
+    let stale = with_token.map(|mechanism| (By::Token, mechanism, stale.as_str(), Exit::Login));
+    let apop = [(By::Apop, None, PASSWORD, Exit::Done), (By::Apop, None, "wrong", Exit::Login)];
+    for (by, mechanism, secret, expected) in
         password.into_iter().chain(fresh).chain(stale).chain(wrong).chain(apop)
     {
         let scene = Scene::with(&[]);
@@ -211,9 +218,9 @@ fn dovecot_takes_every_login() {
         let mailbox = &mut job.mailboxes[0];
         mailbox.auth.mechanism = mechanism;
         mailbox.auth.credential = Credential::Literal(Secret::new(secret));
-        mailbox.auth.token = kind == Some(true);
-        mailbox.apop = kind == Some(false);
-        assert_eq!(scene.run_with(&job), expected, "{mechanism:?} {kind:?} {secret}");
+        mailbox.auth.token = by == By::Token;
+        mailbox.apop = by == By::Apop;
+        assert_eq!(scene.run_with(&job), expected, "{by:?} {mechanism:?} {secret}");
         assert_eq!(scene.archived().len(), usize::from(expected == Exit::Done));
     }
 }
