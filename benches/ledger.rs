@@ -185,7 +185,8 @@ fn figures(rows: u64, size: usize) {
     let found = reader.edition(edition).expect("an edition").expect("the edition");
     let view = View { only: None, some: 20, domains: true, enlisting: None, command: "postroom report" };
     let before = Usage::now();
-    report::table(&mut std::io::sink(), reader.as_ref(), &found, &view).expect("a table");
+    let standing = reader.standing(found.id).expect("a standing");
+    report::table(&mut std::io::sink(), reader.as_ref(), &found, &standing, &view).expect("a table");
     before.tell("report, table", rows);
     let before = Usage::now();
     report::csv(&mut std::io::sink(), reader.as_ref(), &found, &State::ALL).expect("a CSV");

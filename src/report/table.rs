@@ -33,24 +33,24 @@ const TROUBLE: [State; 4] = [State::Unsure, State::Refused, State::Failed, State
 /// Columns a key may take before it is cut; the words behind it are then never cut.
 const KEY: usize = 44;
 
-/// Writes what became of an edition.
+/// Writes what became of an edition that stands like this.
 pub fn table(
     out: &mut dyn Write,
     reader: &dyn Reader,
     edition: &Edition,
+    standing: &Standing,
     view: &View<'_>,
 ) -> Result<(), ReportError> {
-    let standing = reader.standing(edition.id)?;
     let zone = zone(&edition.timezone);
     heading(out, edition, &zone)?;
-    counts(out, edition, &standing, &zone)?;
+    counts(out, edition, standing, &zone)?;
     if view.domains && view.only.is_none() {
-        domains(out, &standing, view.some)?;
+        domains(out, standing, view.some)?;
     }
-    people(out, reader, edition, &standing, view, &zone)?;
+    people(out, reader, edition, standing, view, &zone)?;
     if view.only.is_none() {
         removed(out, view)?;
-        rejects(out, reader, edition, &standing, view)?;
+        rejects(out, reader, edition, standing, view)?;
     }
     Ok(())
 }

@@ -29,7 +29,9 @@ impl House {
 
     fn table(&self, view: View<'_>) -> String {
         let mut out = Vec::new();
-        table(&mut out, self.reader().as_ref(), &self.edition(), &view).unwrap();
+        let reader = self.reader();
+        let standing = reader.standing(self.edition).unwrap();
+        table(&mut out, &*reader, &self.edition(), &standing, &view).unwrap();
         String::from_utf8(out).unwrap()
     }
 }

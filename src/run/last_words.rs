@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::cli;
 use crate::exit::Exit;
-use crate::ledger::{Edition, Enlisting, Ledger, Reader, Sqlite, State};
+use crate::ledger::{Edition, Enlisting, Ledger, Reader, Sqlite, Standing, State};
 use crate::letter::Purpose;
 use crate::plan::Plan;
 use crate::report::{self, ReportError, View};
@@ -17,6 +17,7 @@ pub(super) fn last_words(
     plan: &Plan,
     ledger: &mut Sqlite,
     edition: &Edition,
+    standing: &Standing,
     enlisting: Option<&Enlisting>,
     args: &cli::Run,
     global: &cli::Global,
@@ -24,7 +25,6 @@ pub(super) fn last_words(
     ledger.tidy()?;
     let reader = ledger.reader()?;
     let edition = reader.edition(edition.id)?.unwrap_or_else(|| edition.clone());
-    let standing = reader.standing(edition.id)?;
     let trouble = [State::Refused, State::Failed, State::Unsure];
     let bad = standing.rejected > 0 || trouble.into_iter().any(|state| standing.counts.of(state) > 0);
     if bad || !global.quiet {
@@ -35,7 +35,7 @@ pub(super) fn last_words(
         };
         let command = format!("postroom report {}{trial}", plan.job.path.display());
         let view = View { only: None, some: 10, domains: false, enlisting, command: &command };
-        match report::table(&mut std::io::stderr().lock(), &*reader, &edition, &view) {
+        match report::table(&mut std::io::stderr().lock(), &*reader, &edition, standing, &view) {
             // Nobody listens any more; what became of everyone is in the ledger.
             Err(ReportError::Output(_)) | Ok(()) => {}
             Err(error) => return Err(unsaid(error)),

@@ -7,7 +7,7 @@ use crossbeam_channel::unbounded;
 
 use crate::compose::compose;
 use crate::job::{NotifyWhen, RelaySpec};
-use crate::ledger::{Edition, Ledger, Reader, Sqlite, State};
+use crate::ledger::{Edition, Ledger, Sqlite, Standing, State};
 use crate::letter::{self, Envelope, Letter, ListHeaders, Message, Outcome, Purpose, RcptOutcome, Stamp};
 use crate::mail::{self, EmailAddress};
 use crate::plan::Plan;
@@ -66,13 +66,10 @@ pub(super) fn tell(
     }
 }
 
-/// Whether not everybody who should have got a letter got it, by the ledger.
-pub(super) fn is_trouble(reader: &dyn Reader, edition: &Edition) -> bool {
+/// Whether not everybody who should have got a letter got it.
+pub(super) fn is_trouble(standing: &Standing) -> bool {
     let trouble = [State::Refused, State::Failed, State::Unsure, State::Deferred];
-    // A ledger that cannot be read is trouble.
-    reader.standing(edition.id).map_or(true, |standing| {
-        standing.rejected > 0 || trouble.into_iter().any(|state| standing.counts.of(state) > 0)
-    })
+    standing.rejected > 0 || trouble.into_iter().any(|state| standing.counts.of(state) > 0)
 }
 
 /// The summary, as it stood on the terminal.
@@ -82,9 +79,10 @@ fn text(plan: &Plan, ledger: &Sqlite, edition: &Edition, why: Option<&str>) -> R
     let edition =
         reader.edition(edition.id).map_err(|error| words(&error))?.unwrap_or_else(|| edition.clone());
     let command = format!("postroom report {}", plan.job.path.display());
+    let standing = reader.standing(edition.id).map_err(|error| words(&error))?;
     let view = View { only: None, some: 10, domains: false, enlisting: None, command: &command };
     let mut table = Vec::new();
-    report::table(&mut table, &*reader, &edition, &view).map_err(|error| words(&error))?;
+    report::table(&mut table, &*reader, &edition, &standing, &view).map_err(|error| words(&error))?;
     let table = String::from_utf8_lossy(&table);
     Ok(match why {
         Some(why) => format!("{why}\n\n{table}"),

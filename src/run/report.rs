@@ -109,7 +109,7 @@ fn print(
                 enlisting: None,
                 command: &format!("postroom report {}", args.job.display()),
             };
-            report::table(out, reader, edition, &view)?;
+            report::table(out, reader, edition, &reader.standing(edition.id)?, &view)?;
             others(out, reader, edition)?;
         }
     }

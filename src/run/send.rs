@@ -130,9 +130,10 @@ fn carry_out(
             eprintln!("postroom: {}: {words}", plan.job.name);
         }
         drop(lock);
-        let said = last_words(&plan, &mut ledger, &edition, enlisting.as_ref(), args, global);
+        let standing = ledger.reader()?.standing(edition.id)?;
+        let said = last_words(&plan, &mut ledger, &edition, &standing, enlisting.as_ref(), args, global);
         // Once for an edition: a run that died behind its last letter has told nobody.
-        let trouble = notify::is_trouble(&*ledger.reader()?, &edition);
+        let trouble = notify::is_trouble(&standing);
         notify::tell(&plan, &mut ledger, &edition, &relay.spec, Kind::Finished, trouble, None);
         return said;
     }
@@ -308,11 +309,13 @@ impl Sending<'_> {
     fn close(&self, ended: Ended<Sqlite>) -> Result<Exit, Stop> {
         let Ended { end, trouble, ledger, .. } = ended;
         let mut ledger = ledger.ok_or_else(|| Stop::new(Exit::Bug, "the ledger's thread broke"))?;
-        let counts = ledger.reader()?.counts(self.edition.id)?;
-        if counts.open() == 0 {
+        let standing = ledger.reader()?.standing(self.edition.id)?;
+        let finished = standing.counts.open() == 0;
+        if finished {
             ledger.finish(self.edition.id, super::unix_now())?;
         }
-        let said = last_words(self.plan, &mut ledger, self.edition, self.enlisting, self.args, self.global);
+        let (plan, edition) = (self.plan, self.edition);
+        let said = last_words(plan, &mut ledger, edition, &standing, self.enlisting, self.args, self.global);
         if let (Some((_, outbox)), false) = (&self.relay.embedded, self.global.quiet) {
             eprintln!("the letters lie in {}", outbox.display());
         }
@@ -324,14 +327,14 @@ impl Sending<'_> {
         let relay_works = !matches!(trouble, Some(Trouble::Submit(_)));
         let ended = self.verdict(end, trouble, by_counts);
         let kind = match end {
-            _ if counts.open() == 0 => Some(Kind::Finished),
+            _ if finished => Some(Kind::Finished),
             End::Stopped | End::Limit | End::Complete => None,
             End::Deferred | End::Relay | End::TooManyRefused | End::Ledger => Some(Kind::Stopped),
         };
         if let Some(kind) = kind.filter(|_| relay_works) {
-            let trouble = kind == Kind::Stopped || notify::is_trouble(&*ledger.reader()?, self.edition);
+            let trouble = kind == Kind::Stopped || notify::is_trouble(&standing);
             let why = ended.as_ref().err().map(|stop| stop.words.as_str());
-            notify::tell(self.plan, &mut ledger, self.edition, &self.relay.spec, kind, trouble, why);
+            notify::tell(plan, &mut ledger, edition, &self.relay.spec, kind, trouble, why);
         }
         ended
     }

@@ -461,6 +461,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_deferred_is_found_by_its_index_and_not_by_reading_the_edition() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Sqlite::open(&folder.path().join("ledger.db")).unwrap();
+        let due = format!("{}{}", read::CLAIMED, read::DUE);
+        for sql in [due.as_str(), read::NEXT_DUE, write::BRING_FORWARD] {
+            let mut explain = ledger.conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            let unbound = vec![None::<i64>; explain.parameter_count()];
+            let plan = explain.query_map(rusqlite::params_from_iter(unbound), |row| row.get(3)).unwrap();
+            let plan: Vec<String> = plan.collect::<Result<_, _>>().unwrap();
+            assert!(plan[0].contains("INDEX deferred"), "{sql}: {plan:?}");
+        }
+    }
+
+    #[test]
     fn a_ledger_of_an_older_version_is_brought_up_to_date() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger.db");

@@ -16,8 +16,16 @@ use crate::letter::Purpose;
 use super::{READER_CACHE_KIB, STATEMENTS, records, schema};
 
 /// What is read of a delivery when it is claimed.
-const CLAIMED: &str = "SELECT d.id, r.number, r.key, r.row, r.layout, d.domain, d.attempts, d.generation,
+pub(super) const CLAIMED: &str =
+    "SELECT d.id, r.number, r.key, r.row, r.layout, d.domain, d.attempts, d.generation,
         d.date, d.first_attempt, d.enclosed FROM deliveries d CROSS JOIN rows r ON r.id = d.id ";
+
+// The plus keeps SQLite from walking the whole edition: a few are deferred, and they have an index.
+pub(super) const DUE: &str = "WHERE +d.id BETWEEN ?1 AND ?2 AND d.state = 'd' AND d.next_attempt <= ?3
+        ORDER BY d.next_attempt LIMIT ?4";
+
+pub(super) const NEXT_DUE: &str = "SELECT next_attempt FROM deliveries
+        WHERE +id BETWEEN ?1 AND ?2 AND state = 'd' AND next_attempt > ?3 ORDER BY next_attempt LIMIT 1";
 
 /// How long a reader waits where the log is being recovered.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -238,11 +246,7 @@ impl Reader for SqliteReader {
 
     fn claim_due(&self, edition: EditionId, now: i64, limit: usize) -> Result<Vec<Claimed>, LedgerError> {
         let (first, last) = schema::bounds(edition);
-        self.claimed(
-            "WHERE d.id BETWEEN ?1 AND ?2 AND d.state = 'd' AND d.next_attempt <= ?3
-             ORDER BY d.next_attempt LIMIT ?4",
-            params![first, last, now, limit as i64],
-        )
+        self.claimed(DUE, params![first, last, now, limit as i64])
     }
 
     fn claim_these(&self, edition: EditionId, seqs: &[u64]) -> Result<Vec<Claimed>, LedgerError> {
@@ -255,12 +259,7 @@ impl Reader for SqliteReader {
 
     fn next_due(&self, edition: EditionId, after: i64) -> Result<Option<i64>, LedgerError> {
         let (first, last) = schema::bounds(edition);
-        let due = self.one(
-            "SELECT next_attempt FROM deliveries WHERE id BETWEEN ?1 AND ?2 AND state = 'd'
-                AND next_attempt > ?3 ORDER BY next_attempt LIMIT 1",
-            [first, last, after],
-            |row| row.get(0),
-        )?;
+        let due = self.one(NEXT_DUE, [first, last, after], |row| row.get(0))?;
         Ok(due.flatten())
     }
 

@@ -127,6 +127,11 @@ pub(super) fn recover(
     Ok(left.into_iter().map(|(id, key)| (schema::seq(id), key)).collect())
 }
 
+// By the index of what is deferred, as `read::DUE`.
+pub(super) const BRING_FORWARD: &str = "UPDATE deliveries
+    SET next_attempt = ?3, first_attempt = min(first_attempt, ?3)
+    WHERE +id BETWEEN ?1 AND ?2 AND state = 'd' AND (next_attempt > ?4 OR first_attempt > ?3)";
+
 pub(super) fn bring_forward(
     ledger: &mut Sqlite,
     edition: EditionId,
@@ -135,13 +140,9 @@ pub(super) fn bring_forward(
 ) -> Result<u64, LedgerError> {
     let (first, last) = schema::bounds(edition);
     ledger.transact(|conn, path| {
-        conn.execute(
-            "UPDATE deliveries SET next_attempt = ?3, first_attempt = min(first_attempt, ?3)
-             WHERE id BETWEEN ?1 AND ?2 AND state = 'd' AND (next_attempt > ?4 OR first_attempt > ?3)",
-            [first, last, now, latest],
-        )
-        .map(|changed| changed as u64)
-        .map_err(|error| LedgerError::sqlite(path, error))
+        conn.execute(BRING_FORWARD, [first, last, now, latest])
+            .map(|changed| changed as u64)
+            .map_err(|error| LedgerError::sqlite(path, error))
     })
 }
 
