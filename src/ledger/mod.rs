@@ -34,6 +34,7 @@ use std::ops::ControlFlow;
 
 use crate::job::{Dedupe, Unsure};
 use crate::letter::Purpose;
+use crate::mail::EmailAddress;
 
 /// What a run writes. One writer per job: [`Ledger::lock`] is taken first.
 pub trait Ledger: Send {
@@ -92,9 +93,9 @@ pub trait Ledger: Send {
     /// with the date it had, to those who have not accepted it.
     fn requeue(&mut self, edition: EditionId, wish: &Requeue<'_>) -> Result<Vec<(State, u64)>, LedgerError>;
 
-    /// Takes an address's personal data out of all editions. Its key is replaced by a keyed hash, so that
+    /// Takes the personal data of an address, however it is spelled, out of all editions. Its key is replaced by a keyed hash, so that
     /// a list that still has it does not mail it a second time.
-    fn forget(&mut self, address: &str) -> Result<Forgotten, LedgerError>;
+    fn forget(&mut self, address: &EmailAddress) -> Result<Forgotten, LedgerError>;
 
     /// Takes editions out that were finished, or left, before `before`. Their names stay.
     fn prune(&mut self, before: i64, now: i64) -> Result<Pruned, LedgerError>;

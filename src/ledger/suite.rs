@@ -523,7 +523,7 @@ fn people_are_forgotten(ledger: &mut dyn Ledger) {
             settle(2, State::Accepted, both),
         ],
     );
-    let forgotten = ledger.forget("ada@x.org").unwrap();
+    let forgotten = ledger.forget(&"ada@x.org".parse().unwrap()).unwrap();
     assert_eq!(forgotten, Forgotten { deliveries: 1, unsent: 0, mentions: 1, open_mentions: 1 });
     let reader = ledger.reader().unwrap();
     let mut seen = Vec::new();
@@ -547,10 +547,24 @@ fn people_are_forgotten(ledger: &mut dyn Ledger) {
     let accepted = Requeue { states: &[State::Accepted], keys: None, now: 1 };
     assert_eq!(ledger.requeue(edition, &accepted).unwrap(), [(State::Accepted, 1)]);
     assert_eq!(
-        ledger.forget("cy@x.org").unwrap(),
+        ledger.forget(&"cy@x.org".parse().unwrap()).unwrap(),
         Forgotten { deliveries: 1, unsent: 1, ..Default::default() }
     );
     assert_eq!(keys(ledger, edition), ["bob@x.org", "canada@x.org"]);
+
+    // However the list spells the domain, and whichever way the person does.
+    for (open, name, asked) in [(1, "2027-01", "Li@例え.JP"), (2, "2027-02", "li@xn--r8jz45g.jp")] {
+        let edition = begin(ledger, name);
+        let list = [
+            with(1, "1", "[\"李 <li@例え.jp>\"]"),
+            with(2, "2", "[\"LI@xn--r8jz45g.jp\"]"),
+            with(3, "3", "[\"bob@x.org\",\"li@xn--r8jz45g.jp, li@例え.jp\"]"),
+        ];
+        enlist(ledger, edition, Dedupe::Refuse, &list);
+        let forgotten = ledger.forget(&asked.parse().unwrap()).unwrap();
+        let expected = Forgotten { deliveries: 2, unsent: 2, mentions: 0, open_mentions: open };
+        assert_eq!(forgotten, expected, "{asked}");
+    }
 }
 
 fn old_editions_are_pruned(ledger: &mut dyn Ledger) {

@@ -65,6 +65,16 @@ impl EmailAddress {
         format!("{local}@{domain}")
     }
 
+    /// The ways in which this mailbox may stand in a list, all in lower case: as written, with the domain in
+    /// Unicode, with the domain in A-labels.
+    pub fn spellings(&self) -> Vec<String> {
+        let mut spellings = vec![self.text.to_lowercase(), self.folded()];
+        spellings.push(format!("{}@{}", self.local_part().to_lowercase(), self.ascii_domain()));
+        spellings.sort_unstable();
+        spellings.dedup();
+        spellings
+    }
+
     /// Whether the local part needs SMTPUTF8 (RFC 6531 §3.2). A domain never does: it has A-labels.
     pub fn needs_smtputf8(&self) -> bool {
         !self.local_part().is_ascii()

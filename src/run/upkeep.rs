@@ -89,7 +89,7 @@ pub(super) fn forget(args: &cli::Forget, ledger: &Path) -> Result<Exit, Said> {
     let _locks = all_locks(&ledger)?;
     let question = format!("Take {} out of {}?", args.address, ledger.path().display());
     ask(args.yes, &question)?;
-    let forgotten = ledger.forget(&args.address.to_string())?;
+    let forgotten = ledger.forget(&args.address)?;
     eprintln!(
         "postroom: {} of this person: rows, addresses and answers are taken out, the outcomes stay",
         letters(forgotten.deliveries)

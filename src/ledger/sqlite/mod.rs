@@ -19,6 +19,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
 use crate::failpoint;
 use crate::job::{Dedupe, Unsure};
 use crate::letter::Purpose;
+use crate::mail::EmailAddress;
 
 use super::{
     Component, EditionId, Enlister, Flag, Forgotten, Group, Ledger, LedgerError, NewEdition, Pruned, Reader,
@@ -176,7 +177,7 @@ impl Ledger for Sqlite {
         upkeep::requeue(self, edition, wish)
     }
 
-    fn forget(&mut self, address: &str) -> Result<Forgotten, LedgerError> {
+    fn forget(&mut self, address: &EmailAddress) -> Result<Forgotten, LedgerError> {
         upkeep::forget(self, address)
     }
 

@@ -1,5 +1,6 @@
 //! What is done to a ledger between runs: putting back, forgetting, pruning.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use rusqlite::{Connection, params};
@@ -7,6 +8,7 @@ use serde_json::Value as Json;
 
 use crate::failpoint;
 use crate::ledger::{EditionId, Forgotten, Ledger, LedgerError, Pruned, Requeue, State};
+use crate::mail::EmailAddress;
 
 use super::{Sqlite, records, schema, state_of};
 
@@ -79,20 +81,25 @@ pub(super) fn requeue(
     Ok(counts)
 }
 
-pub(super) fn forget(ledger: &mut Sqlite, address: &str) -> Result<Forgotten, LedgerError> {
+pub(super) fn forget(ledger: &mut Sqlite, address: &EmailAddress) -> Result<Forgotten, LedgerError> {
     let secret = ledger.secret;
     let forgotten = erase(ledger, |conn, path| {
         let said = |error| LedgerError::sqlite(path, error);
         let mut forgotten = Forgotten::default();
-        let wanted = address.to_lowercase();
+        let wanted = address.spellings();
+        let is_wanted = |text: &str| wanted.contains(&text.to_lowercase());
         // Whoever the address may concern; looked at closely below.
-        let suspects: Vec<i64> = conn
-            .prepare(
-                "SELECT id FROM rows WHERE instr(lower(row), ?1) OR lower(key) = ?1
-                 UNION SELECT id >> 10 FROM rcpts WHERE lower(address) = ?1 ORDER BY 1",
-            )
-            .and_then(|mut select| select.query_map([&wanted], |row| row.get(0))?.collect())
-            .map_err(said)?;
+        let mut suspects = BTreeSet::new();
+        for spelling in &wanted {
+            let found: Vec<i64> = conn
+                .prepare_cached(
+                    "SELECT id FROM rows WHERE instr(lower(row), ?1) OR lower(key) = ?1
+                     UNION SELECT id >> 10 FROM rcpts WHERE lower(address) = ?1",
+                )
+                .and_then(|mut select| select.query_map([spelling], |row| row.get(0))?.collect())
+                .map_err(said)?;
+            suspects.extend(found);
+        }
         for id in suspects {
             let (key, row, state): (String, String, State) = conn
                 .prepare_cached("SELECT r.key, r.row, d.state FROM rows r JOIN deliveries d ON d.id = r.id WHERE r.id = ?1")
@@ -110,10 +117,10 @@ pub(super) fn forget(ledger: &mut Sqlite, address: &str) -> Result<Forgotten, Le
                 .and_then(|mut select| select.query_row([from, to], |row| row.get(0)))
                 .map_err(said)?;
             let cells: Json = serde_json::from_str(&row).unwrap_or_default();
-            let theirs = key.to_lowercase() == wanted
+            let theirs = is_wanted(&key)
                 || match first_rcpt {
-                    Some(first) => first.to_lowercase() == wanted,
-                    None => first_address(&cells).is_some_and(|first| first.to_lowercase() == wanted),
+                    Some(first) => is_wanted(&first),
+                    None => first_address(&cells).is_some_and(is_wanted),
                 };
             if theirs {
                 take_out(conn, id, &key, &secret).map_err(said)?;
@@ -122,7 +129,8 @@ pub(super) fn forget(ledger: &mut Sqlite, address: &str) -> Result<Forgotten, Le
                 continue;
             }
             let mut cells = cells;
-            let in_row = blank(&mut cells, &wanted);
+            // No short circuit: a row may spell it in two ways.
+            let in_row = wanted.iter().fold(false, |found, spelling| blank(&mut cells, spelling) | found);
             if !state.is_final() {
                 forgotten.open_mentions += u64::from(in_row);
                 continue;
@@ -131,15 +139,21 @@ pub(super) fn forget(ledger: &mut Sqlite, address: &str) -> Result<Forgotten, Le
                 conn.execute("UPDATE rows SET row = ?2 WHERE id = ?1", params![id, cells.to_string()])
                     .map_err(said)?;
             }
-            let addressed = conn
-                .execute(
-                    "UPDATE rcpts SET address = ?4, text = '' WHERE id BETWEEN ?1 AND ?2 AND lower(address) = ?3",
-                    params![from, to, wanted, NOBODY],
-                )
-                .map_err(said)?;
+            let mut addressed = 0;
+            for spelling in &wanted {
+                addressed += conn
+                    .prepare_cached(
+                        "UPDATE rcpts SET address = ?4, text = ''
+                         WHERE id BETWEEN ?1 AND ?2 AND lower(address) = ?3",
+                    )
+                    .and_then(|mut update| update.execute(params![from, to, spelling, NOBODY]))
+                    .map_err(said)?;
+            }
             forgotten.mentions += u64::from(in_row || addressed > 0);
         }
-        conn.execute("UPDATE rejects SET key = NULL WHERE lower(key) = ?1", [&wanted]).map_err(said)?;
+        for spelling in &wanted {
+            conn.execute("UPDATE rejects SET key = NULL WHERE lower(key) = ?1", [spelling]).map_err(said)?;
+        }
         Ok(forgotten)
     })?;
     Ok(forgotten)
@@ -217,10 +231,13 @@ fn take_out(conn: &Connection, id: i64, key: &str, secret: &[u8; 32]) -> rusqlit
     Ok(())
 }
 
-/// The first text in a row that looks like an address.
+/// The first text in a row that looks like an address, without a name before it.
 fn first_address(cells: &Json) -> Option<&str> {
     match cells {
-        Json::String(text) => text.contains('@').then_some(text.trim()),
+        Json::String(text) if text.contains('@') => {
+            let (_, address) = text.trim().rsplit_once('<').unwrap_or(("", text.trim()));
+            Some(address.trim_end_matches('>'))
+        }
         Json::Array(values) => values.iter().find_map(first_address),
         Json::Object(fields) => fields.values().find_map(first_address),
         _ => None,
