@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use divan::{Bencher, counter::ItemsCount};
-use postroom::enclosures::Finder;
+use postroom::enclosures::{Finder, Whose};
 use postroom::job::{RecipientsSpec, SourceSpec};
 use postroom::letter::{Columns, Piece, RecipientKey, Row};
 use postroom::recipients::{self, Suppressed};
@@ -139,7 +139,7 @@ fn own_file_of_100_000(bencher: Bencher<'_, '_>) {
         for n in 0..FILES {
             let key = RecipientKey::new(&n.to_string()).expect("a key");
             let pattern = [Piece::Value(n.to_string()), Piece::Operator("-*.pdf".into())];
-            let found = finder.find(&pattern, &key, false, (1, 1)).expect("its own");
+            let found = finder.find(&pattern, &key, Whose::TheirsAlone, (1, 1)).expect("its own");
             finder.fold(found.iter().map(PathBuf::as_path)).expect("there");
         }
     });

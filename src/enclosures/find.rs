@@ -22,6 +22,18 @@ const MAX_FIXED: usize = 256;
 /// How many folders are kept with where they really are.
 const MAX_REAL: usize = 4096;
 
+/// Whose a file is that was found by a row's value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// The recipient's alone: an error if it is another's too, and a value may not go on where a wildcard
+    /// stands beside it.
+    TheirsAlone,
+    /// Of as many as name it, as a picture is; but a value may not go on either.
+    Manys,
+    /// The job says that it may be sent to anybody.
+    Anybodys,
+}
+
 /// Finds the files of patterns below a root. Shared by all threads: what one has listed, all know.
 #[derive(Debug)]
 pub struct Finder {
@@ -53,21 +65,23 @@ impl Finder {
     /// The files of a pattern, in byte order of their paths, each of them there and readable now.
     ///
     /// A [`Piece::Value`] is literal, and what is found stays below the folder that stands before
-    /// the first one. Unless `shared`, a file that such a pattern finds is claimed for `key`, and
-    /// an error if it is another's, and a value may not go on where a wildcard stands beside it.
-    /// `expect` is the least and the most number of files.
+    /// the first one; `whose` says what else holds for a file that such a pattern finds. `expect` is
+    /// the least and the most number of files.
     pub fn find(
         &self,
         pattern: &[Piece],
         key: &RecipientKey,
-        shared: bool,
+        whose: Whose,
         expect: (usize, usize),
     ) -> Result<Vec<PathBuf>, EnclosureError> {
         let has_value = pattern.iter().any(|piece| matches!(piece, Piece::Value(_)));
         let files = match has_value {
             true => Pattern::parse(pattern).and_then(|pattern| {
-                let claimed = |file: &Path| if shared { Ok(()) } else { self.claim(file, key) };
-                self.find_all(&pattern, shared, &claimed)
+                let claimed = |file: &Path| match whose {
+                    Whose::TheirsAlone => self.claim(file, key),
+                    Whose::Manys | Whose::Anybodys => Ok(()),
+                };
+                self.find_all(&pattern, whose, &claimed)
             }),
             false => self.find_fixed(pattern).map(|files| files.to_vec()),
         };
@@ -110,7 +124,8 @@ impl Finder {
         if let Some(files) = known {
             return Ok(files);
         }
-        let files: Arc<[Found]> = self.find_all(&Pattern::parse(pattern)?, true, &|_| Ok(()))?.into();
+        let files: Arc<[Found]> =
+            self.find_all(&Pattern::parse(pattern)?, Whose::Anybodys, &|_| Ok(()))?.into();
         let mut fixed = self.fixed.lock().unwrap_or_else(PoisonError::into_inner);
         if fixed.len() < MAX_FIXED {
             fixed.insert(text.into_owned(), files.clone());
@@ -123,12 +138,12 @@ impl Finder {
     fn find_all(
         &self,
         pattern: &Pattern,
-        shared: bool,
+        whose: Whose,
         claimed: &dyn Fn(&Path) -> Result<(), OtherKey>,
     ) -> Result<Vec<Found>, EnclosureError> {
         let start = if pattern.absolute { Path::new("/") } else { &self.root };
         let mut search =
-            Search { finder: self, pattern, shared, found: Vec::new(), wrong: None, runs_on: None };
+            Search { finder: self, pattern, whose, found: Vec::new(), wrong: None, runs_on: None };
         let mut searched = Ok(());
         for components in &pattern.alternatives {
             searched = searched.and(search.below(start.to_owned(), components, Bound::default()));
@@ -205,6 +220,12 @@ impl Finder {
     }
 }
 
+/// Whether this says that a file is not there, and not that nobody can tell.
+fn is_absence(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidFilename, NotADirectory, NotFound};
+    matches!(error.kind(), NotFound | NotADirectory | InvalidFilename)
+}
+
 /// A pattern as resolved.
 fn text_of(pattern: &[Piece]) -> Cow<'_, str> {
     fn text(piece: &Piece) -> &str {
@@ -231,7 +252,7 @@ struct Found {
 struct Search<'a> {
     finder: &'a Finder,
     pattern: &'a Pattern,
-    shared: bool,
+    whose: Whose,
     found: Vec<Found>,
     /// What was named and is no file.
     wrong: Option<EnclosureError>,
@@ -296,9 +317,7 @@ impl Search<'_> {
                 *bound = Bound { folder: Some(real), straight: true, ..*bound };
                 Ok(true)
             }
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                Ok(false)
-            }
+            Err(error) if is_absence(&error) => Ok(false),
             Err(source) => Err(EnclosureError::Unreadable { file: folder.to_owned(), source }),
         }
     }
@@ -322,6 +341,7 @@ impl Search<'_> {
                 }
                 self.take(path, kind, &bound)
             }
+            Err(source) if !is_absence(&source) => Err(EnclosureError::Unreadable { file: path, source }),
             Err(_) if literal.is_ascii() => Ok(()),
             // The name may be there in another form of the same characters.
             Err(_) => {
@@ -423,7 +443,7 @@ impl Search<'_> {
                 real
             }
         };
-        if bound.runs_on && !self.shared {
+        if bound.runs_on && self.whose != Whose::Anybodys {
             let pattern = self.finder.root.join(&self.pattern.text);
             self.runs_on.get_or_insert(EnclosureError::RunsOn { pattern, file: path });
             return Ok(());
@@ -559,7 +579,7 @@ mod tests {
             ("report/1.pdf", Err("the nearest names there are reports")),
         ] {
             let finder = Finder::new(&root);
-            let found = finder.find(&pieces(pattern), &key("ada"), false, ANY);
+            let found = finder.find(&pieces(pattern), &key("ada"), Whose::TheirsAlone, ANY);
             match (found, expected) {
                 (Ok(found), Ok(expected)) => {
                     let expected: Vec<PathBuf> = expected.iter().map(|name| root.join(name)).collect();
@@ -570,7 +590,8 @@ mod tests {
             }
         }
         let absolute = root.join("reports/1*.pdf").display().to_string();
-        let found = Finder::new(Path::new("/nowhere")).find(&pieces(&absolute), &key("ada"), false, ANY);
+        let found =
+            Finder::new(Path::new("/nowhere")).find(&pieces(&absolute), &key("ada"), Whose::TheirsAlone, ANY);
         assert_eq!(found.expect("absolute").len(), 4);
     }
 
@@ -587,7 +608,7 @@ mod tests {
             ("reports/none.pdf", (0, 1), Ok(0)),
             ("reports/none.pdf", (1, 1), Err("no file matches")),
         ] {
-            match (finder.find(&pieces(pattern), &key("ada"), false, expect), expected) {
+            match (finder.find(&pieces(pattern), &key("ada"), Whose::TheirsAlone, expect), expected) {
                 (Ok(found), Ok(expected)) => assert_eq!(found.len(), expected, "{pattern}"),
                 (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{error}"),
                 (found, _) => panic!("{pattern}: {found:?}"),
@@ -599,22 +620,40 @@ mod tests {
     fn a_file_for_two_is_a_mistake_unless_shared() {
         let house = house();
         let finder = Finder::new(&house.path().join("root"));
-        for (pattern, name, shared, expected) in [
-            ("reports/‹1›.pdf", "ada", false, true),
-            ("reports/‹1›.pdf", "ada", false, true),
-            ("reports/‹1›.pdf", "bob", true, true),
-            ("reports/‹10›.pdf", "bob", false, true),
-            ("reports/‹1›.pdf", "bob", false, false),
-            ("linked/‹10›.pdf", "ada", false, false), // the same file on another way
-            ("reports/1.pdf", "eve", false, true),    // no row had a part in it
-            ("reports/‹2›-*.pdf", "eve", false, true),
-            ("reports/‹1›*.pdf", "eve", true, true),
+        use Whose::{Anybodys, Manys, TheirsAlone};
+        for (pattern, name, whose, expected) in [
+            ("reports/‹1›.pdf", "ada", TheirsAlone, true),
+            ("reports/‹1›.pdf", "ada", TheirsAlone, true),
+            ("reports/‹1›.pdf", "bob", Anybodys, true),
+            ("reports/‹10›.pdf", "bob", TheirsAlone, true),
+            ("reports/‹1›.pdf", "bob", TheirsAlone, false),
+            ("linked/‹10›.pdf", "ada", TheirsAlone, false), // the same file on another way
+            ("reports/1.pdf", "eve", TheirsAlone, true),    // no row had a part in it
+            ("reports/‹2›-*.pdf", "eve", TheirsAlone, true),
+            ("reports/‹1›*.pdf", "eve", Anybodys, true),
+            ("reports/‹1›.pdf", "eve", Manys, true),
+            ("reports/‹1›*.pdf", "eve", Manys, false), // 10.pdf
         ] {
-            let found = finder.find(&pieces(pattern), &key(name), shared, ANY);
+            let found = finder.find(&pieces(pattern), &key(name), whose, ANY);
             assert_eq!(found.is_ok(), expected, "{pattern} {name}: {found:?}");
         }
         let contested = ["ada", "bob", "eve"].map(|name| finder.claims().is_contested(&key(name)));
         assert_eq!(contested, [true, true, false]);
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_is_not_absent() {
+        let folder = tempfile::tempdir().expect("a folder");
+        symlink("round", folder.path().join("round")).expect("a link to itself");
+        let finder = Finder::new(folder.path());
+        for pattern in ["round/‹1›.pdf", "round/‹1›*.pdf", "round/1.pdf"] {
+            let found = finder.find(&pieces(pattern), &key("ada"), Whose::TheirsAlone, (0, 1));
+            assert!(matches!(found, Err(EnclosureError::Unreadable { .. })), "{pattern}: {found:?}");
+        }
+        for pattern in ["gone/‹1›.pdf", "gone/‹1›*.pdf", "gone/1.pdf"] {
+            let found = finder.find(&pieces(pattern), &key("ada"), Whose::TheirsAlone, (0, 1));
+            assert!(matches!(found.as_deref(), Ok([])), "{pattern}: {found:?}");
+        }
     }
 
     #[test]
@@ -623,12 +662,12 @@ mod tests {
         let root = house.path().join("root");
         for (first, expect) in [("reports/‹1›*.pdf", ANY), ("reports/‹1›-*.pdf", (1, 1))] {
             let finder = Finder::new(&root);
-            let failed = finder.find(&pieces(first), &key("ada"), false, expect);
+            let failed = finder.find(&pieces(first), &key("ada"), Whose::TheirsAlone, expect);
             assert!(matches!(failed, Err(EnclosureError::RunsOn { .. } | EnclosureError::Number { .. })));
-            let found = finder.find(&pieces("reports/‹1-jan›.pdf"), &key("bob"), false, ANY);
+            let found = finder.find(&pieces("reports/‹1-jan›.pdf"), &key("bob"), Whose::TheirsAlone, ANY);
             assert!(matches!(found, Err(EnclosureError::Claimed(_))), "{first}: {found:?}");
             // What goes on in the name was not found for her.
-            assert!(finder.find(&pieces("reports/‹10›.pdf"), &key("cy"), false, ANY).is_ok());
+            assert!(finder.find(&pieces("reports/‹10›.pdf"), &key("cy"), Whose::TheirsAlone, ANY).is_ok());
         }
     }
 
@@ -646,7 +685,7 @@ mod tests {
     fn compared(folder: &Path, files: usize, pattern: fn(usize) -> String) -> u64 {
         let finder = Finder::new(folder);
         for n in 0..files {
-            let found = finder.find(&pieces(&pattern(n)), &key(&n.to_string()), false, (1, 1));
+            let found = finder.find(&pieces(&pattern(n)), &key(&n.to_string()), Whose::TheirsAlone, (1, 1));
             assert_eq!(found.expect("its own"), [folder.join(format!("r/{n}-x-{n}.pdf"))]);
         }
         finder.compared.load(std::sync::atomic::Ordering::Relaxed)

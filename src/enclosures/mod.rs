@@ -15,5 +15,5 @@ mod pattern;
 
 pub use claims::{Claims, OtherKey};
 pub use error::EnclosureError;
-pub use find::Finder;
+pub use find::{Finder, Whose};
 pub use fingerprint::{FileFingerprint, Fold};

@@ -207,10 +207,13 @@ impl Name {
     }
 }
 
-/// A digit after a digit, a letter after a letter.
+/// A digit after a digit, a letter after a letter; of ASCII also one after the other: `li2` is not `li`,
+/// nor `12b` `12`. But 张伟11月 is 张伟.
 fn goes_on(one: Option<char>, other: Option<char>) -> bool {
     let (Some(one), Some(other)) = (one, other) else { return false };
-    (one.is_numeric() && other.is_numeric()) || (one.is_alphabetic() && other.is_alphabetic())
+    (one.is_numeric() && other.is_numeric())
+        || (one.is_alphabetic() && other.is_alphabetic())
+        || (one.is_ascii_alphanumeric() && other.is_ascii_alphanumeric())
 }
 
 impl Token {
@@ -484,7 +487,10 @@ mod tests {
         for (pattern, name, expected) in [
             ("‹1›*", "1.pdf", true),
             ("‹1›*", "1-10.pdf", true),
-            ("‹1›*", "1a.pdf", true),
+            ("‹1›*", "1a.pdf", false),
+            ("‹1›{a,b}.pdf", "1a.pdf", true),
+            ("‹li›*", "li2.pdf", false),
+            ("*‹1›.pdf", "a1.pdf", false),
             ("‹1›*", "10.pdf", false),
             ("*‹1›.pdf", "21.pdf", false),
             ("*‹1›.pdf", "2-1.pdf", true),
@@ -497,6 +503,8 @@ mod tests {
             ("‹ann›*", "ann_a.pdf", true),
             ("‹张伟›*", "张伟明.pdf", false),
             ("‹张伟›*", "张伟-11月.pdf", true),
+            ("‹张伟›*", "张伟11月.pdf", true),
+            ("‹1›*", "1号.pdf", true),
         ] {
             let parsed = Pattern::parse(&pieces(pattern)).expect(pattern);
             let [Component::Name(own)] = &parsed.alternatives[0][..] else { panic!("{parsed:?}") };

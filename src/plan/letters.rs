@@ -1,18 +1,19 @@
 //! One row, one letter: the plan at work.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::compose::compose;
 use crate::enclosures::part::{Disposition, PartError, Sent};
-use crate::enclosures::{FileFingerprint, Fold};
+use crate::enclosures::{FileFingerprint, Fold, Whose};
 use crate::letter::{
     self, EncodedPart, Envelope, FileRecord, Letter, Message, Piece, RecipientKey, Row, Stamp,
 };
 use crate::mail::{self, EmailAddress, Mailbox};
 use crate::recipients::Suppressed;
-use crate::render::{Addressed, Rendered};
+use crate::render::{Addressed, Rendered, Wanted};
 
-use super::{Plan, with_cause};
+use super::{Image, Plan, with_cause};
 
 /// What enlisting makes of a row.
 #[derive(Debug)]
@@ -94,16 +95,20 @@ impl Plan {
         let (key, to) = match self.templates.address(row) {
             Ok(Addressed::Filtered) => return Examined::Filtered,
             Ok(Addressed::To { key, to, .. }) => (key, to),
-            Err(error) => return Examined::Bad { key: None, reason: error.to_string() },
+            Err(error) => {
+                self.claim_files(row, None);
+                return Examined::Bad { key: None, reason: error.to_string() };
+            }
         };
         let Some(first) = to.first() else {
             return Examined::Bad { key: Some(key), reason: "it has no address".into() };
         };
         let domain = first.address.ascii_domain();
         if suppresses(&self.suppressed(), &to) {
+            self.claim_files(row, Some(&key));
             return Examined::Suppressed { key, domain };
         }
-        let enclosed = self.enclosures_of(row, &key).and_then(|files| self.fold(&files));
+        let enclosed = self.own_files(row, &key).and_then(|own| self.fold(&own));
         match enclosed {
             Ok(enclosed) => Examined::Ready { key, domain, enclosed },
             Err(reason) => Examined::Bad { key: Some(key), reason },
@@ -132,22 +137,22 @@ impl Plan {
         }
         let recipients = self.recipients([&to, &cc, &bcc], identity.settled);
         let named = || recipients.iter().map(|address| address.to_string()).collect();
-        let enclosed = self
-            .enclosures_of(row, &key)
+        let (enclosed, mut own) = self
+            .own_files(row, &key)
             .and_then(|files| self.enclose(&files, identity.enclosed))
             .map_err(|reason| failed(named(), reason))?;
-        let Rendered { mut letter, images: own } =
+        let Rendered { mut letter, images } =
             self.templates.letter(row, to, cc, bcc).map_err(|error| failed(named(), error.to_string()))?;
         if let Some(redirect) = &self.redirect {
             redirected(&mut letter, redirect);
         }
-        let with_own;
-        let images = if own.is_empty() {
-            &self.images
-        } else {
-            with_own = self.own_images(own, &key).map_err(|reason| failed(named(), reason))?;
-            &with_own
-        };
+        let pictures = self.find_pictures(images, &key).map_err(|reason| failed(named(), reason))?;
+        for Picture { cid, path } in pictures {
+            let part = super::inline_part(&self.parts, &cid, &path);
+            let (part, _) = part.map_err(|error| failed(named(), with_cause(&error)))?;
+            own.push(Image { cid, part });
+        }
+        let images = self.shown(letter.html.as_deref(), &own).map_err(|reason| failed(named(), reason))?;
         let message_id = letter::message_id(
             identity.secret,
             &self.job.name,
@@ -160,7 +165,7 @@ impl Plan {
         let boundary = letter::boundary_seed(&message_id);
         let stamp =
             Stamp { date: mail::date::rfc5322(identity.date, self.templates.zone()), message_id, boundary };
-        let content = compose(&letter, images, &enclosed, &stamp);
+        let content = compose(&letter, &images, &enclosed, &stamp);
         let reverse_path = match self.templates.return_path(row) {
             Ok(path) => path.unwrap_or_else(|| self.job.from.address.clone()),
             Err(error) => return Err(failed(named(), error.to_string())),
@@ -205,11 +210,11 @@ impl Plan {
 }
 
 /// That one of a row's own files was changed, the one changed last named first.
-fn changed(files: &[Enclosure]) -> String {
-    let modified = |file: &&Enclosure| file.path.metadata().and_then(|metadata| metadata.modified()).ok();
-    let mut own: Vec<&Enclosure> = files.iter().filter(|file| !file.common).collect();
+fn changed(files: &OwnFiles) -> String {
+    let modified = |file: &&Path| file.metadata().and_then(|metadata| metadata.modified()).ok();
+    let mut own: Vec<&Path> = files.own().collect();
     own.sort_by_key(|file| std::cmp::Reverse(modified(file)));
-    let names: Vec<String> = own.iter().take(3).map(|file| format!("`{}`", file.path.display())).collect();
+    let names: Vec<String> = own.iter().take(3).map(|file| format!("`{}`", file.display())).collect();
     let which = match own.len() {
         0 => "a file of this row is gone or".to_owned(),
         1 => names.concat(),
@@ -239,67 +244,126 @@ fn redirected(letter: &mut Letter, redirect: &EmailAddress) {
 /// A file found for a letter.
 #[derive(Debug)]
 struct Enclosure {
-    path: std::path::PathBuf,
+    path: PathBuf,
     name: String,
     spec: usize,
     /// No value of the row was in its pattern: the same file for many.
     common: bool,
 }
 
+/// A picture found for a letter.
+#[derive(Debug)]
+struct Picture {
+    cid: String,
+    path: PathBuf,
+}
+
+/// What was found for a row: what it encloses, and the pictures that `images` has for it.
+#[derive(Debug)]
+struct OwnFiles {
+    enclosures: Vec<Enclosure>,
+    pictures: Vec<Picture>,
+}
+
+impl OwnFiles {
+    /// Those that a value of the row has a part in.
+    fn own(&self) -> impl Iterator<Item = &Path> {
+        let enclosures = self.enclosures.iter().filter(|file| !file.common).map(|file| &*file.path);
+        enclosures.chain(self.pictures.iter().map(|picture| &*picture.path))
+    }
+}
+
 impl Plan {
+    fn own_files(&self, row: &Row, key: &RecipientKey) -> Result<OwnFiles, String> {
+        let enclosures = self.enclosures_of(row, key)?;
+        let pictures = self.templates.pictures(row).map_err(|error| error.to_string())?;
+        Ok(OwnFiles { enclosures, pictures: self.find_pictures(pictures, key)? })
+    }
+
     /// The files of a row. A file that a pattern with a row value has found for another key too is
     /// a mistake of both.
     fn enclosures_of(&self, row: &Row, key: &RecipientKey) -> Result<Vec<Enclosure>, String> {
         if self.job.attachments.is_empty() {
             return Ok(Vec::new());
         }
-        let mut enclosures = Vec::new();
-        for wanted in self.templates.patterns(row).map_err(|error| error.to_string())? {
-            let spec = &self.job.attachments[wanted.spec];
-            let found = self
-                .finder
-                .find(&wanted.pieces, key, spec.shared, spec.expect)
-                .map_err(|error| with_cause(&error))?;
-            let common = !wanted.pieces.iter().any(|piece| matches!(piece, Piece::Value(_)));
-            if wanted.rename.is_some() && found.len() > 1 {
-                return Err(format!("`as` names one file, and {} were found", found.len()));
-            }
-            if !common && !spec.shared && self.finder.claims().is_contested(key) {
-                return Err(
-                    "a file of this row was found for another recipient too: it is sent to neither".into()
-                );
-            }
-            for path in found {
-                let own_name = || path.file_name().map(|name| name.to_string_lossy().into_owned());
-                let name = wanted.rename.clone().or_else(own_name).unwrap_or_default();
-                enclosures.push(Enclosure { path, name, spec: wanted.spec, common });
+        let (mut enclosures, mut wrong) = (Vec::new(), None);
+        // Each is looked for, whatever is wrong with another: what it finds is this row's.
+        for wanted in self.templates.patterns(row) {
+            match wanted.map_err(|error| error.to_string()).and_then(|wanted| self.enclosures(wanted, key)) {
+                Ok(found) => enclosures.extend(found),
+                Err(reason) => drop(wrong.get_or_insert(reason)),
             }
         }
-        Ok(enclosures)
+        wrong.map_or(Ok(enclosures), Err)
+    }
+
+    /// The files of one entry of `attachments`.
+    fn enclosures(&self, wanted: Wanted, key: &RecipientKey) -> Result<Vec<Enclosure>, String> {
+        let spec = &self.job.attachments[wanted.spec];
+        let whose = if spec.shared { Whose::Anybodys } else { Whose::TheirsAlone };
+        let found = self.finder.find(&wanted.pieces, key, whose, spec.expect);
+        let found = found.map_err(|error| with_cause(&error))?;
+        let rename = wanted.rename.map_err(|error| error.to_string())?;
+        let common = !wanted.pieces.iter().any(|piece| matches!(piece, Piece::Value(_)));
+        if rename.is_some() && found.len() > 1 {
+            return Err(format!("`as` names one file, and {} were found", found.len()));
+        }
+        if !common && !spec.shared && self.finder.claims().is_contested(key) {
+            return Err(
+                "a file of this row was found for another recipient too: it is sent to neither".into()
+            );
+        }
+        let enclosure = |path: PathBuf| {
+            let own_name = || path.file_name().map(|name| name.to_string_lossy().into_owned());
+            let name = rename.clone().or_else(own_name).unwrap_or_default();
+            Enclosure { path, name, spec: wanted.spec, common }
+        };
+        Ok(found.into_iter().map(enclosure).collect())
+    }
+
+    /// The files of a row that gets no letter are not for another one either.
+    fn claim_files(&self, row: &Row, key: Option<&RecipientKey>) {
+        let nobodys = || RecipientKey::new(&format!("row {} of the list, which is bad", row.number));
+        if let Some(key) = key.cloned().or_else(nobodys) {
+            // What is wrong with them is of no interest: nothing is sent.
+            let _ = self.enclosures_of(row, &key);
+        }
     }
 
     /// A row's own files as they are now, in one value. Those that are the same for many are known by
     /// what the reader sees.
-    fn fold(&self, files: &[Enclosure]) -> Result<Option<i64>, String> {
-        let own = files.iter().filter(|file| !file.common).map(|file| file.path.as_path());
-        self.finder.fold(own).map_err(|error| with_cause(&error))
+    fn fold(&self, files: &OwnFiles) -> Result<Option<i64>, String> {
+        self.finder.fold(files.own()).map_err(|error| with_cause(&error))
     }
 
-    /// The parts of a row's files. Files that are not what they were when the row was enlisted are not
+    /// The parts of a row's files and pictures. Files that are not what they were when the row was enlisted are not
     /// sent: whoever looked at the list then has not seen them. What was read is what is compared.
-    fn enclose(&self, files: &[Enclosure], was: Option<i64>) -> Result<Vec<Arc<EncodedPart>>, String> {
-        let (mut parts, mut own) = (Vec::with_capacity(files.len()), Fold::default());
-        for file in files {
-            let (part, is) = self.part(file).map_err(|error| match error {
-                PartError::Changed { .. } if !file.common => changed(files),
-                error => with_cause(&error),
-            })?;
+    fn enclose(
+        &self,
+        files: &OwnFiles,
+        was: Option<i64>,
+    ) -> Result<(Vec<Arc<EncodedPart>>, Vec<Image>), String> {
+        let OwnFiles { enclosures, pictures } = files;
+        let (mut parts, mut own) = (Vec::with_capacity(enclosures.len()), Fold::default());
+        let reason = |error: PartError, common: bool| match error {
+            PartError::Changed { .. } if !common => changed(files),
+            error => with_cause(&error),
+        };
+        for file in enclosures {
+            let (part, is) = self.part(file).map_err(|error| reason(error, file.common))?;
             if !file.common {
                 own.add(&file.path, is);
             }
             parts.push(part);
         }
-        if was.is_some() && own.value() != was { Err(changed(files)) } else { Ok(parts) }
+        let mut images = Vec::with_capacity(pictures.len());
+        for Picture { cid, path } in pictures {
+            let part = super::inline_part(&self.parts, cid, path);
+            let (part, is) = part.map_err(|error| reason(error, false))?;
+            own.add(path, is);
+            images.push(Image { cid: cid.clone(), part });
+        }
+        if was.is_some() && own.value() != was { Err(changed(files)) } else { Ok((parts, images)) }
     }
 
     /// The part of a file: kept where many letters share it, encoded for this letter where it is its own.
@@ -314,18 +378,63 @@ impl Plan {
         if file.common || spec.shared { self.parts.shared(sent) } else { self.parts.own(sent) }
     }
 
-    /// The images of the run and those of this row.
-    fn own_images(
+    /// The files of pictures with a value in the path.
+    fn find_pictures(
         &self,
-        own: Vec<(String, Vec<Piece>)>,
+        wanted: Vec<(String, Vec<Piece>)>,
         key: &RecipientKey,
-    ) -> Result<Vec<Arc<EncodedPart>>, String> {
-        let mut images = self.images.clone();
-        for (cid, pieces) in own {
-            for path in self.finder.find(&pieces, key, true, (1, 1)).map_err(|error| with_cause(&error))? {
-                images.push(super::inline_part(&self.parts, &cid, &path)?);
-            }
+    ) -> Result<Vec<Picture>, String> {
+        let mut pictures = Vec::with_capacity(wanted.len());
+        for (cid, pieces) in wanted {
+            let found = self.finder.find(&pieces, key, Whose::Manys, (1, 1));
+            let found = found.map_err(|error| with_cause(&error))?;
+            pictures.extend(found.into_iter().map(|path| Picture { cid: cid.clone(), path }));
         }
-        Ok(images)
+        Ok(pictures)
+    }
+
+    /// The pictures that an HTML shows, of those of the run and the letter's own. A letter has no picture
+    /// that it does not show: its reader would see it as an attachment. Without HTML they are meant to be.
+    fn shown(&self, html: Option<&str>, own: &[Image]) -> Result<Vec<Arc<EncodedPart>>, String> {
+        let all = || self.images.iter().chain(own);
+        let Some(html) = html else { return Ok(all().map(|image| image.part.clone()).collect()) };
+        let references = cid_references(html);
+        if let Some((missing, _)) =
+            references.iter().find(|(name, certain)| *certain && !all().any(|image| image.cid == *name))
+        {
+            return Err(format!("the HTML shows `cid:{missing}`, and no picture has that name"));
+        }
+        let shown = |image: &&Image| references.iter().any(|(name, _)| image.cid == *name);
+        Ok(all().filter(shown).map(|image| image.part.clone()).collect())
+    }
+}
+
+/// The content-ids that an HTML names (RFC 2392), and whether each is certainly the URL of a picture: it
+/// stands behind a `=` or `url(`, and not in some sentence.
+fn cid_references(html: &str) -> Vec<(&str, bool)> {
+    let found = memchr::memmem::find_iter(html.as_bytes(), b"cid:");
+    let reference = |at: usize| {
+        let (before, behind) = (&html[..at], &html[at + 4..]);
+        let ends = |c: char| c.is_whitespace() || "\"'<>()&?#;,".contains(c);
+        let name = &behind[..behind.find(ends).unwrap_or(behind.len())];
+        let before = before.strip_suffix(['"', '\'']).unwrap_or(before);
+        (name, before.ends_with('=') || before.ends_with("url("))
+    };
+    let mut references: Vec<(&str, bool)> = found.map(reference).collect();
+    references.sort_unstable();
+    references.dedup();
+    references
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_are_shown_by_their_name_as_a_whole() {
+        let html = "<img src=\"cid:pic1\"><td background=cid:bg.1@x style='background:url(cid:a-b)'>\
+                    <p>cid:said, (cid:text)</p><img src='cid:pic1'>";
+        let expected = [("a-b", true), ("bg.1@x", true), ("pic1", true), ("said", false), ("text", false)];
+        assert_eq!(cid_references(html), expected);
     }
 }

@@ -9,8 +9,8 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::diagnostic::Diagnostic;
-use crate::enclosures::Finder;
-use crate::enclosures::part::{Disposition, Parts, Sent};
+use crate::enclosures::part::{Disposition, PartError, Parts, Sent};
+use crate::enclosures::{FileFingerprint, Finder, Whose};
 use crate::job::SendJob;
 use crate::ledger::Component;
 use crate::letter::{Columns, EncodedPart, Piece, Purpose, RecipientKey};
@@ -38,7 +38,8 @@ pub struct Plan {
     templates: Templates,
     finder: Finder,
     parts: Parts,
-    images: Vec<Arc<EncodedPart>>,
+    /// Pictures that all letters share, by their content-id.
+    images: Vec<Image>,
     components: Vec<Component>,
     suppressed: RwLock<Arc<Suppressed>>,
 }
@@ -72,11 +73,11 @@ impl Plan {
         let mut images = Vec::new();
         for (cid, path) in templates.iter().flat_map(Templates::inline_files) {
             match inline_part(&parts, cid, path) {
-                Ok(part) => images.push(part),
-                Err(reason) => {
+                Ok((part, _)) => images.push(Image { cid: cid.clone(), part }),
+                Err(error) => {
                     let spec = job.images.iter().find(|spec| job.root.join(&spec.file.value) == *path);
                     let place = spec.and_then(|spec| spec.file.place.clone());
-                    mistakes.push(Diagnostic::error(reason).at_maybe(place));
+                    mistakes.push(Diagnostic::error(with_cause(&error)).at_maybe(place));
                 }
             }
         }
@@ -159,7 +160,7 @@ fn job_wide_files(
             }
         };
         let Some(nobody) = RecipientKey::new("-") else { continue };
-        match finder.find(&pattern, &nobody, true, spec.expect) {
+        match finder.find(&pattern, &nobody, Whose::Anybodys, spec.expect) {
             Err(error) => mistakes.push(mistake(with_cause(&error))),
             Ok(found) => {
                 for path in found {
@@ -181,17 +182,14 @@ fn job_wide_files(
 }
 
 /// What the reader sees, by name: what the templates are made of, and the files that all get.
-fn components(
-    templates: &Templates,
-    images: &[Arc<EncodedPart>],
-    files: &[Arc<EncodedPart>],
-) -> Vec<Component> {
+fn components(templates: &Templates, images: &[Image], files: &[Arc<EncodedPart>]) -> Vec<Component> {
     let texts = templates.seen().iter().map(|(name, text)| Component {
         name: name.clone(),
         hash: *blake3::hash(text.as_bytes()).as_bytes(),
         text: Some(text.clone()),
     });
-    let parts = images.iter().map(|part| ("image", part)).chain(files.iter().map(|part| ("file", part)));
+    let parts =
+        images.iter().map(|image| ("image", &image.part)).chain(files.iter().map(|part| ("file", part)));
     let parts = parts.map(|(kind, part)| Component {
         name: format!("{kind} {}", part.record.name),
         hash: part.record.sha256,
@@ -203,12 +201,22 @@ fn components(
     components
 }
 
-fn inline_part(parts: &Parts, cid: &str, path: &Path) -> Result<Arc<EncodedPart>, String> {
+/// A picture that an HTML refers to as `cid:…`.
+#[derive(Debug, Clone)]
+struct Image {
+    cid: String,
+    part: Arc<EncodedPart>,
+}
+
+fn inline_part(
+    parts: &Parts,
+    cid: &str,
+    path: &Path,
+) -> Result<(Arc<EncodedPart>, FileFingerprint), PartError> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or(cid);
     let disposition = Disposition::Inline { cid: cid.to_owned() };
     let sent = Sent { path, name, content_type: None, disposition: &disposition };
-    let shared = parts.shared(sent).map_err(|error| with_cause(&error))?;
-    Ok(shared.0)
+    parts.shared(sent)
 }
 
 /// An error and what lies behind it, in one line.

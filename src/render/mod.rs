@@ -113,8 +113,8 @@ pub enum Addressed {
 pub struct Rendered {
     /// The letter.
     pub letter: Letter,
-    /// Content-id and file of pictures whose path has a value of the row in it; those that all
-    /// letters share are [`Templates::inline_files`].
+    /// Content-id and file of pictures that the HTML names with a value in the path; those that all
+    /// letters share are [`Templates::inline_files`], those of `images` [`Templates::pictures`].
     pub images: Vec<(String, Vec<Piece>)>,
 }
 
@@ -126,7 +126,7 @@ pub struct Wanted {
     /// The pattern.
     pub pieces: Vec<Piece>,
     /// `as`: the name the recipient sees.
-    pub rename: Option<String>,
+    pub rename: Result<Option<String>, RowError>,
 }
 
 impl Templates {
@@ -207,39 +207,39 @@ impl Templates {
             headers,
             list: self.list_headers(&view)?,
         };
-        let mut images = view.take_images();
-        for (cid, pattern) in &self.images {
-            images.push((cid.clone(), pattern.render(&view)?));
-        }
-        Ok(Rendered { letter, images })
+        Ok(Rendered { letter, images: view.take_images() })
     }
 
-    /// The files a row asks for: one for each entry of `attachments` whose `when` holds.
-    pub fn patterns(&self, row: &Row) -> Result<Vec<Wanted>, RowError> {
+    /// The pictures of `images` that have a value of the row in their path: content-id and pattern.
+    pub fn pictures(&self, row: &Row) -> Result<Vec<(String, Vec<Piece>)>, RowError> {
+        if self.images.is_empty() {
+            return Ok(Vec::new());
+        }
         let view = self.view(row);
-        let mut wanted = Vec::with_capacity(self.attachments.len());
-        for (spec, attachment) in self.attachments.iter().enumerate() {
+        self.images.iter().map(|(cid, pattern)| Ok((cid.clone(), pattern.render(&view)?))).collect()
+    }
+
+    /// The files a row asks for: one for each entry of `attachments` whose `when` holds. An entry that
+    /// cannot be made out leaves the others as they are.
+    pub fn patterns(&self, row: &Row) -> Vec<Result<Wanted, RowError>> {
+        let view = self.view(row);
+        let wanted = self.attachments.iter().enumerate().map(|(spec, attachment)| {
             if let Some(when) = &attachment.when
                 && !when.holds(&view)?
             {
-                continue;
+                return Ok(None);
             }
             let pieces = attachment.files.render(&view)?;
-            let rename = match &attachment.rename {
-                None => None,
-                Some(line) => {
-                    let name = line.render_line(&view)?;
-                    if !compile::is_file_name(&name) {
-                        return Err(
-                            line.error("the name of a file is empty, `.`, `..`, or has a slash in it")
-                        );
-                    }
-                    Some(name)
+            let rename = attachment.rename.as_ref().map(|line| {
+                let name = line.render_line(&view)?;
+                match compile::is_file_name(&name) {
+                    true => Ok(name),
+                    false => Err(line.error("the name of a file is empty, `.`, `..`, or has a slash in it")),
                 }
-            };
-            wanted.push(Wanted { spec, pieces, rename });
-        }
-        Ok(wanted)
+            });
+            Ok(Some(Wanted { spec, pieces, rename: rename.transpose() }))
+        });
+        wanted.filter_map(Result::transpose).collect()
     }
 
     /// The reverse-path of a row's letter, where the job has a template for it.

@@ -14,6 +14,7 @@ use minijinja::{Error, ErrorKind, State, Value};
 
 use crate::letter::Piece;
 
+use super::plain;
 use super::value::{Context, HIDDEN};
 
 /// The function that stands in a rewritten template for a reference with a value in it.
@@ -80,7 +81,7 @@ pub(super) fn call(parts: &[String], operators: &[bool]) -> String {
 /// [`EMBED`]: notes the picture with the letter and gives its `cid:`; a reference that turns out to
 /// lead to the web stays what it is.
 pub(super) fn embed(state: &State, kinds: &str, parts: Rest<Value>) -> Result<Value, Error> {
-    let mut pieces: Vec<Piece> = Vec::new();
+    let (mut pieces, mut path, mut ended) = (Vec::new(), String::new(), false);
     let mut whole = String::new();
     for (kind, part) in kinds.chars().zip(parts.iter()) {
         if part.is_none() || part.is_undefined() {
@@ -94,18 +95,31 @@ pub(super) fn embed(state: &State, kinds: &str, parts: Rest<Value>) -> Result<Va
             continue;
         }
         whole.push_str(&text);
-        pieces.push(if kind == 'o' { Piece::Operator(text) } else { Piece::Value(text) });
+        if ended {
+            continue;
+        }
+        if kind == 'o' {
+            // As where no value is: a query is no part of the path, and nothing in it is a wildcard.
+            let own = text.split(['?', '#']).next().unwrap_or_default();
+            ended = own.len() < text.len();
+            let own = percent_decoded(own.to_owned());
+            path.push_str(&own);
+            pieces.push(Piece::Operator(literal(&own)));
+        } else {
+            path.push_str(&text);
+            pieces.push(Piece::Value(text));
+        }
     }
     if leads_elsewhere(whole.trim()) {
         return Ok(Value::from(whole));
     }
-    if whole.chars().any(char::is_control) {
+    if path.chars().any(char::is_control) {
         return Err(Error::new(
             ErrorKind::InvalidOperation,
             "the path of a picture holds a control character",
         ));
     }
-    let cid = content_id(&whole);
+    let cid = content_id(&path);
     let context = state.lookup(HIDDEN);
     let context = context.as_ref().and_then(|value| value.downcast_object_ref::<Context>());
     if let Some(context) = context {
@@ -116,7 +130,8 @@ pub(super) fn embed(state: &State, kinds: &str, parts: Rest<Value>) -> Result<Va
 
 /// The content-id of a picture of `images`: its name, where that may stand in a header and a URL.
 pub(super) fn content_id_of_name(name: &str) -> String {
-    if name.is_ascii() { name.to_owned() } else { content_id(&format!("images/{name}")) }
+    // The colon keeps it apart from every path.
+    if name.is_ascii() { name.to_owned() } else { content_id(&format!("images:/{name}")) }
 }
 
 /// A content-id (RFC 2392) that a path always gets and no other path does.
@@ -154,19 +169,21 @@ fn reference(source: &str, span: Range<usize>) -> Option<Reference> {
         if leads_elsewhere(text) {
             return None;
         }
+        // The references first: `&#39;` has no fragment in it.
+        let text = plain::decoded(text);
         let path = text.split(['?', '#']).next().unwrap_or_default();
-        return Some(Reference { span, target: Target::File(decoded(path)) });
+        return Some(Reference { span, target: Target::File(percent_decoded(path.to_owned())) });
     }
     let mut parts = Vec::new();
     let mut rest = text;
     while let Some((before, behind)) = rest.split_once("{{") {
         let end = expression_end(behind)?;
         let inner = behind[..end].trim_start_matches(['-', '+']).trim_end_matches(['-', '+']).trim();
-        parts.push(decoded(before));
+        parts.push(plain::decoded(before));
         parts.push(inner.to_owned());
         rest = behind.get(end + 2..)?;
     }
-    parts.push(decoded(rest));
+    parts.push(plain::decoded(rest));
     // `https://…/{{ id }}.png` is known to lead elsewhere before it is whole.
     let first = &parts[0];
     if !first.is_empty() && (leads_elsewhere(first) || first.starts_with("//")) {
@@ -175,9 +192,24 @@ fn reference(source: &str, span: Range<usize>) -> Option<Reference> {
     Some(Reference { span, target: Target::Template(parts) })
 }
 
-/// A path as a URL writes it: `%20`, `&amp;`.
+/// A path as an attribute writes it: `&amp;`, `%20`.
 fn decoded(text: &str) -> String {
-    let text = text.replace("&amp;", "&");
+    percent_decoded(plain::decoded(text))
+}
+
+/// The text of a path as a pattern that finds just this.
+fn literal(path: &str) -> String {
+    let mut pattern = String::with_capacity(path.len());
+    for c in path.chars() {
+        if "*?[]{}\\".contains(c) {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern
+}
+
+fn percent_decoded(text: String) -> String {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;

@@ -631,7 +631,7 @@ fn unit(text: &str) -> usize {
 }
 
 /// Text with its character references (`&amp;`, `&#20320;`) as characters.
-fn decoded(text: &str) -> String {
+pub(super) fn decoded(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = memchr(b'&', rest.as_bytes()) {

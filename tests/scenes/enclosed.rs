@@ -73,6 +73,66 @@ fn check_counts_as_the_run_does() {
 }
 
 #[test]
+fn the_file_of_a_row_that_gets_no_letter_is_not_another_rows() {
+    // Bad address; suppressed; one of two patterns finds nothing; a bad name for the file.
+    let rows = "email,key,id,other,name\n\
+                a@@x.example,a,1,1,n\nb@x.example,b,1,1,n\n\
+                c@x.example,c,2,2,n\nd@x.example,d,2,2,n\n\
+                e@x.example,e,9,3,n\nf@x.example,f,3,3,n\n\
+                g@x.example,g,4,4,a/b\nh@x.example,h,4,4,n\n\
+                i@x.example,i,5,5,n\n";
+    let attachments = "attachments: [\"f/{{ id }}.txt\", {files: \"g/{{ other }}.txt\", as: \"{{ name }}\"}]";
+    let job = SHORT.replace("kind: send", &format!("kind: send\n{attachments}"));
+    let job = job.replace("{file: list.csv}", "{file: list.csv, key: \"{{ key }}\", suppress: out.txt}");
+    let mut scene = Scene::new().relay([] as [&str; 0]).job(&job).recipients(rows);
+    for n in 1..=5 {
+        scene = scene.file(&format!("f/{n}.txt"), "f").file(&format!("g/{n}.txt"), "g");
+    }
+    let scene = scene.file("out.txt", "c@x.example\n");
+    scene.send().exit(Exit::SomeFailed);
+    assert_eq!(scene.its_relay().received().into_keys().collect::<Vec<_>>(), ["i@x.example"]);
+}
+
+#[test]
+fn a_letter_has_the_pictures_it_shows_and_no_other() {
+    let html = "<p>{% if vip %}<img src=\"cid:vip\"><img src=\"v.png\">{% endif %}<img src=\"p/{{ id }}.png?v=1\">\
+                {% if odd %}<img src=\"cid:{{ odd }}\">{% endif %}</p>";
+    let job = SHORT
+        .replace("{file: list.csv}", "{file: list.csv, columns: {vip: bool}}")
+        .replace("body: {text: ", "body: {html: page.html, text: ")
+        .replace("kind: send", "kind: send\nimages: {vip: vip.png, card: \"c/{{ id }}.png\"}");
+    let rows = "email,name,id,vip,odd\na@x.example,A,1,yes,\nb@x.example,B,2,no,\nc@x.example,C,3,no,card\n\
+                d@x.example,D,3,no,nope\n";
+    let mut scene =
+        Scene::new().relay([] as [&str; 0]).job(&job).recipients(rows).file("templates/page.html", html);
+    for name in ["vip", "v", "p/1", "p/2", "p/3", "p/1.pngXv=1", "c/1", "c/2", "c/3"] {
+        scene = scene.bytes(&format!("{name}.png"), b"\x89PNG\r\n\x1a\n");
+    }
+    let run = scene.run("run --sandbox job.yaml").exit(Exit::SomeFailed);
+    run.says(&["cid:nope"]);
+    let pictures = |file: &str| {
+        let letter = fs::read_to_string(scene.path(&format!("outbox/short/{file}.eml"))).expect("its letter");
+        letter.matches("Content-ID:").count()
+    };
+    assert_eq!(["0001_a@x.example", "0002_b@x.example", "0003_c@x.example"].map(pictures), [3, 1, 2]);
+}
+
+#[test]
+fn a_picture_of_a_row_is_sent_as_it_was_enlisted() {
+    let job = SHORT
+        .replace("body: {text: ", "body: {html: {inline: '<img src=\"cid:card\">'}, text: ")
+        .replace("kind: send", "kind: send\nimages: {card: \"c/{{ email }}.png\"}");
+    let mut scene = Scene::new().relay([] as [&str; 0]).job(&job).recipients(&numbered(2));
+    for n in 0..2 {
+        scene = scene.bytes(&format!("c/u{n}@example.org.png"), b"\x89PNG\r\n\x1a\n");
+    }
+    scene.run("run --yes --limit 1 job.yaml").exit(Exit::Done);
+    let scene = scene.bytes("c/u1@example.org.png", b"\x89PNG\r\n\x1a\nanother");
+    scene.send().exit(Exit::SomeFailed).says(&["c/u1@example.org.png` was changed after"]);
+    assert_eq!(scene.its_relay().received().into_keys().collect::<Vec<_>>(), ["u0@example.org"]);
+}
+
+#[test]
 fn pictures_have_names_in_any_script_and_those_that_are_missing_are_told() {
     let job = |html: &str| {
         SHORT
