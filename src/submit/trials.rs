@@ -54,6 +54,63 @@ fn feed(session: &mut Session<Queued>, replies: &mut Replies, bytes: &[u8]) {
     }
 }
 
+/// The server need not read a content to its end before it says no; what it said then is what counts, and
+/// the letter has one end.
+#[test]
+fn an_answer_that_comes_before_the_content_is_written_is_the_letters() {
+    for level in [Level::Off, Level::Envelope, Level::Message] {
+        for (lost, reply) in [(true, 552), (false, 552), (true, 452), (false, 452)] {
+            let window = Window { parcels: 4, octets: usize::MAX };
+            let mut session = Session::new("client.test", Security::Settled, level, true, window);
+            let mut replies = Replies::default();
+            let mut events = Vec::new();
+            let mut next = |session: &mut Session<Queued>| {
+                while let Some(event) = session.next_event() {
+                    match event {
+                        Wire::Greeted => {
+                            session.open();
+                            session.submit(letter(1, &["ada@example.org"]));
+                        }
+                        event => events.push(event),
+                    }
+                }
+            };
+            let mut say = b"220 mx\r\n".to_vec();
+            while !say.starts_with(b"354") && !say.ends_with(b"354 go on\r\n") {
+                feed(&mut session, &mut replies, &say);
+                next(&mut session);
+                let said = written(&mut session);
+                say = said.split_inclusive(|&b| b == b'\n').fold(Vec::new(), |mut say, line| {
+                    let answer: &[u8] = match line {
+                        [b'E', ..] => b"250-mx\r\n250 PIPELINING\r\n",
+                        [b'D', ..] => b"354 go on\r\n",
+                        _ => b"250 ok\r\n",
+                    };
+                    say.extend_from_slice(answer);
+                    say
+                });
+            }
+            feed(&mut session, &mut replies, &say);
+            assert!(session.unwritten() > 9, "{level:?}: the content");
+            session.wrote(9);
+            feed(&mut session, &mut replies, format!("{reply} 5.3.4 no\r\n").as_bytes());
+            next(&mut session);
+            if lost {
+                session.lost();
+            } else {
+                let rest = written(&mut session);
+                assert!(rest.ends_with(b"\r\n.\r\n"), "{level:?}: the content is ended");
+            }
+            next(&mut session);
+            let [Wire::Done(queued, record)] = &events[..] else {
+                panic!("{level:?} {lost}: {} events", events.len())
+            };
+            assert_eq!(queued.consignment.seq, 1);
+            assert_eq!(record.end.as_ref().map(|heard| heard.code), Some(reply), "{level:?} {lost}");
+        }
+    }
+}
+
 mod dialogues {
     //! Dialogues from `tests/dialogues/*.txt`, both sides compared byte for byte.
     //!

@@ -752,7 +752,7 @@ impl<P: Parcel> Session<P> {
             .flights
             .front()
             .is_some_and(|flight| flight.answered && flight.ends.is_none_or(|ends| ends <= written));
-        if let (true, Some(flight)) = (done, self.flights.pop_front().filter(|_| done)) {
+        if done && let Some(flight) = self.flights.pop_front() {
             self.first += 1;
             self.octets -= flight.parcel.octets().min(self.octets);
             self.events.push_back(Event::Done(flight.parcel, flight.record));
