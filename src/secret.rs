@@ -3,6 +3,9 @@
 
 use std::fmt;
 
+/// What a secret is shown as.
+pub const MASK: &str = "[secret]";
+
 /// A password, token or key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);

@@ -17,6 +17,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 
+use crate::secret::MASK;
+
 /// A place where dialogues are written down, seen from one connection. Cheap to clone.
 #[derive(Clone)]
 pub struct Transcript {
@@ -29,9 +31,6 @@ struct Sink {
     /// `None`: standard error.
     buffer: Option<Mutex<String>>,
 }
-
-/// What a secret is shown as.
-pub const MASK: &str = "[secret]";
 
 /// Most bytes that a transcript in memory holds: some thousand letters' worth of dialogue.
 const MAX_BUFFER: usize = 4 << 20;

@@ -258,7 +258,8 @@ impl Connection {
                 break;
             };
             if let Some(transcript) = &self.transcript {
-                transcript.server(reply.bytes());
+                let said = String::from_utf8_lossy(reply.bytes());
+                transcript.server(self.session.without_secrets(&said).as_bytes());
             }
             self.session.on_reply(&reply);
         }

@@ -5,6 +5,7 @@
 //! [`Exchange`] plays it. Chance (the nonce) and the TLS session (the channel binding) are arguments.
 //! Nothing here waits, and nothing here can be printed that holds a secret.
 
+use std::borrow::Cow;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,7 +14,41 @@ use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use ring::{digest, hmac as ring_hmac, pbkdf2};
 
-use crate::secret::Secret;
+use crate::secret::{MASK, Secret};
+
+/// What was said in a login so far, to be hidden where a server repeats it: some repeat the whole line
+/// that they did not understand.
+#[derive(Default)]
+pub struct Secrets(Vec<String>);
+
+impl Secrets {
+    /// A line of the login was said, in base64.
+    pub fn said(&mut self, line: &str) {
+        let line = line.trim();
+        let clear = STANDARD.decode(line).ok().and_then(|clear| String::from_utf8(clear).ok());
+        if let Some(clear) = clear {
+            // The password is behind the last NUL (RFC 4616), a token behind `Bearer` (RFC 7628).
+            let token = clear.split_once("Bearer ").map(|(_, token)| token.trim_end_matches('\x01'));
+            let password = clear.rsplit('\0').next().unwrap_or_default();
+            self.0.push(token.unwrap_or(password).to_owned());
+        }
+        self.0.push(line.to_owned());
+        // A shorter one may stand within a longer one.
+        self.0.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    }
+
+    /// A text of the server without them.
+    pub fn hide<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        let mut text = Cow::Borrowed(text);
+        // One or two letters are in every text, and no secret.
+        for secret in self.0.iter().filter(|secret| secret.len() > 2) {
+            if text.contains(secret.as_str()) {
+                text = Cow::Owned(text.replace(secret.as_str(), MASK));
+            }
+        }
+        text
+    }
+}
 
 /// SASL mechanisms (RFC 4616, draft-murchison-sasl-login, 2195, 5802, 7677, 7628, XOAUTH2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -664,6 +699,20 @@ mod tests {
     }
 
     /// RFC 5802 §5 and RFC 7677 §3: challenge by challenge.
+    #[test]
+    fn what_a_server_repeats_of_a_login_is_hidden() {
+        let bearer = "n,a=user@example.com,\x01host=x\x01auth=Bearer ya29.token\x01\x01";
+        for (clear, secret) in [("\0joe\0s3cret", "s3cret"), ("s3cret", "s3cret"), (bearer, "ya29.token")] {
+            let mut secrets = Secrets::default();
+            let line = STANDARD.encode(clear);
+            secrets.said(&format!(" {line}\r\n"));
+            let text = format!("5.5.1 Command unrecognized: \"AUTH PLAIN {line}\", {secret} of joe");
+            let hidden = "5.5.1 Command unrecognized: \"AUTH PLAIN [secret]\", [secret] of joe";
+            assert_eq!(secrets.hide(&text), hidden, "{clear}");
+        }
+        assert_eq!(Secrets::default().hide("250 ok"), "250 ok");
+    }
+
     #[test]
     fn scram_plays_the_published_vectors() {
         for (mechanism, nonce, first, challenge, response, last) in [

@@ -4,6 +4,7 @@
 //! is on the wire from its first command until its last reply; several are at the levels
 //! `message` and `window`, and the oldest is always the one spoken about.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
@@ -11,7 +12,7 @@ use super::outbox::{Content, Outbox, Said};
 use super::record::{Record, Way};
 use super::{Class, Heard, Offers, Reply};
 use crate::mail::EmailAddress;
-use crate::wire::sasl::Exchange;
+use crate::wire::sasl::{Exchange, Secrets};
 
 /// Contents above this gain nothing from a window: the round trip is short beside their transfer, and a window of
 /// them would be many megabytes in doubt.
@@ -201,6 +202,8 @@ pub struct Session<P> {
     exchange: Option<Exchange>,
     /// Why the exchange was given up, while the server's answer to `*` is awaited.
     given_up: Option<String>,
+    /// What was said of the login.
+    secrets: Secrets,
     ceiling: Level,
     /// Nothing above `envelope` before a parcel was accepted.
     proven: bool,
@@ -238,6 +241,7 @@ impl<P: Parcel> Session<P> {
             offers: Offers::default(),
             exchange: None,
             given_up: None,
+            secrets: Secrets::default(),
             ceiling,
             proven,
             window,
@@ -442,16 +446,17 @@ impl<P: Parcel> Session<P> {
         }
         let Some(&(awaited, at)) = self.awaited.front() else {
             return match reply.code() {
-                421 => self.close(reply.heard(), false),
-                _ => self.break_off(format!("`{}` answers no command", reply.heard())),
+                421 => self.close(self.heard(reply), false),
+                _ => self.break_off(format!("`{}` answers no command", self.heard(reply))),
             };
         };
         let sent = at <= self.out.written();
         if reply.code() == 421 && awaited != Awaited::Quit {
-            return self.close(reply.heard(), sent);
+            return self.close(self.heard(reply), sent);
         }
         if !sent {
-            return self.break_off(format!("`{}` answers a command that was not yet sent", reply.heard()));
+            return self
+                .break_off(format!("`{}` answers a command that was not yet sent", self.heard(reply)));
         }
         self.awaited.pop_front();
         match awaited {
@@ -568,6 +573,7 @@ impl<P: Parcel> Session<P> {
         match reply.class() {
             Class::Completed => match exchange.finish(None) {
                 Ok(()) => {
+                    self.secrets = Secrets::default();
                     self.events.push_back(Event::LoggedIn);
                     self.open();
                 }
@@ -589,7 +595,7 @@ impl<P: Parcel> Session<P> {
                 }
             }
             Class::Transient | Class::Permanent => {
-                let mut heard = reply.heard();
+                let mut heard = self.heard(reply);
                 // XOAUTH2 and OAUTHBEARER say what is wrong in a challenge of their own before the no.
                 if let Some(trouble) = exchange.trouble() {
                     heard.text = format!("{} ({trouble})", heard.text);
@@ -926,7 +932,21 @@ impl<P: Parcel> Session<P> {
         self.events.extend(std::mem::take(&mut self.waiting).into_iter().map(Event::Untouched));
     }
 
+    /// What the server said, without what it repeats of our secrets.
+    fn heard(&self, reply: &Reply<'_>) -> Heard {
+        let mut heard = reply.heard();
+        heard.text = self.secrets.hide(&heard.text).into_owned();
+        heard
+    }
+
+    /// What may be told of a text that came from the server: servers there are that repeat the line they
+    /// did not understand, and that may be one with a password.
+    pub fn without_secrets<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        self.secrets.hide(text)
+    }
+
     fn secret(&mut self, shown: &str, line: &str) {
+        self.secrets.said(line.strip_prefix(shown).unwrap_or(line));
         self.out.stage_secret(shown, line.as_bytes());
         self.awaited.push_back((Awaited::Auth, self.out.queued()));
     }
