@@ -8,7 +8,7 @@
 //! - A letter is handed over only when its mark is durable, and forgotten only when its
 //!   settlement is.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::job::{Retry, StopWhen, Unsure};
 use crate::ledger::{Settlement, State};
@@ -292,6 +292,16 @@ impl Pulse {
     }
 }
 
+/// Where a letter stands of whose addresses the worst came to this, for good.
+fn state_of(worst: Outcome) -> State {
+    match worst {
+        Outcome::Unsure => State::Unsure,
+        Outcome::Failed => State::Failed,
+        Outcome::Refused => State::Refused,
+        Outcome::Accepted | Outcome::Deferred => State::Accepted,
+    }
+}
+
 /// Counts of this run, for progress and summary.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Counts {
@@ -328,6 +338,8 @@ pub struct Core {
     /// What was settled since what is due was asked for, and when it is due again: the answer may have
     /// been read before that.
     since_asked: HashMap<u64, Option<i64>>,
+    /// What was settled since the oldest claim that is under way.
+    since_claimed: HashSet<u64>,
     next_due: Option<i64>,
     idle_since: Option<i64>,
     paused: bool,
@@ -367,6 +379,7 @@ impl Core {
             handed_over: 0,
             due_asked: false,
             since_asked: HashMap::new(),
+            since_claimed: HashSet::new(),
             next_due: first_due,
             idle_since: None,
             paused: false,
@@ -399,7 +412,14 @@ impl Core {
                 if let Some(last) = claims.last() {
                     self.groups[group].cursor = last.seq;
                 }
-                claims.into_iter().for_each(|claim| self.take(group, claim));
+                // What was settled in the meantime may have been read before that.
+                let settled = std::mem::take(&mut self.since_claimed);
+                let fresh = claims.into_iter().filter(|claim| !settled.contains(&claim.seq));
+                fresh.for_each(|claim| self.take(group, claim));
+                self.since_claimed = settled;
+                if !self.groups.iter().any(|group| group.claiming) {
+                    self.since_claimed.clear();
+                }
             }
             Event::Due { claims, next } => {
                 self.due_asked = false;
@@ -421,7 +441,10 @@ impl Core {
             Event::Suppressed { seq } => {
                 if self.stage(seq) == Some(Stage::Making) {
                     self.making -= 1;
-                    self.settle(seq, State::Skipped, None, Vec::new(), now);
+                    // What became of those who were written to before is no less true.
+                    let earlier = self.held.get(&seq).and_then(|held| held.earlier);
+                    let state = earlier.map_or(State::Skipped, state_of);
+                    self.settle(seq, state, None, Vec::new(), now);
                 }
             }
             Event::Stale { seq } => self.make_again(seq),
@@ -564,10 +587,7 @@ impl Core {
         let worst = rcpts.iter().map(|rcpt| rcpt.outcome).chain(held.earlier).max();
         let state = match worst {
             _ if next_attempt.is_some() => State::Deferred,
-            Some(Outcome::Unsure) => State::Unsure,
-            Some(Outcome::Failed) => State::Failed,
-            Some(Outcome::Refused) => State::Refused,
-            Some(Outcome::Accepted | Outcome::Deferred) | None => State::Accepted,
+            worst => worst.map_or(State::Accepted, state_of),
         };
         self.settle(seq, state, next_attempt, rcpts, now);
     }
@@ -639,6 +659,9 @@ impl Core {
         }
         if self.due_asked {
             self.since_asked.insert(seq, held.next_attempt);
+        }
+        if self.groups.iter().any(|group| group.claiming) {
+            self.since_claimed.insert(seq);
         }
         self.held.remove(&seq);
     }

@@ -565,7 +565,9 @@ struct Books {
 impl Books {
     /// Reads ahead, and looks at flags and files now and then.
     fn fetch<M: Maker>(&self, claims: &Receiver<Action>, notes: &Sender<Note>, maker: &M) {
-        // Before the first claim: a job that is paused waits from the start.
+        // Before the first claim: a job that is paused waits from the start, and whoever came to the suppress
+        // list while somebody was asked, or a connection was waited for, gets no letter.
+        maker.refresh();
         if notes.send(self.flags()).is_err() {
             return;
         }

@@ -46,6 +46,20 @@ impl RunLock {
     }
 }
 
+/// Whether a run has ever had a lock of this ledger.
+pub(super) fn was_taken(ledger: &Path) -> bool {
+    let (Some(folder), Some(name)) = (ledger.parent(), ledger.file_name()) else { return false };
+    let mut start = name.to_owned();
+    start.push("-");
+    let is_lock = |entry: std::fs::DirEntry| {
+        let name = entry.file_name();
+        let name = name.as_encoded_bytes();
+        name.starts_with(start.as_encoded_bytes()) && name.ends_with(b".lock")
+    };
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    std::fs::read_dir(folder).is_ok_and(|entries| entries.flatten().any(is_lock))
+}
+
 /// `ledger.db-JOB-HASH-PURPOSE.lock`: readable, and different for jobs whose names differ only in
 /// signs that a file name should not have.
 fn side_file(ledger: &Path, job: &str, purpose: Purpose) -> PathBuf {

@@ -30,6 +30,9 @@ pub use lock::RunLock;
 pub use record::{Forgotten, LetterRecord, Pruned, RcptRecord, Record, RequeueRecord, Standing};
 pub use sqlite::Sqlite;
 
+/// How many recipients, and how many files, a letter may have.
+pub const MOST_ITEMS: usize = 1 << 10;
+
 use std::ops::ControlFlow;
 
 use crate::job::{Dedupe, Unsure};
@@ -71,7 +74,7 @@ pub trait Ledger: Send {
 
     /// Looks after the deliveries a dead run left in `sending`: with [`Unsure::Hold`] they become
     /// unsure, with [`Unsure::Resend`] pending, with the same date, Message-ID and generation.
-    /// Gives their numbers and keys. The edition is no longer left, and a stop said to that run is over.
+    /// Gives their numbers and keys. The edition is no longer left.
     fn recover(&mut self, edition: EditionId, policy: Unsure) -> Result<Vec<(u64, String)>, LedgerError>;
 
     /// Makes deferred deliveries due at once that would be due later than `latest`, or whose first attempt
@@ -204,6 +207,9 @@ pub trait Enlister {
 
     /// Notes a row that cannot be a delivery: it has no key, or is not to be read.
     fn reject(&mut self, number: u64, key: Option<&str>, reason: &str) -> Result<(), LedgerError>;
+
+    /// Lets others write to the ledger while the list does not go on.
+    fn rest(&mut self) -> Result<(), LedgerError>;
 
     /// How many rows were rejected so far, those of [`Dedupe::Refuse`] among them.
     fn rejected(&self) -> u64;

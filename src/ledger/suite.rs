@@ -22,6 +22,7 @@ pub(super) fn run(fresh: Fresh<'_>) {
         ("a group is whole or nothing", a_group_is_whole_or_nothing),
         ("several recipients and attempts", several_recipients_and_attempts),
         ("an unsure address of a deferred letter is held", an_unsure_address_of_a_deferred_letter_is_held),
+        ("what was accepted stays accepted", what_was_accepted_stays_accepted),
         ("what a dead run left", what_a_dead_run_left),
         ("deferred letters come due", deferred_letters_come_due),
         (
@@ -228,9 +229,15 @@ fn a_changed_list(ledger: &mut dyn Ledger) {
         "frozen rows stay, numbers go on above the highest"
     );
 
+    // What was in order when it was taken in, and is not any more, is not sent.
+    let contested = Enlist { state: EnlistState::Failed("a file of two"), ..row(3, "new") };
+    let other = Enlist { state: EnlistState::Failed("wrong"), row: "[\"y\"]", ..row(2, "mended") };
+    enlist(ledger, edition, Dedupe::Refuse, &[row(1, "stays"), other, contested]);
+    assert_eq!(keys(ledger, edition), ["stays", "mended"], "the frozen row of `mended` is still right");
+
     // Back it comes; what was sent is not sent again.
     let again = enlist(ledger, edition, Dedupe::Refuse, &[row(1, "goes"), row(2, "sent"), row(3, "stays")]);
-    assert_eq!((again.added, again.returned, again.removed), (0, 1, 2));
+    assert_eq!((again.added, again.returned, again.removed), (0, 1, 1));
     assert_eq!(keys(ledger, edition), ["stays", "goes"]);
 }
 
@@ -338,6 +345,25 @@ fn an_unsure_address_of_a_deferred_letter_is_held(ledger: &mut dyn Ledger) {
     assert_eq!(held(ledger), ("b@x".to_owned(), Some(Outcome::Accepted)));
 }
 
+fn what_was_accepted_stays_accepted(ledger: &mut dyn Ledger) {
+    let edition = enlisted(ledger, 1);
+    let both = |outcome, code| vec![rcpt("a@x", Outcome::Accepted, 250), rcpt("b@x", outcome, code)];
+    write(ledger, edition, vec![mark(1)], vec![]);
+    let deferred = settle(1, State::Deferred, both(Outcome::Deferred, 450));
+    write(ledger, edition, vec![], vec![Settlement { next_attempt: Some(1), ..deferred }]);
+    // It cannot be made any more, and somebody says so of both.
+    let failed = vec![rcpt("a@x", Outcome::Failed, 0), rcpt("b@x", Outcome::Failed, 0)];
+    write(ledger, edition, vec![], vec![settle(1, State::Failed, failed)]);
+    let letter = ledger.reader().unwrap().letter(edition, 1).unwrap().unwrap();
+    let outcomes: Vec<Outcome> = letter.record.rcpts.iter().map(|rcpt| rcpt.rcpt.outcome).collect();
+    assert_eq!(outcomes, [Outcome::Accepted, Outcome::Failed]);
+    // Put back, it goes to those who have not got it; and the list is looked at again.
+    ledger.requeue(edition, &Requeue { states: &[State::Failed], keys: None, now: 9 }).unwrap();
+    let reader = ledger.reader().unwrap();
+    assert_eq!(reader.claim(edition, 0, 9).unwrap()[0].settled, ["a@x"]);
+    assert_eq!(reader.edition(edition).unwrap().unwrap().source, None);
+}
+
 fn what_a_dead_run_left(ledger: &mut dyn Ledger) {
     let edition = enlisted(ledger, 3);
     write(ledger, edition, vec![mark(1), mark(3)], vec![]);
@@ -352,15 +378,9 @@ fn what_a_dead_run_left(ledger: &mut dyn Ledger) {
     assert_eq!((again.seq, again.attempts, again.generation, again.date), (2, 1, 0, Some(5_000)));
     assert_eq!(again.first_attempt, Some(5_001));
 
-    // A new run is not stopped by what was said to the dead one; a pause is for all of them.
-    for flag in [Flag::Stop, Flag::Pause] {
-        ledger.set_flag("newsletter", Purpose::Real, flag, true).unwrap();
-    }
     ledger.leave(edition, Some(9)).unwrap();
     ledger.recover(edition, Unsure::Hold).unwrap();
     let reader = ledger.reader().unwrap();
-    let flags = reader.flags("newsletter", Purpose::Real).unwrap();
-    assert_eq!(flags, Flags { stop: false, pause: true });
     assert_eq!(reader.edition(edition).unwrap().unwrap().left_at, None);
 }
 
@@ -551,6 +571,13 @@ fn people_are_forgotten(ledger: &mut dyn Ledger) {
         Forgotten { deliveries: 1, unsent: 1, ..Default::default() }
     );
     assert_eq!(keys(ledger, edition), ["bob@x.org", "canada@x.org"]);
+
+    // Of one who is being written to nobody knows whether it came.
+    let edition = begin(ledger, "2026-12");
+    enlist(ledger, edition, Dedupe::Refuse, &[with(1, "dan@x.org", "[\"dan@x.org\"]")]);
+    write(ledger, edition, vec![mark(1)], vec![]);
+    assert_eq!(ledger.forget(&"dan@x.org".parse().unwrap()).unwrap().unsent, 0);
+    assert_eq!(counts(ledger, edition), [(State::Unsure, 1)]);
 
     // However the list spells the domain, and whichever way the person does.
     for (open, name, asked) in [(1, "2027-01", "Li@例え.JP"), (2, "2027-02", "li@xn--r8jz45g.jp")] {

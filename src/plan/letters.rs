@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::compose::compose;
 use crate::enclosures::part::{Disposition, PartError, Sent};
 use crate::enclosures::{FileFingerprint, Fold, Whose};
+use crate::ledger::MOST_ITEMS;
 use crate::letter::{
     self, EncodedPart, Envelope, FileRecord, Letter, Message, Piece, RecipientKey, Row, Stamp,
 };
@@ -94,7 +95,13 @@ impl Plan {
     pub fn examine(&self, row: &Row) -> Examined {
         let (key, to) = match self.templates.address(row) {
             Ok(Addressed::Filtered) => return Examined::Filtered,
-            Ok(Addressed::To { key, to, .. }) => (key, to),
+            Ok(Addressed::To { key, to, cc, bcc }) => match too_many([&to, &cc, &bcc]) {
+                None => (key, to),
+                Some(reason) => {
+                    self.claim_files(row, Some(&key));
+                    return Examined::Bad { key: Some(key), reason };
+                }
+            },
             Err(error) => {
                 self.claim_files(row, None);
                 return Examined::Bad { key: None, reason: error.to_string() };
@@ -135,7 +142,14 @@ impl Plan {
             cc.retain(|mailbox| !suppressed.contains(&mailbox.address));
             bcc.retain(|mailbox| !suppressed.contains(&mailbox.address));
         }
+        if let Some(reason) = too_many([&to, &cc, &bcc]) {
+            return Err(failed(Vec::new(), reason));
+        }
         let recipients = self.recipients([&to, &cc, &bcc], identity.settled);
+        if recipients.is_empty() {
+            // All that are left of it came to the suppress list.
+            return Err(Unwritten::Suppressed);
+        }
         let named = || recipients.iter().map(|address| address.to_string()).collect();
         let (enclosed, mut own) = self
             .own_files(row, &key)
@@ -227,6 +241,13 @@ fn changed(files: &OwnFiles) -> String {
     )
 }
 
+/// Why the ledger cannot keep the outcomes of so many.
+fn too_many(mailboxes: [&[Mailbox]; 3]) -> Option<String> {
+    let count: usize = mailboxes.iter().map(|mailboxes| mailboxes.len()).sum();
+    (count > MOST_ITEMS)
+        .then(|| format!("{count} recipients of one letter are too many: at most {MOST_ITEMS}"))
+}
+
 fn suppresses(suppressed: &Suppressed, to: &[Mailbox]) -> bool {
     !suppressed.is_empty() && to.iter().any(|mailbox| suppressed.contains(&mailbox.address))
 }
@@ -293,6 +314,12 @@ impl Plan {
                 Ok(found) => enclosures.extend(found),
                 Err(reason) => drop(wrong.get_or_insert(reason)),
             }
+        }
+        if enclosures.len() > MOST_ITEMS {
+            return Err(format!(
+                "{} files in one letter are too many: at most {MOST_ITEMS}",
+                enclosures.len()
+            ));
         }
         wrong.map_or(Ok(enclosures), Err)
     }

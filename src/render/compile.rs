@@ -86,6 +86,9 @@ enum Role {
     Text,
 }
 
+/// The piece that says by what the ledger knows a recipient.
+pub const RECIPIENT: &str = "recipients.key";
+
 /// What a template may look at.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Sees {
@@ -137,7 +140,10 @@ impl Compiler<'_> {
         let key = self.optional("key", list.key.as_ref());
         let to = self.to();
         let (cc, bcc) = (self.many("cc", &list.cc), self.many("bcc", &list.bcc));
-        // Who gets a letter is not what the reader sees; what follows is.
+        // Who gets a letter is not what the reader sees, but by what the ledger knows them is as good as
+        // that: under another key everybody is new. What follows is seen.
+        let identity = list.key.as_ref().or(list.to.as_ref().map(|to| &to.address));
+        self.saw(RECIPIENT, identity.map_or("", |text| &text.value));
         let subject = self.seen_line("subject", &job.subject);
         let text = job.body.text.as_ref().map(|source| self.body(source, Role::Text));
         let html = job.body.html.as_ref().map(|source| self.body(source, Role::Html));

@@ -31,6 +31,7 @@ use engine::Engine;
 use line::{Condition, Line, Pattern, View};
 use value::{Moment, Names};
 
+pub use compile::RECIPIENT;
 pub use error::RowError;
 
 /// All templates of a job, compiled and without mistakes that can be seen before there are rows.

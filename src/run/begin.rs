@@ -8,11 +8,12 @@ use crate::diagnostic;
 use crate::exit::Exit;
 use crate::job::{SendJob, SourceSpec};
 use crate::ledger::{
-    self, Counts, Course, Edition, Enlisting, Ledger, LedgerError, NewEdition, Request, Sqlite,
+    self, Counts, Course, Edition, Enlisting, Ledger, LedgerError, NewEdition, Reader, Request, Sqlite,
 };
 use crate::letter::{Columns, Purpose};
 use crate::plan::Plan;
 use crate::recipients;
+use crate::render::RECIPIENT;
 
 use super::enlist::{self, NotEnlisted};
 use super::source;
@@ -41,15 +42,14 @@ pub(super) fn open_list(
     job: &SendJob,
     ledger: &Sqlite,
     purpose: Purpose,
+    args: &cli::Run,
     global: &cli::Global,
 ) -> Result<List, Stop> {
-    if let SourceSpec::Stdin { .. } = job.recipients.source {
-        let editions = ledger.reader()?.editions(&job.name, purpose)?;
-        let begun = editions.into_iter().rfind(|edition| edition.enlisted_at.is_some());
-        if let Some(edition) = begun.filter(|edition| edition.finished_at.is_none()) {
-            let layout = edition.layouts.into_iter().next().flatten();
-            return Ok(List::Frozen(layout.map(|names| Arc::new(Columns::new(names)))));
-        }
+    if let SourceSpec::Stdin { .. } = job.recipients.source
+        && let Some(edition) = frozen(&*ledger.reader()?, job, purpose, args)?
+    {
+        let layout = edition.layouts.into_iter().next().flatten();
+        return Ok(List::Frozen(layout.map(|names| Arc::new(Columns::new(names)))));
     }
     match source::open(job) {
         Ok(rows) => Ok(List::Rows(Box::new(rows))),
@@ -58,6 +58,28 @@ pub(super) fn open_list(
             Err(Stop::new(error.exit(), "nothing was sent"))
         }
     }
+}
+
+/// The edition that goes on with the list it has, where it came from standard input: the one that is
+/// named, else the last one, if it has been taken in and somebody is still to get a letter.
+fn frozen(
+    reader: &dyn Reader,
+    job: &SendJob,
+    purpose: Purpose,
+    args: &cli::Run,
+) -> Result<Option<Edition>, LedgerError> {
+    if args.new_edition {
+        return Ok(None);
+    }
+    let mut editions = reader.editions(&job.name, purpose)?;
+    match &args.edition {
+        Some(name) => editions.retain(|edition| edition.name == *name),
+        None => editions.retain(Edition::is_unfinished),
+    }
+    let last = editions.pop().filter(|edition| edition.enlisted_at.is_some() && edition.is_unfinished());
+    let Some(edition) = last else { return Ok(None) };
+    let open = reader.counts(edition.id)?.open();
+    Ok((open > 0).then_some(edition))
 }
 
 /// Finds or begins the edition.
@@ -103,6 +125,12 @@ pub(super) fn edition(plan: &Plan, ledger: &mut Sqlite, args: &cli::Run) -> Resu
             if let ledger::Stop::Changed { id, .. } | ledger::Stop::FinishedChanged { id, .. } = stop {
                 for change in ledger::changes(&reader.components(id)?, components) {
                     words.push_str(&format!("\n{change}"));
+                    if change.name == RECIPIENT {
+                        words.push_str(
+                            "\nnobody on the list is known by this: with --accept-changes everybody gets a letter \
+                             again",
+                        );
+                    }
                 }
             }
             return Err(Stop::new(Exit::Job, words));
@@ -120,7 +148,19 @@ pub(super) fn take_in(
     list: List,
     args: &cli::Run,
 ) -> Result<(Edition, Option<Enlisting>), Stop> {
-    let List::Rows(rows) = list else { return Ok((edition, None)) };
+    let rows = match list {
+        List::Rows(rows) => rows,
+        List::Frozen(_) if edition.enlisted_at.is_some() => return Ok((edition, None)),
+        // The ledger that had the list has made room for this one: it is read after all.
+        List::Frozen(columns) => {
+            let rows = source::open(&plan.job)?;
+            if rows.columns().map(|now| now.names().to_vec()) != columns.map(|then| then.names().to_vec()) {
+                let words = "the list on standard input has other columns than the one before it: run again";
+                return Err(Stop::new(Exit::Job, words));
+            }
+            Box::new(rows)
+        }
+    };
     if let (Some(source), SourceSpec::File { path, .. }) = (edition.source, &plan.job.recipients.source)
         && hash_of(path).is_ok_and(|hash| enlist::source_hash(plan, hash) == source.hash)
     {

@@ -1,8 +1,9 @@
 //! Takes a list into the ledger: rows are read on one thread, examined on all, written here.
 
 use std::thread;
+use std::time::Duration;
 
-use crossbeam_channel::bounded;
+use crossbeam_channel::{RecvTimeoutError, bounded};
 use rayon::prelude::*;
 
 use crate::exit::Exit;
@@ -68,6 +69,9 @@ enum Verdict {
     Rejected { key: Option<String>, reason: String },
 }
 
+/// A list that pauses for longer, as standard input may, keeps nobody else from the ledger meanwhile.
+const SLOW: Duration = Duration::from_millis(100);
+
 /// How many bad rows are named when there are too many.
 const NAMED: usize = 10;
 
@@ -86,7 +90,7 @@ pub(super) fn enlist(
     let names = columns.as_ref().map(|columns| columns.names().to_vec());
     let dedupe = plan.job.recipients.dedupe;
     let mut enlister = ledger.enlist(edition.id, names.as_deref(), dedupe)?;
-    let mut bad = 0u64;
+    let (mut bad, mut unread) = (0u64, 0);
     let mut first = Vec::new();
     let mut source = SourceRecord::default();
     thread::scope(|scope| {
@@ -104,9 +108,17 @@ pub(super) fn enlist(
                 }
             }
         });
-        for looked in &receive {
+        loop {
+            let looked = match receive.recv_timeout(SLOW) {
+                Err(RecvTimeoutError::Timeout) => {
+                    enlister.rest()?;
+                    receive.recv().map_err(|_| RecvTimeoutError::Disconnected)
+                }
+                looked => looked,
+            };
+            let Ok(looked) = looked else { break };
             source.rows += looked.len() as u64;
-            write(&mut *enlister, &looked, &mut source, |number, reason| {
+            unread += write(&mut *enlister, &looked, &mut source, |number, reason| {
                 bad += 1;
                 if first.len() < NAMED {
                     first.push((number, reason.to_owned()));
@@ -120,7 +132,8 @@ pub(super) fn enlist(
     if plan.any_contested() && !again {
         return Err(NotEnlisted::Contested);
     }
-    let bad = bad.max(enlister.rejected());
+    // Those of the rejected that have a key which an earlier row has were not known to be bad before.
+    let bad = bad + enlister.rejected().saturating_sub(unread);
     let max_bad = plan.job.recipients.max_bad;
     if (strict && bad > 0) || max_bad.exceeded(bad, source.rows) {
         let allowed = if strict {
@@ -161,13 +174,14 @@ fn look(plan: &Plan, row: Result<Row, BadRow>) -> Looked {
     Looked { number: row.number, json: row.to_json(), verdict }
 }
 
+/// Writes what was made of some rows; gives how many of them can be no delivery.
 fn write(
     enlister: &mut dyn crate::ledger::Enlister,
     looked: &[Looked],
     source: &mut SourceRecord,
     mut bad: impl FnMut(u64, &str),
-) -> Result<(), LedgerError> {
-    let mut rows = Vec::with_capacity(looked.len());
+) -> Result<u64, LedgerError> {
+    let (mut rows, mut rejected) = (Vec::with_capacity(looked.len()), 0);
     for row in looked {
         let (key, domain, state) = match &row.verdict {
             Verdict::Filtered => {
@@ -177,6 +191,7 @@ fn write(
             Verdict::Rejected { key, reason } => {
                 bad(row.number, reason);
                 enlister.reject(row.number, key.as_deref(), reason)?;
+                rejected += 1;
                 continue;
             }
             Verdict::Pending { key, domain, .. } => (key, domain.as_str(), EnlistState::Pending),
@@ -192,7 +207,8 @@ fn write(
         };
         rows.push(Enlist { number: row.number, key: key.as_str(), domain, row: &row.json, state, enclosed });
     }
-    enlister.add(&rows)
+    enlister.add(&rows)?;
+    Ok(rejected)
 }
 
 fn max_bad_words(max_bad: MaxBad) -> String {

@@ -46,7 +46,9 @@ impl Letters {
 impl Maker for Letters {
     fn make(&self, claimed: &Claimed, now: i64) -> Result<(Message, Mark), Unmade> {
         let failed = |addresses: Vec<String>, reason: &str| {
-            let addresses = if addresses.is_empty() { vec![claimed.key.clone()] } else { addresses };
+            // Where nobody is left to write to, the outcomes that the letter has stand.
+            let unknown = addresses.is_empty() && claimed.settled.is_empty();
+            let addresses = if unknown { vec![claimed.key.clone()] } else { addresses };
             let answer = Answer { code: 0, enhanced: None, text: reason.to_owned() };
             let rcpt = |address| RcptOutcome { address, outcome: Outcome::Failed, answer: answer.clone() };
             Unmade::Failed(addresses.into_iter().map(rcpt).collect())

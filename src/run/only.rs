@@ -42,10 +42,15 @@ impl Reader for Only {
     fn claim(&self, edition: EditionId, after: u64, limit: usize) -> Result<Vec<Claimed>, LedgerError> {
         let start = self.seqs.partition_point(|&seq| seq <= after);
         let mut claimed = Vec::new();
-        for &seq in self.seqs[start..].iter().take(limit) {
-            claimed.extend(self.reader.rows_in(edition, &[State::Pending], seq - 1, 1)?);
+        for &seq in &self.seqs[start..] {
+            // The next one that is pending may be somebody else.
+            let next = self.reader.rows_in(edition, &[State::Pending], seq - 1, 1)?;
+            claimed.extend(next.into_iter().filter(|next| next.seq == seq));
+            if claimed.len() == limit {
+                break;
+            }
         }
-        Ok(self.wanted(claimed))
+        Ok(claimed)
     }
 
     fn claim_of(
@@ -56,10 +61,14 @@ impl Reader for Only {
         limit: usize,
     ) -> Result<Vec<Claimed>, LedgerError> {
         let mut claimed = Vec::new();
-        for &seq in self.seqs.iter().filter(|&&seq| seq > after).take(limit) {
-            claimed.extend(self.reader.claim_of(edition, domains, seq - 1, 1)?);
+        for &seq in self.seqs.iter().filter(|&&seq| seq > after) {
+            let next = self.reader.claim_of(edition, domains, seq - 1, 1)?;
+            claimed.extend(next.into_iter().filter(|next| next.seq == seq));
+            if claimed.len() == limit {
+                break;
+            }
         }
-        Ok(self.wanted(claimed))
+        Ok(claimed)
     }
 
     fn claim_due(&self, edition: EditionId, now: i64, limit: usize) -> Result<Vec<Claimed>, LedgerError> {

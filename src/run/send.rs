@@ -13,7 +13,7 @@ use crate::dispatch::core::{Config, Doubt, End};
 use crate::dispatch::{Ended, Engine, Trouble};
 use crate::exit::Exit;
 use crate::job::{Keep, RelaySpec, SendJob, TlsMode, preset};
-use crate::ledger::{Domains, Edition, Enlisting, Ledger, Sqlite, State};
+use crate::ledger::{Domains, Edition, Enlisting, Flag, Ledger, RunLock, Sqlite, State};
 use crate::letter::Purpose;
 use crate::measure;
 use crate::net::transcript::Transcript;
@@ -88,8 +88,10 @@ fn carry_out(
     }
     let mut ledger = Sqlite::open(&path)?;
     let mut lock = ledger.lock(&job.name, purpose)?;
+    // Whom a stop was said to is gone; what is said from here on is for this run.
+    ledger.set_flag(&job.name, purpose, Flag::Stop, false)?;
     let relay = relay_of(&mut job, purpose)?;
-    let opened = begin::open_list(&job, &ledger, purpose, global)?;
+    let opened = begin::open_list(&job, &ledger, purpose, args, global)?;
     let columns = opened.columns();
     let plan = Plan::lay(job, columns.as_deref(), purpose, args.to.clone())
         .map_err(|error| refused(error, global))?;
@@ -110,8 +112,9 @@ fn carry_out(
     let edition = begin::edition(&plan, &mut ledger, args)?;
     plan.set_now(edition.begun);
     let plan = Arc::new(plan);
-    let (edition, enlisting) = begin::take_in(&plan, &mut ledger, edition, opened, args)?;
+    // First of all: whoever was being written to and has left the list since gets no letter again.
     let unsure = ledger.recover(edition.id, plan.job.relay.unsure)?;
+    let (edition, enlisting) = begin::take_in(&plan, &mut ledger, edition, opened, args)?;
     if !unsure.is_empty() && !global.quiet {
         eprintln!("postroom: {} letters of a run that broke off are in doubt:", unsure.len());
         unsure.iter().take(10).for_each(|(_, key)| eprintln!("  {key}"));
@@ -152,9 +155,7 @@ fn carry_out(
         Sending { plan, edition, enlisting, relay: &relay, args, global, signals, kept: kept.clone() };
     let ended = sending.send(ledger, counts.open());
     close(kept.as_deref());
-    let ended = ended?;
-    drop(lock);
-    sending.close(ended)
+    sending.close(ended?, lock)
 }
 
 /// The folder the letters are kept in, where the job asks for one. Trials have an outbox.
@@ -306,7 +307,7 @@ impl Sending<'_> {
     }
 
     /// Records the end, says what became of everyone, and finds the exit code.
-    fn close(&self, ended: Ended<Sqlite>) -> Result<Exit, Stop> {
+    fn close(&self, ended: Ended<Sqlite>, lock: RunLock) -> Result<Exit, Stop> {
         let Ended { end, trouble, ledger, .. } = ended;
         let mut ledger = ledger.ok_or_else(|| Stop::new(Exit::Bug, "the ledger's thread broke"))?;
         let standing = ledger.reader()?.standing(self.edition.id)?;
@@ -314,6 +315,7 @@ impl Sending<'_> {
         if finished {
             ledger.finish(self.edition.id, super::unix_now())?;
         }
+        drop(lock);
         let (plan, edition) = (self.plan, self.edition);
         let said = last_words(plan, &mut ledger, edition, &standing, self.enlisting, self.args, self.global);
         if let (Some((_, outbox)), false) = (&self.relay.embedded, self.global.quiet) {
@@ -325,7 +327,8 @@ impl Sending<'_> {
         }
         // By a relay that cannot be worked with nobody is told either.
         let relay_works = !matches!(trouble, Some(Trouble::Submit(_)));
-        let ended = self.verdict(end, trouble, by_counts);
+        let deferred = standing.counts.of(State::Deferred) > 0;
+        let ended = self.verdict(end, trouble, by_counts, deferred);
         let kind = match end {
             _ if finished => Some(Kind::Finished),
             End::Stopped | End::Limit | End::Complete => None,
@@ -340,9 +343,16 @@ impl Sending<'_> {
     }
 
     /// What the end means for whoever started the run.
-    fn verdict(&self, end: End, trouble: Option<Trouble>, by_counts: Exit) -> Result<Exit, Stop> {
+    fn verdict(
+        &self,
+        end: End,
+        trouble: Option<Trouble>,
+        by_counts: Exit,
+        deferred: bool,
+    ) -> Result<Exit, Stop> {
         match (end, trouble) {
             (_, Some(trouble)) => Err(self.trouble(trouble)),
+            (End::Limit, None) if deferred && by_counts == Exit::Done => Ok(Exit::Again),
             (End::Complete | End::Limit, None) => Ok(by_counts),
             (End::Deferred, None) => Ok(Exit::Again),
             (End::Stopped, None) => {

@@ -46,7 +46,8 @@ pub(super) fn requeue(args: &cli::Requeue, ledger: &Path, job: &str) -> Result<E
         eprintln!("  {:<9} {}{warning}", state.word(), grouped(*number));
     }
     ask(args.yes, "Put them back?")?;
-    ledger.requeue(edition.id, &Requeue { states: &states, keys, now: unix_now() })?;
+    let done = ledger.requeue(edition.id, &Requeue { states: &states, keys, now: unix_now() })?;
+    let total: u64 = done.iter().map(|(_, number)| number).sum();
     ledger.tidy()?;
     eprintln!("postroom: {} put back; `postroom run` sends them", grouped(total));
     Ok(Exit::Done)

@@ -271,3 +271,33 @@ fn a_relay_that_refuses_the_sender_stops_the_run() {
     scene.send().exit(Exit::Unavailable).says(&["5.7.1 not you"]);
     assert_eq!(scene.its_relay().letters().len(), 0);
 }
+
+/// With either of these everybody would be mailed again.
+#[test]
+fn an_emptied_ledger_and_another_programs_database_are_refused() {
+    let scene = Scene::new().relay([] as [&str; 0]).job(SHORT).recipients(&numbered(2));
+    scene.send().exit(Exit::Done);
+    let ledger = scene.path(".postroom/ledger.db");
+    std::fs::write(&ledger, "").expect("emptied");
+    scene.send().exit(Exit::Io).says(&["it is empty, though runs have used it"]);
+    std::fs::remove_file(&ledger).expect("removed");
+    let conn = rusqlite::Connection::open(&ledger).expect("a database");
+    conn.execute_batch("CREATE TABLE x (a)").expect("a table");
+    drop(conn);
+    scene.send().exit(Exit::Io).says(&["another program's"]);
+    assert_eq!(scene.its_relay().letters().len(), 2);
+}
+
+/// The ledger keeps an outcome for each of at most 1,024 recipients: one more is a mistake of the row.
+#[test]
+fn a_letter_to_too_many_is_a_bad_row_and_no_trouble_for_others() {
+    let job = SHORT.replace("{file: list.csv}", "{file: list.csv, cc: {each: \"{{ cc }}\", split: \";\"}}");
+    let many: Vec<String> = (0..1024).map(|n| format!("c{n}@example.org")).collect();
+    let list =
+        format!("email,name,cc\na@example.org,A,\nb@example.org,B,{}\nc@example.org,C,\n", many.join(";"));
+    let scene = Scene::new().relay([] as [&str; 0]).job(&job).recipients(&list);
+    scene.run("check job.yaml").exit(Exit::SomeFailed).says(&["1025 recipients of one letter are too many"]);
+    scene.send().exit(Exit::SomeFailed);
+    let received = scene.its_relay().received();
+    assert_eq!(received.into_keys().collect::<Vec<_>>(), ["a@example.org", "c@example.org"]);
+}

@@ -28,6 +28,109 @@ fn send_piped(scene: &Scene, list: &str) -> Run {
     finish(child, "run --yes job.yaml")
 }
 
+/// A list that comes through a pipe belongs to the edition that goes on with it, and to no other.
+#[test]
+fn a_new_edition_takes_in_its_own_piped_list() {
+    let job = SHORT.replace("{file: list.csv}", "{file: \"-\", format: csv}");
+    let scene = Scene::new().relay([] as [&str; 0]).job(&job);
+    let piped = |scene: &Scene, line: &str, list: &str| {
+        let mut child = scene.command(line.split(' ')).stdin(Stdio::piped()).spawn().expect("a run");
+        let _ = child.stdin.take().expect("a pipe").write_all(list.as_bytes());
+        finish(child, line)
+    };
+    piped(&scene, "run --yes --limit 3 job.yaml", &numbered(5)).exit(Exit::Done);
+    let scene = scene.job(&job.replace("edition: \"1\"", "edition: \"2\""));
+    piped(&scene, "run --yes job.yaml", &numbered(5)).exit(Exit::Job).says(&["--new-edition"]);
+    piped(&scene, "run --yes --new-edition job.yaml", &numbered(4)).exit(Exit::Done);
+    assert_eq!(scene.its_relay().letters().len(), 7);
+    // A trial that is over makes room for the next, whose list is its own.
+    for _ in 0..2 {
+        piped(&scene, "run --yes --to me@example.org --limit 1 job.yaml", &numbered(2)).exit(Exit::Done);
+    }
+    assert_eq!(scene.its_relay().letters().len(), 9);
+}
+
+/// By another key everybody would be new.
+#[test]
+fn another_key_is_a_change_and_mails_nobody_again() {
+    let scene = Scene::new().relay([] as [&str; 0]).job(SHORT).recipients(&numbered(4));
+    scene.run("run --yes --limit 2 job.yaml").exit(Exit::Done);
+    let scene = scene.job(&SHORT.replace("{file: list.csv}", "{file: list.csv, key: \"{{ name }}\"}"));
+    scene.send().exit(Exit::Job).says(&[
+        "recipients.key",
+        "--accept-changes",
+        "everybody gets a letter again",
+    ]);
+    assert_eq!(scene.its_relay().letters().len(), 2);
+    let scene = scene.job(SHORT);
+    scene.send().exit(Exit::Done);
+    assert_eq!(scene.its_relay().letters().len(), 4);
+}
+
+#[test]
+fn who_has_left_the_list_gets_no_letter_however_the_last_run_ended() {
+    let job = SHORT.replace("tls: none,", "tls: none, unsure: resend,");
+    let scene = Scene::new()
+        .relay(["--fault", "rcpt if=u2@* first=1 reply 550 5.1.1 no"])
+        .job(&job)
+        .recipients(&numbered(3))
+        .env("POSTROOM_FAILPOINT", "ledger.mark.after");
+    scene.send();
+    assert!(ledger_says(&scene).values().any(|state| state == "sending"), "{:?}", ledger_says(&scene));
+    let scene =
+        scene.env("POSTROOM_FAILPOINT", "").recipients("email,name\nu1@example.org,B\nu2@example.org,C\n");
+    scene.send().exit(Exit::SomeFailed);
+    assert_eq!(scene.its_relay().received().into_keys().collect::<Vec<_>>(), ["u1@example.org"]);
+    // Put back, and gone from the list before the run.
+    scene.run("requeue job.yaml --outcome refused --yes").exit(Exit::Done);
+    let scene = scene.recipients("email,name\nu1@example.org,B\n");
+    scene.send();
+    assert_eq!(scene.its_relay().received().into_keys().collect::<Vec<_>>(), ["u1@example.org"]);
+}
+
+#[test]
+fn a_part_of_a_list_that_is_deferred_is_not_done() {
+    let scene = Scene::new()
+        .relay(["--fault", "rcpt if=u1@* reply 450 4.2.1 later"])
+        .job(SHORT)
+        .recipients(&numbered(4));
+    scene.run("run --yes --limit 2 job.yaml").exit(Exit::Again);
+    scene.run("run --yes --limit 1 --only u3@example.org job.yaml").exit(Exit::Again);
+}
+
+/// More keys than are claimed at once, some of them done already.
+#[test]
+fn every_one_of_many_keys_is_sent() {
+    let scene = Scene::new().relay([] as [&str; 0]).job(SHORT).recipients(&numbered(700));
+    scene.run("run --yes --limit 1 job.yaml").exit(Exit::Done);
+    let only: String = (0..650).map(|n| format!(" --only u{n}@example.org")).collect();
+    scene.run(&format!("run --yes{only} job.yaml")).exit(Exit::Done);
+    assert_eq!(scene.its_relay().received().len(), 650);
+}
+
+/// What is said to a run while it takes in its list is meant for it.
+#[test]
+fn a_run_can_be_stopped_while_it_takes_in_its_list() {
+    let job = SHORT.replace("{file: list.csv}", "{file: \"-\", format: csv}");
+    let scene = Scene::new()
+        .relay([] as [&str; 0])
+        .job(&job)
+        .file("other.yaml", &SHORT.replace("name: short", "name: other"));
+    let scene = scene.recipients(&numbered(3));
+    let mut child = scene.command(["run", "--yes", "job.yaml"]).stdin(Stdio::piped()).spawn().expect("a run");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    stdin.write_all(numbered(2000).as_bytes()).expect("a part of the list");
+    std::thread::sleep(Duration::from_millis(800));
+    // Meanwhile the ledger is anybody's.
+    let started = Instant::now();
+    scene.run("run --yes other.yaml").exit(Exit::Done);
+    scene.run("stop job.yaml").exit(Exit::Done);
+    assert!(started.elapsed() < Duration::from_secs(15), "the list holds the ledger");
+    drop(stdin);
+    finish(child, "run").exit(Exit::Again);
+    assert_eq!(scene.its_relay().letters().len(), 3);
+}
+
 #[test]
 fn who_is_suppressed_in_the_middle_of_a_run_is_not_written_to() {
     let job = SHORT

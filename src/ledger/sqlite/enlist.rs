@@ -269,6 +269,17 @@ impl<'l> SqliteEnlister<'l> {
                 })
                 .map_err(|error| self.said(error))?;
             self.result.mended += 1;
+        } else if let (State::Pending | State::Deferred, EnlistState::Failed(reason), Some(true)) =
+            (state, row.state, equal)
+        {
+            // As it is now it cannot be sent, though nothing was wrong with it when it was taken in: a file of
+            // its own has been found for another one, or is gone.
+            self.conn
+                .execute(
+                    "UPDATE deliveries SET state = 'f', next_attempt = NULL, reason = ?2 WHERE id = ?1",
+                    params![id, reason],
+                )
+                .map_err(|error| self.said(error))?;
         } else if state == State::Skipped && removed {
             self.conn
                 .execute("UPDATE deliveries SET state = 'p', reason = NULL WHERE id = ?1", [id])
@@ -368,6 +379,10 @@ impl Enlister for SqliteEnlister<'_> {
         self.turn()?;
         self.result.rejected += 1;
         self.note(number, key, false, reason)
+    }
+
+    fn rest(&mut self) -> Result<(), LedgerError> {
+        self.commit()
     }
 
     fn rejected(&self) -> u64 {

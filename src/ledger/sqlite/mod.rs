@@ -56,13 +56,16 @@ pub struct Sqlite {
 impl Sqlite {
     /// Opens the ledger at `path`; makes it, readable for its owner only, where there is none.
     pub fn open(path: &Path) -> Result<Sqlite, LedgerError> {
-        make(path)?;
+        let new = make(path)?;
         let real = one_name(path)?;
         let path = real.as_path();
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let said = |error| LedgerError::sqlite(path, error);
         let mut conn = Connection::open_with_flags(path, flags).map_err(said)?;
         conn.busy_timeout(PATIENCE).map_err(said)?;
+        if !new {
+            is_ours(&conn, path)?;
+        }
         if conn.is_readonly(rusqlite::MAIN_DB).map_err(said)? {
             return Err(LedgerError::ReadOnly { path: path.to_owned() });
         }
@@ -233,8 +236,8 @@ fn told(edition: EditionId, end: &str) -> String {
 
 /// Makes the file with mode 0600 before SQLite opens it, and its folder with mode 0700: SQLite gives
 /// its log the mode of the database. New names are synced, so that a power cut does not take away the
-/// folder of a ledger whose content was synced.
-fn make(path: &Path) -> Result<(), LedgerError> {
+/// folder of a ledger whose content was synced. Whether there was no such file.
+fn make(path: &Path) -> Result<bool, LedgerError> {
     let broken = |source| LedgerError::Open { path: path.to_owned(), source };
     let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -255,8 +258,8 @@ fn make(path: &Path) -> Result<(), LedgerError> {
         other => other,
     };
     match created {
-        Ok(_) => sync(folder),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Ok(_) => sync(folder).map(|()| true),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(broken(error)),
     }
 }
@@ -271,6 +274,27 @@ fn one_name(path: &Path) -> Result<PathBuf, LedgerError> {
         0 | 1 => Ok(real),
         _ => Err(LedgerError::Linked { path: path.to_owned() }),
     }
+}
+
+/// An error for the database of another program, and for a ledger that has lost all it knew: with either
+/// everybody would be mailed again.
+fn is_ours(conn: &Connection, path: &Path) -> Result<(), LedgerError> {
+    let said = |error| LedgerError::sqlite(path, error);
+    let no_ledger = |reason: &str| LedgerError::Corrupt { path: path.to_owned(), reason: reason.to_owned() };
+    // A run has its lock only when the ledger is made: looked for first, for one may be made just now.
+    let used = super::lock::was_taken(path);
+    if used && std::fs::metadata(path).is_ok_and(|metadata| metadata.len() == 0) {
+        let reason =
+            "it is empty, though runs have used it; put back a copy of it, or remove it to begin anew";
+        return Err(no_ledger(reason));
+    }
+    // The tables first: who makes them at this moment makes them with their version.
+    let tables: i64 =
+        conn.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0)).map_err(said)?;
+    if tables > 0 && version(conn).map_err(said)? == 0 {
+        return Err(no_ledger("its tables are another program's"));
+    }
+    Ok(())
 }
 
 /// Turns the write-ahead log on, and says which mode it is. SQLite does not wait for another process that is

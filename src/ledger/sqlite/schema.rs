@@ -7,7 +7,7 @@
 //! `rows` has no unique index on its key: building one would cost a third of the time of enlisting.
 //! That a key comes once in an edition is kept by the enlister under the job's lock (`keys`).
 
-use crate::ledger::{EditionId, LedgerError};
+use crate::ledger::{EditionId, LedgerError, MOST_ITEMS};
 
 /// The schema this version writes, in `user_version`.
 pub(super) const VERSION: i64 = 2;
@@ -16,13 +16,10 @@ pub(super) const VERSION: i64 = 2;
 const SEQ_BITS: u32 = 32;
 
 /// Bits of a recipient's or file's number within its delivery.
-const ITEM_BITS: u32 = 10;
+const ITEM_BITS: u32 = MOST_ITEMS.ilog2();
 
 /// The highest number of an edition: with the bits above it fills a positive i64.
 pub(super) const MAX_EDITION: u32 = (1 << (63 - SEQ_BITS - ITEM_BITS)) - 1;
-
-/// How many recipients, and how many files, a letter may have.
-pub(super) const MAX_ITEMS: usize = 1 << ITEM_BITS;
 
 /// The key of a delivery and its row.
 pub(super) fn delivery(edition: EditionId, seq: u64) -> i64 {
@@ -41,15 +38,15 @@ pub(super) fn bounds(edition: EditionId) -> (i64, i64) {
 
 /// The key of the n-th recipient or file of a delivery.
 pub(super) fn item(delivery: i64, n: usize, what: &'static str) -> Result<i64, LedgerError> {
-    if n >= MAX_ITEMS {
-        return Err(LedgerError::TooMany { what, limit: MAX_ITEMS as u64 });
+    if n >= MOST_ITEMS {
+        return Err(LedgerError::TooMany { what, limit: MOST_ITEMS as u64 });
     }
     Ok(delivery << ITEM_BITS | n as i64)
 }
 
 /// The first and last key the recipients or files of the deliveries from `first` to `last` may have.
 pub(super) fn items(first: i64, last: i64) -> (i64, i64) {
-    (first << ITEM_BITS, last << ITEM_BITS | (MAX_ITEMS as i64 - 1))
+    (first << ITEM_BITS, last << ITEM_BITS | (MOST_ITEMS as i64 - 1))
 }
 
 /// The delivery a recipient or file belongs to.
@@ -164,11 +161,11 @@ mod tests {
             let packed = delivery(EditionId(number), sequence);
             assert!(packed > 0);
             assert_eq!((packed >> SEQ_BITS, seq(packed)), (number.into(), sequence));
-            let last = item(packed, MAX_ITEMS - 1, "recipients").unwrap();
+            let last = item(packed, MOST_ITEMS - 1, "recipients").unwrap();
             assert!(last > 0);
             assert_eq!(delivery_of_item(last), packed);
             assert_eq!(items(packed, packed), (item(packed, 0, "").unwrap(), last));
         }
-        assert!(item(1, MAX_ITEMS, "recipients").is_err());
+        assert!(item(1, MOST_ITEMS, "recipients").is_err());
     }
 }

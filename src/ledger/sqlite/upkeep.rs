@@ -70,7 +70,8 @@ pub(super) fn requeue(
                     THEN date END,
                 attempts = 0, first_attempt = NULL, next_attempt = NULL, reason = NULL, state = 'p'
              WHERE ?1 IS NOT NULL AND id IN (SELECT id FROM temp.chosen)",
-            "UPDATE editions SET finished_at = NULL
+            // The list is looked at again: whoever has left it since gets nothing.
+            "UPDATE editions SET finished_at = NULL, source_hash = NULL
              WHERE ?1 IS NOT NULL AND id = (SELECT max(id) >> 32 FROM temp.chosen)",
         ] {
             conn.execute(sql, [wish.now]).map_err(said)?;
@@ -125,7 +126,7 @@ pub(super) fn forget(ledger: &mut Sqlite, address: &EmailAddress) -> Result<Forg
             if theirs {
                 take_out(conn, id, &key, &secret).map_err(said)?;
                 forgotten.deliveries += 1;
-                forgotten.unsent += u64::from(!state.is_final());
+                forgotten.unsent += u64::from(!state.is_final() && state != State::Sending);
                 continue;
             }
             let mut cells = cells;
@@ -220,7 +221,8 @@ fn take_out(conn: &Connection, id: i64, key: &str, secret: &[u8; 32]) -> rusqlit
     }
     conn.execute(
         "UPDATE deliveries SET reason = 'forgotten', next_attempt = NULL,
-                state = CASE WHEN instr('pcsd', state) THEN 'k' ELSE state END WHERE id = ?1",
+                state = CASE WHEN state = 's' THEN 'u' WHEN instr('pcd', state) THEN 'k' ELSE state END
+         WHERE id = ?1",
         [id],
     )?;
     conn.execute(

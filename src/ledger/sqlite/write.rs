@@ -96,13 +96,6 @@ pub(super) fn recover(
         let said = |error| LedgerError::sqlite(path, error);
         let (first, last) = schema::bounds(edition);
         conn.execute("UPDATE editions SET left_at = NULL WHERE id = ?1", [edition.0]).map_err(said)?;
-        // Whom a stop was said to is gone.
-        conn.execute(
-            "DELETE FROM flags WHERE flag = 'stop'
-                AND (job, purpose) = (SELECT job, purpose FROM editions WHERE id = ?1)",
-            [edition.0],
-        )
-        .map_err(said)?;
         let left: Vec<(i64, String)> = conn
             .prepare(
                 "SELECT d.id, r.key FROM deliveries d JOIN rows r ON r.id = d.id
@@ -272,7 +265,7 @@ impl<'c> Statements<'c> {
                     Place::Next(n) => schema::item(id, n, "recipients of a letter")?,
                 };
                 self.conn
-                    .prepare_cached("INSERT OR REPLACE INTO rcpts VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")
+                    .prepare_cached(REPLACE_RCPT)
                     .and_then(|mut replace| {
                         let text = &answer.text;
                         let at = settlement.at;
@@ -284,6 +277,12 @@ impl<'c> Statements<'c> {
         Ok(())
     }
 }
+
+// What was accepted stays so, whatever becomes of the letter: nobody is to get it again.
+const REPLACE_RCPT: &str = "INSERT INTO rcpts VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+    ON CONFLICT (id) DO UPDATE SET outcome = excluded.outcome, code = excluded.code, enhanced = excluded.enhanced,
+        text = excluded.text, at = excluded.at
+    WHERE outcome <> 'a'";
 
 /// Where an address of a delivery has its outcome.
 enum Place {
