@@ -528,17 +528,12 @@ fn keep<L: Ledger, M: Maker>(
             Err(error) => {
                 // Marks are given up at once: nothing is sent that is not recorded. Outcomes are
                 // worth patience: without them letters that were sent would be called unsure.
-                let _ = notes.send(Note::NotDurable { marks, settled: Vec::new(), error: Some(error) });
                 group.marks.clear();
-                let by = Instant::now() + WRITE_PATIENCE;
-                loop {
-                    if group.settlements.is_empty() || ledger.write(edition, &group).is_ok() {
-                        break Note::Durable { marks: Vec::new(), settled };
-                    }
-                    if Instant::now() >= by {
-                        break Note::NotDurable { marks: Vec::new(), settled, error: None };
-                    }
-                    thread::sleep(LOOK_AROUND);
+                let of_one = error.is_of_one_letter();
+                let _ = notes.send(Note::NotDurable { marks, settled: Vec::new(), error: Some(error) });
+                match of_one {
+                    true => one_by_one(&mut ledger, edition, &mut group, notes),
+                    false => with_patience(&mut ledger, edition, &group, settled),
                 }
             }
         };
@@ -552,6 +547,42 @@ fn keep<L: Ledger, M: Maker>(
         }
     }
     ledger
+}
+
+/// Writes outcomes again and again, for as long as a full disk may take to be mended.
+fn with_patience<L: Ledger>(ledger: &mut L, edition: EditionId, group: &Group, settled: Vec<u64>) -> Note {
+    let by = Instant::now() + WRITE_PATIENCE;
+    loop {
+        if group.settlements.is_empty() || ledger.write(edition, group).is_ok() {
+            return Note::Durable { marks: Vec::new(), settled };
+        }
+        if Instant::now() >= by {
+            return Note::NotDurable { marks: Vec::new(), settled, error: None };
+        }
+        thread::sleep(LOOK_AROUND);
+    }
+}
+
+/// Writes outcomes each by itself, because something is wrong with one of them that no patience mends.
+/// Leaves those in the group that are recorded.
+fn one_by_one<L: Ledger>(
+    ledger: &mut L,
+    edition: EditionId,
+    group: &mut Group,
+    notes: &Sender<Note>,
+) -> Note {
+    let mut lost = Vec::new();
+    group.settlements.retain(|settlement| {
+        let alone = Group { marks: Vec::new(), settlements: vec![settlement.clone()] };
+        let kept = ledger.write(edition, &alone).is_ok();
+        if !kept {
+            lost.push(settlement.seq);
+        }
+        kept
+    });
+    let _ = notes.send(Note::NotDurable { marks: Vec::new(), settled: lost, error: None });
+    let settled = group.settlements.iter().map(|settlement| settlement.seq).collect();
+    Note::Durable { marks: Vec::new(), settled }
 }
 
 /// What the claims' thread reads.

@@ -116,6 +116,11 @@ impl LedgerError {
         }
     }
 
+    /// Whether it is one letter that cannot be written, and not the ledger.
+    pub fn is_of_one_letter(&self) -> bool {
+        matches!(self, LedgerError::OutOfOrder { .. } | LedgerError::TooMany { .. })
+    }
+
     /// Sorts an answer of SQLite about the file at `path`.
     pub(super) fn sqlite(path: &Path, source: rusqlite::Error) -> LedgerError {
         let path = path.to_owned();

@@ -157,6 +157,10 @@ fn push(
         Some(start) => bare[start + 1..].strip_suffix('>').ok_or_else(|| no_address(text))?,
         None => bare,
     };
+    // It would be taken for one strange address, and everybody meant by it would be mailed.
+    if bare.starts_with("*@") {
+        return Err(no_address(text));
+    }
     // The usual form is seen at once; all others are judged as a recipient's address is.
     let usual = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'+');
     let plain = bare.split_once('@').is_some_and(|(local, domain)| {
@@ -231,6 +235,7 @@ mod tests {
         for (text, expected) in [
             ("ada@example.org\nnobody\n", "line 2: `nobody` is not an address"),
             ("ada@example.org\n\nx y@example.org\n", "line 3: `x y@example.org` is not"),
+            ("*@example.org\n", "line 1: `*@example.org` is not"),
             ("a@b.c,x\n", "none of them is named email"),
             ("date,email\n2026-01-01\n", "line 2"),
             ("\"a@b.c\n", "never closes it"),
