@@ -148,7 +148,7 @@ fn watch(reader: &dyn Reader, mut edition: Edition) -> Result<Exit, Said> {
             (false, true) => Ok(()),
         };
         last = line;
-        let over = edition.finished_at.is_some() || edition.pruned_at.is_some();
+        let over = !edition.is_unfinished();
         if written.is_err() || over {
             if terminal {
                 let _ = writeln!(out);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Params, Row, ToSql, params};
 use rustix::fs::StatVfsMountFlags;
+use serde_json::Value as Json;
 
 use crate::ledger::{
     Claimed, Component, Counts, Domains, Edition, EditionId, Flags, LedgerError, LetterRecord, Reader,
@@ -26,6 +27,9 @@ pub(super) const DUE: &str = "WHERE +d.id BETWEEN ?1 AND ?2 AND d.state = 'd' AN
 
 pub(super) const NEXT_DUE: &str = "SELECT next_attempt FROM deliveries
         WHERE +id BETWEEN ?1 AND ?2 AND state = 'd' AND next_attempt > ?3 ORDER BY next_attempt LIMIT 1";
+
+/// So many names are compared one by one; more make an expression that SQLite takes for too deep.
+const MAX_COMPARISONS: usize = 64;
 
 /// How long a reader waits where the log is being recovered.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -230,10 +234,21 @@ impl Reader for SqliteReader {
         let (after, limit) = (schema::delivery(edition, after_seq), limit as i64);
         let mut values: Vec<&dyn ToSql> = vec![&after, &last, &limit];
         let mut any = String::from("0");
-        for name in names {
-            values.push(name);
-            let compares = if name.contains('*') { "GLOB" } else { "=" };
-            any.push_str(&format!(" OR d.domain {compares} ?{}", values.len()));
+        let (patterns, plain): (Vec<&str>, Vec<&str>) =
+            names.iter().map(String::as_str).partition(|name| name.contains('*'));
+        let (patterns, plain) = (Json::from(patterns).to_string(), Json::from(plain).to_string());
+        if names.len() <= MAX_COMPARISONS {
+            for name in names {
+                values.push(name);
+                let compares = if name.contains('*') { "GLOB" } else { "=" };
+                any.push_str(&format!(" OR d.domain {compares} ?{}", values.len()));
+            }
+        } else {
+            values.extend([&plain as &dyn ToSql, &patterns]);
+            any.push_str(
+                " OR d.domain IN (SELECT value FROM json_each(?4))
+                  OR EXISTS (SELECT 1 FROM json_each(?5) WHERE d.domain GLOB value)",
+            );
         }
         let not = if only { "" } else { "NOT" };
         self.claimed(
