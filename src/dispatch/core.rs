@@ -546,11 +546,15 @@ impl Core {
     }
 
     fn marked(&mut self, seq: u64, now: i64) {
-        let stopping = self.stopping.is_some();
+        let held_back = self.stopping.is_some() || self.paused;
         let Some(held) = self.held.get_mut(&seq).filter(|held| held.stage == Stage::Marking) else { return };
-        if stopping {
-            // Durably marked and never handed over: it goes back, so that it is not called unsure.
+        if held_back {
+            // Durably marked and never handed over: it goes back, so that it is not called unsure, nor waits
+            // for its time with the submitter while the run is paused.
             held.stage = Stage::Out;
+            held.attempts += 1;
+            // The submitter still wants one.
+            self.credits += 1;
             self.settle(seq, State::Pending, None, Vec::new(), now);
             return;
         }
