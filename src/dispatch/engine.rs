@@ -158,20 +158,27 @@ enum Note {
     Unreadable(LedgerError),
 }
 
-/// Unix milliseconds by a clock that never goes back: the wall's at the start, then the machine's.
+/// Unix milliseconds by a clock that never goes back: the wall's at the start, then the machine's, the hours
+/// it was asleep included.
 struct Clock {
-    wall: i64,
-    start: Instant,
+    /// The wall's when the machine's was at zero.
+    zero: i64,
 }
 
 impl Clock {
     fn new() -> Clock {
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Clock { wall: i64::try_from(wall.as_millis()).unwrap_or(i64::MAX), start: Instant::now() }
+        let wall = i64::try_from(wall.as_millis()).unwrap_or(i64::MAX / 2);
+        Clock { zero: wall - Clock::machine() }
+    }
+
+    fn machine() -> i64 {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        now.tv_sec.saturating_mul(1000).saturating_add(now.tv_nsec / 1_000_000)
     }
 
     fn now(&self) -> i64 {
-        self.wall + i64::try_from(self.start.elapsed().as_millis()).unwrap_or(i64::MAX / 2)
+        self.zero + Clock::machine()
     }
 }
 

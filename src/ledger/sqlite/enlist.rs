@@ -245,14 +245,16 @@ impl<'l> SqliteEnlister<'l> {
                 .and_then(|mut insert| insert.execute(params![seq as i64, row_hash]))
                 .map_err(|error| self.said(error))?;
         }
-        let (state, attempts, removed): (State, u32, bool) = self
+        let (state, untried, removed): (State, bool, bool) = self
             .conn
-            .prepare_cached("SELECT state, attempts, reason IS 'removed' FROM deliveries WHERE id = ?1")
+            .prepare_cached(
+                "SELECT state, attempts = 0 AND date IS NULL, reason IS 'removed' FROM deliveries WHERE id = ?1",
+            )
             .and_then(|mut select| {
                 select.query_row([id], |found| Ok((super::state_of(found, 0)?, found.get(1)?, found.get(2)?)))
             })
             .map_err(|error| self.said(error))?;
-        if state == State::Failed && attempts == 0 && equal != Some(true) {
+        if state == State::Failed && untried && equal != Some(true) {
             // It failed for its row and nothing was sent: the mended row takes the frozen one's place.
             let (state, reason) = begins(row.state);
             let number = (row.number != seq).then_some(row.number as i64);
@@ -266,6 +268,11 @@ impl<'l> SqliteEnlister<'l> {
                         "UPDATE deliveries SET state = ?2, domain = ?3, reason = ?4, enclosed = ?5 WHERE id = ?1",
                         params![id, state.letter(), row.domain, reason, row.enclosed],
                     )
+                })
+                .and_then(|_| {
+                    // That its old addresses failed says nothing of the new ones.
+                    let (first, last) = schema::items(id, id);
+                    self.conn.execute("DELETE FROM rcpts WHERE id BETWEEN ?1 AND ?2", [first, last])
                 })
                 .map_err(|error| self.said(error))?;
             self.result.mended += 1;
