@@ -2,7 +2,10 @@
 //! both sides compared.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::time::Duration;
 
 use postroom::job::{Auth, Credential, Pipelining, RelaySpec, Retry, Timeouts, TlsMode, TlsSpec, Unsure};
@@ -402,13 +405,99 @@ fn an_abort_gives_every_letter_one_end() {
     }
 }
 
+/// A relay as the test plays it: each connection is told what to do by the closure, which gets its number.
+fn played(act: impl Fn(usize, TcpStream) + Send + Sync + 'static) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let act = Arc::new(act);
+    std::thread::spawn(move || {
+        for (number, stream) in listener.incoming().flatten().enumerate() {
+            let act = Arc::clone(&act);
+            std::thread::spawn(move || act(number, stream));
+        }
+    });
+    port
+}
+
+/// Answers commands with yes until one begins so, or the client goes; all it heard.
+fn answer_until(stream: &TcpStream, last: &str) -> Vec<String> {
+    let (mut heard, mut out) = (Vec::new(), stream);
+    for line in BufReader::new(stream).lines().map_while(Result::ok) {
+        let reply: &[u8] = match line.split(' ').next() {
+            Some("EHLO") => b"250-relay\r\n250 AUTH PLAIN\r\n",
+            Some("AUTH") => b"235 welcome\r\n",
+            _ => b"250 ok\r\n",
+        };
+        let ends = line.starts_with(last);
+        heard.push(line);
+        if ends || out.write_all(reply).is_err() {
+            break;
+        }
+    }
+    heard
+}
+
+#[test]
+fn a_relay_that_is_left_gets_nothing_that_is_the_fallbacks() {
+    // One connection works while two wait for their greeting. It is lost, one of the two is refused, so the fallback
+    // takes over; then the other is greeted.
+    let opened = Arc::new(Barrier::new(3));
+    let (lost, refused) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+    let (tell, late) = mpsc::channel();
+    let tell = Mutex::new(tell);
+    let port = played(move |number, mut stream| match number {
+        0 => {
+            stream.write_all(b"220 relay\r\n").unwrap();
+            answer_until(&stream, "MAIL");
+            opened.wait();
+            drop(stream);
+            lost.wait();
+        }
+        1 => {
+            opened.wait();
+            lost.wait();
+            std::thread::sleep(Duration::from_millis(50));
+            stream.write_all(b"554 5.3.2 not today\r\n").unwrap();
+            refused.wait();
+        }
+        _ => {
+            opened.wait();
+            refused.wait();
+            std::thread::sleep(Duration::from_millis(50));
+            // It is gone already, if all is well.
+            let _ = stream.write_all(b"220 relay\r\n");
+            tell.lock().unwrap().send(answer_until(&stream, "DATA")).unwrap();
+        }
+    });
+    let auth = |user: &str, password: &str| {
+        Some(Auth {
+            user: user.to_owned(),
+            credential: Credential::Literal(Secret::new(password)),
+            token: false,
+            mechanism: None,
+        })
+    };
+    let login = ("fallback".to_owned(), Secret::new("the fallback's"));
+    // Slow enough to be busy still when the late greeting comes.
+    let slow = Fault::parse("mail delay 50", Protocol::Smtp, 1).unwrap();
+    let scene = Scene::new(Options { auth: Some(login), faults: vec![slow], ..Options::default() });
+    let fallback = RelaySpec { auth: auth("fallback", "the fallback's"), ..scene.spec.clone() };
+    let primary = RelaySpec {
+        auth: auth("primary", "the primary's"),
+        pipelining: Pipelining::Off,
+        fallback: Some(Box::new(fallback)),
+        ..spec(port)
+    };
+    let told = run(&primary, 20, 1, 500);
+    assert_eq!(late.recv_timeout(Duration::from_secs(10)).unwrap(), [] as [&str; 0]);
+    compare("fallback", &told, &scene.accepted());
+    assert_eq!(told.count(Outcome::Accepted), 20, "{:?}", told.failed);
+}
+
 mod tokens {
     //! Access tokens: got for a refresh token, renewed in time or when they were withdrawn, and never tried twice.
 
     use std::collections::VecDeque;
-    use std::io::{BufRead, BufReader, Write};
-    use std::net::{TcpListener, TcpStream};
-    use std::sync::{Arc, Mutex};
     use std::time::Instant;
 
     use base64::Engine;

@@ -86,9 +86,7 @@ pub(super) fn start(
         ceiling: ceiling(relay.spec.pipelining),
         proven: relay.spec.pipelining != Pipelining::Auto,
         windowed: relay.spec.pipelining == Pipelining::Window,
-        growth: Growth::new(
-            relay.spec.doubt.map_or(usize::MAX, |doubt| doubt / relay.spec.connections.max(1)),
-        ),
+        growth: relay.growth(),
         pace: relay.pace(),
         throttle: Throttle::default(),
         enough: None,
@@ -178,6 +176,10 @@ impl Relay {
             account,
             berths,
         })
+    }
+
+    fn growth(&self) -> Growth {
+        Growth::new(self.spec.doubt.map_or(usize::MAX, |doubt| doubt / self.spec.connections.max(1)))
     }
 
     fn pace(&self) -> Option<Pace> {
@@ -918,19 +920,7 @@ impl Pool {
             return;
         }
         if !reachable && let Some(next) = self.fallbacks.pop_front() {
-            self.cap = next.spec.connections.max(1);
-            self.ceiling = ceiling(next.spec.pipelining);
-            self.proven = next.spec.pipelining != Pipelining::Auto;
-            self.windowed = next.spec.pipelining == Pipelining::Window;
-            self.pace = next.pace();
-            let waiting: Vec<Queued> = self.lanes.drain().collect();
-            self.lanes = Lanes::new(&next);
-            waiting.into_iter().for_each(|queued| self.lanes.push(queued));
-            self.relay = next;
-            self.failures = 0;
-            self.not_before = None;
-            (self.berth_at, self.berth_since) = (None, None);
-            return;
+            return self.take_over(next, now);
         }
         if let Phase::Trial(_) = &self.phase
             && let Phase::Trial(first) = std::mem::replace(&mut self.phase, Phase::Over)
@@ -940,6 +930,35 @@ impl Pool {
         }
         self.batch.push(Event::Failed(error));
         self.stop(now);
+    }
+
+    /// From now on letters go to this relay. What was opened to the one before is lost with it: a connection that is
+    /// greeted late must not get the password of another relay, nor its letters.
+    fn take_over(&mut self, next: Relay, now: Instant) {
+        for slot in 0..self.connections.len() {
+            self.lose(slot, None, now);
+        }
+        // What the lost ones gave back may have ended the run.
+        if matches!(self.phase, Phase::Stopping(_) | Phase::Over) {
+            return;
+        }
+        self.release();
+        self.desk = Desk::default();
+        self.cap = next.spec.connections.max(1);
+        self.ceiling = ceiling(next.spec.pipelining);
+        self.proven = next.spec.pipelining != Pipelining::Auto;
+        self.windowed = next.spec.pipelining == Pipelining::Window;
+        self.growth = next.growth();
+        self.pace = next.pace();
+        self.throttle = Throttle::default();
+        (self.enough, self.session_limit) = (None, None);
+        let waiting: Vec<Queued> = self.lanes.drain().collect();
+        self.lanes = Lanes::new(&next);
+        waiting.into_iter().for_each(|queued| self.lanes.push(queued));
+        self.relay = next;
+        self.failures = 0;
+        (self.not_before, self.regrow_at) = (None, None);
+        (self.berth_at, self.berth_since) = (None, None);
     }
 
     /// The relay's trouble is with the sender: told once, and nothing more is begun.
