@@ -2,6 +2,7 @@
 //! and decides nothing.
 
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::Queued;
@@ -35,8 +36,10 @@ pub(super) enum Loss {
 pub(super) struct Connection {
     pub(super) link: Link,
     pub(super) session: Session<Queued>,
-    /// The address it was made to is the pool's n-th.
-    pub(super) address: usize,
+    /// The address it was made to.
+    pub(super) address: SocketAddr,
+    /// It was greeted and logged in: letters could be submitted.
+    pub(super) was_ready: bool,
     /// Mechanisms that were begun: only those the server does not take from us (504, 534) make way for another.
     pub(super) refused: Vec<Mechanism>,
     /// Which secret its login was begun with.
@@ -60,7 +63,7 @@ impl Connection {
         link: Link,
         session: Session<Queued>,
         berth: Berth,
-        address: usize,
+        address: SocketAddr,
         now: Instant,
         transcript: Option<Transcript>,
     ) -> Connection {
@@ -68,6 +71,7 @@ impl Connection {
             link,
             session,
             address,
+            was_ready: false,
             refused: Vec::new(),
             issue: 0,
             replies: Replies::default(),

@@ -6,6 +6,7 @@
 //! each in return, whatever happens, before [`Event::Closed`].
 
 mod account;
+mod addresses;
 mod connection;
 mod growth;
 mod login;

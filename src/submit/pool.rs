@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,6 +12,7 @@ use mio::event::Source;
 use mio::{Interest, Poll, Token, Waker};
 
 use super::account::{Account, Accounts, Berth, Berths};
+use super::addresses::Addresses;
 use super::connection::{Connection, Loss};
 use super::growth::Growth;
 use super::login::Identity;
@@ -61,6 +61,16 @@ pub(super) fn start(
         relays.push_back(Relay::new(spec, accounts)?);
         next = spec.fallback.as_deref();
     }
+    begin(relays, accounts, trace, events)
+}
+
+/// The same with relays that are ready to be dialled: the first, and its fallbacks.
+fn begin(
+    mut relays: VecDeque<Relay>,
+    accounts: &Accounts,
+    trace: Option<Transcript>,
+    events: Sender<Vec<Event>>,
+) -> Result<Submitter, SubmitError> {
     let Some(relay) = relays.pop_front() else {
         return Err(SubmitError::Protocol { relay: String::new(), reason: "no relay".to_owned() });
     };
@@ -147,9 +157,7 @@ struct Relay {
     identity: Option<Identity>,
     /// host:port
     name: String,
-    addresses: Vec<SocketAddr>,
-    /// The address that the next connection is made to; the one that worked stays.
-    next: usize,
+    addresses: Addresses,
     account: Account,
     berths: Berths,
 }
@@ -171,8 +179,7 @@ impl Relay {
             dialer,
             identity,
             name,
-            addresses: Vec::new(),
-            next: 0,
+            addresses: Addresses::default(),
             account,
             berths,
         })
@@ -527,13 +534,15 @@ impl Pool {
     fn open(&mut self, berth: Berth, now: Instant) -> Result<(), SubmitError> {
         let relay = &mut self.relay;
         let trouble = |error| refused_by_net(&relay.name, error);
-        if relay.addresses.is_empty() {
-            relay.addresses = relay.dialer.addresses().map_err(trouble)?;
-            relay.next = 0;
+        if relay.addresses.are_wanted() {
+            relay.addresses.found(relay.dialer.addresses().map_err(trouble)?);
         }
-        let place = relay.next % relay.addresses.len().max(1);
-        let Some(&address) = relay.addresses.get(place) else { return Ok(()) };
-        let mut link = relay.dialer.begin(address).map_err(trouble)?;
+        let Some(address) = relay.addresses.next() else { return Ok(()) };
+        let begun = relay.dialer.begin(address).map_err(trouble);
+        if begun.is_err() {
+            relay.addresses.led_nowhere(address);
+        }
+        let mut link = begun?;
         let slot = match self.connections.iter().position(Option::is_none) {
             Some(free) => free,
             None => {
@@ -555,7 +564,7 @@ impl Pool {
         session.set_limit(relay.spec.messages_per_connection.into_iter().chain(self.session_limit).min());
         self.opened += 1;
         let transcript = self.trace.as_ref().map(|trace| trace.connection(self.opened));
-        self.connections[slot] = Some(Connection::new(link, session, berth, place, now, transcript));
+        self.connections[slot] = Some(Connection::new(link, session, berth, address, now, transcript));
         self.set_windows();
         Ok(())
     }
@@ -717,8 +726,7 @@ impl Pool {
         let accepted = connection.session.accepted() > 0;
         let worked = accepted || connection.session.begun() > 0;
         let quitting = connection.session.awaits() == Some(Awaited::Quit);
-        let young = connection.is_young();
-        let place = connection.address;
+        let (address, was_ready, young) = (connection.address, connection.was_ready, connection.is_young());
         if let Some(loss) = &loss {
             connection.note(&format!("the connection is over: {}", words(loss)));
         }
@@ -727,8 +735,10 @@ impl Pool {
         connection.link.close();
         // A socket that is closed leaves the poll by itself.
         let _ = connection.link.deregister(self.poll.registry());
-        if young && place == self.relay.next {
-            self.relay.next += 1;
+        // Where others are ready, a greeting that says no is about their number.
+        let mut others = self.connections.iter().flatten().filter(|other| other.session.is_ready());
+        if young || (!was_ready && !others.any(|other| other.address == address)) {
+            self.relay.addresses.led_nowhere(address);
         }
         if accepted {
             self.failures = 0;
@@ -853,8 +863,9 @@ impl Pool {
     fn became_ready(&mut self, slot: usize) {
         self.failures = 0;
         self.not_before = None;
-        let Some(connection) = &self.connections[slot] else { return };
-        self.relay.next = connection.address;
+        let Some(connection) = &mut self.connections[slot] else { return };
+        connection.was_ready = true;
+        self.relay.addresses.worked(connection.address);
         if let Phase::Trial(_) = &self.phase
             && let Phase::Trial(first) = std::mem::replace(&mut self.phase, Phase::Running)
         {
@@ -892,7 +903,7 @@ impl Pool {
         ) || matches!(&error, SubmitError::Connect { source, .. } if !source.may_pass());
         let trial = matches!(self.phase, Phase::Trial(_));
         let tries = match trial {
-            true => self.relay.addresses.len() as u32,
+            true => self.relay.addresses.count() as u32,
             false => MAX_FAILURES,
         };
         if !works && (hopeless || self.failures >= tries.max(1)) {
@@ -910,7 +921,7 @@ impl Pool {
         let wait = FIRST_BACKOFF.saturating_mul(1 << (self.failures - 1).min(16)).min(MAX_BACKOFF);
         self.not_before = Some(now + self.jitter.around(wait));
         // Names may have moved.
-        self.relay.addresses.clear();
+        self.relay.addresses.expire();
     }
 
     /// The relay cannot be worked with. Its fallback takes over, if it cannot be reached and there is one.
@@ -1303,5 +1314,65 @@ impl Jitter {
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         wait.mul_f64(0.75 + (self.0 % 1024) as f64 / 2048.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::{SocketAddr, TcpListener};
+
+    use super::*;
+    use crate::job::Job;
+
+    /// A relay of the job file, at addresses of the test's.
+    fn relay_at(addresses: Vec<SocketAddr>) -> Relay {
+        let folder = tempfile::tempdir().expect("a folder");
+        let job = "kind: send\nname: news\nedition: \"1\"\nfrom: news@example.com\nrecipients: {file: list.csv}\n\
+                   subject: Hello\nbody: {text: letter.txt}\n\
+                   relay: {host: relay.test, tls: none, timeouts: {greeting: 300ms, command: 300ms}}\n";
+        std::fs::write(folder.path().join("job.yaml"), job).expect("written");
+        let environment = crate::job::Environment::fixed(folder.path(), &[]);
+        let Ok(Job::Send(job)) = crate::job::read(std::path::Path::new("job.yaml"), &environment) else {
+            panic!("a sending job");
+        };
+        let mut relay = Relay::new(&job.relay, &Accounts::alone()).expect("a relay");
+        relay.dialer = relay.dialer.resolver(Arc::new(move |_, _| Ok(addresses.clone())));
+        relay
+    }
+
+    /// Says the first line to everyone who comes, and one more for each that it hears.
+    fn says(lines: &'static [&'static str]) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                std::thread::spawn(move || {
+                    let mut heard = BufReader::new(&stream).lines();
+                    for line in lines {
+                        let _ = (&stream).write_all(line.as_bytes());
+                        heard.next();
+                    }
+                    heard.for_each(drop);
+                });
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn another_address_is_tried_whatever_the_first_one_says() {
+        let good = says(&["220 relay\r\n", "250 relay\r\n"]);
+        for bad in [
+            &["421 4.3.2 not now\r\n"][..],
+            &[""],
+            &["what?\r\n"],
+            &["220 relay\r\n", "451 4.3.0 later\r\n", "451 4.3.0 later\r\n"],
+        ] {
+            let relay = relay_at(vec![says(bad), good]);
+            let (events, _inbox) = crossbeam_channel::unbounded();
+            let started = begin(VecDeque::from([relay]), &Accounts::alone(), None, events);
+            assert!(started.is_ok(), "{bad:?}: {:?}", started.err());
+        }
     }
 }
