@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::time::Duration;
 
+use crossbeam_channel::RecvTimeoutError;
 use postroom::job::{Auth, Credential, Pipelining, RelaySpec, Retry, Timeouts, TlsMode, TlsSpec, Unsure};
 use postroom::letter::{Content, Envelope, Message, Outcome, Slice};
 use postroom::sandbox::{Fault, Options, Protocol, Relay};
@@ -492,6 +493,25 @@ fn a_relay_that_is_left_gets_nothing_that_is_the_fallbacks() {
     assert_eq!(late.recv_timeout(Duration::from_secs(10)).unwrap(), [] as [&str; 0]);
     compare("fallback", &told, &scene.accepted());
     assert_eq!(told.count(Outcome::Accepted), 20, "{:?}", told.failed);
+}
+
+#[test]
+fn a_thread_that_breaks_leaves_nobody_waiting() {
+    let mut scene = Scene::new(Options::default());
+    // No clock reaches that far: a mistake of this program, as there may be others.
+    scene.spec.timeouts.end = Duration::MAX;
+    let (events, inbox) = crossbeam_channel::unbounded();
+    let submitter = Submitter::start(&scene.spec, &Accounts::alone(), None, events).expect("a relay");
+    submitter.submit(vec![letter(0, 1, 100)]);
+    let broken = loop {
+        match inbox.recv_timeout(Duration::from_secs(10)) {
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(broken, RecvTimeoutError::Disconnected);
+    // What is handed over still finds nobody, and hangs nobody.
+    submitter.submit(vec![letter(1, 1, 100)]);
 }
 
 mod tokens {

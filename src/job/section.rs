@@ -12,6 +12,9 @@ use crate::measure::{self, Rate};
 use super::Text;
 use super::tree::{Content, Document, Key, Node};
 
+/// Nobody waits longer, and every clock reaches as far.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
+
 /// What all values of one reading share: where paths start and what was found.
 #[derive(Debug, Default)]
 pub(super) struct Reading {
@@ -215,6 +218,9 @@ impl<'d> Value<'d> {
         let what = "a duration with its unit";
         let Content::Text(words) = &self.node.content else { return self.expected(what, "15m") };
         match measure::duration(words) {
+            Some(duration) if duration > LONGEST => {
+                self.wrong(Diagnostic::error(format!("`{words}` is longer than 100 years")))
+            }
             Some(duration) => Some(duration),
             None => self.wrong(
                 Diagnostic::error(format!("`{words}` is not a duration"))

@@ -508,6 +508,12 @@ fn mistakes_have_a_place_and_a_remedy() {
         ("relay", "relay: {host: a.b, rate: 14}", "14", "for example `14/s`"),
         ("relay", "relay: {host: a.b, retry: {first: 10}}", "10", "a duration with its unit"),
         ("relay", "relay: {host: a.b, retry: {first: soon}}", "soon", "is not a duration"),
+        (
+            "relay",
+            "relay: {host: a.b, timeouts: {end: 300000000000y}}",
+            "300000000000y",
+            "is longer than 100 years",
+        ),
         ("relay", "relay: {host: a.b, proxy: 'ftp://x:1'}", "'ftp://x:1'", "not a proxy's address"),
         ("relay", "relay: {host: a.b, helo: 'a b'}", "'a b'", "neither a host name"),
         ("relay", "relay: {host: a.b, limits: [{domains: a@b}]}", "a@b", "is not a domain"),

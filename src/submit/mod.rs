@@ -84,10 +84,8 @@ pub struct Submitter {
     sleeping: Arc<AtomicBool>,
     offers: Offers,
     relay: String,
-    /// True once the thread takes nothing more; held while something is handed over.
-    door: Arc<Mutex<bool>>,
-    /// For letters that find the door closed.
-    returns: Sender<Vec<Event>>,
+    /// Held while something is handed over.
+    door: Arc<Mutex<Door>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -117,13 +115,15 @@ impl Submitter {
     /// Hands letters over, at most as many as were wanted. What is handed over when all is closed already (the relay
     /// failed a moment ago) returns, too: then [`Event::Returned`] comes behind [`Event::Closed`].
     pub fn submit(&self, letters: Vec<Consignment>) {
-        let closed = self.door.lock().unwrap_or_else(PoisonError::into_inner);
-        if *closed {
-            // Who has dropped the other end has given up on outcomes.
-            let _ =
-                self.returns.send(letters.iter().map(|letter| Event::Returned { seq: letter.seq }).collect());
-        } else {
-            self.tell(Command::Submit(letters));
+        let door = self.door.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*door {
+            Door::Open(_) => self.tell(Command::Submit(letters)),
+            Door::Closed(returns) => {
+                let returned = letters.iter().map(|letter| Event::Returned { seq: letter.seq });
+                // Who has dropped the other end has given up on outcomes.
+                let _ = returns.send(returned.collect());
+            }
+            Door::Broken => {}
         }
     }
 
@@ -155,6 +155,36 @@ impl Drop for Submitter {
         self.abort();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
+        }
+    }
+}
+
+/// Where letters are handed over. The way back is for those that find it closed.
+enum Door {
+    Open(Sender<Vec<Event>>),
+    /// The thread takes nothing more.
+    Closed(Sender<Vec<Event>>),
+    /// The thread broke, and with it the way back: who listens hears that nothing will come any more. What it had, and
+    /// what is handed over still, is in doubt.
+    Broken,
+}
+
+impl Door {
+    fn close(&mut self) {
+        *self = match std::mem::replace(self, Door::Broken) {
+            Door::Open(returns) | Door::Closed(returns) => Door::Closed(returns),
+            Door::Broken => Door::Broken,
+        };
+    }
+}
+
+/// Stands at the door while the thread works, and breaks it off should the thread panic.
+struct Porter(Arc<Mutex<Door>>);
+
+impl Drop for Porter {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Door::Broken;
         }
     }
 }

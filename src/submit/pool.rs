@@ -18,7 +18,7 @@ use super::growth::Growth;
 use super::login::Identity;
 use super::outcome::{self, Desk, Hint, Step};
 use super::pace::{Pace, Throttle};
-use super::{Command, Consignment, Event, Queued, SubmitError, Submitter};
+use super::{Command, Consignment, Door, Event, Porter, Queued, SubmitError, Submitter};
 use crate::job::{Pipelining, RelaySpec, TlsMode};
 use crate::letter::{Answer, Outcome};
 use crate::net::transcript::Transcript;
@@ -81,8 +81,7 @@ fn begin(
     let poll = Poll::new().map_err(unready)?;
     let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(unready)?);
     let sleeping = Arc::new(AtomicBool::new(false));
-    let door = Arc::new(Mutex::new(false));
-    let returns = events.clone();
+    let door = Arc::new(Mutex::new(Door::Open(events.clone())));
     let (commands, inbox) = crossbeam_channel::unbounded();
     let (ready, first) = crossbeam_channel::bounded(1);
     let name = relay.name.clone();
@@ -125,15 +124,20 @@ fn begin(
         tried: false,
         door: Arc::clone(&door),
     };
-    let thread = std::thread::Builder::new().name("submit".to_owned()).spawn(move || pool.run()).map_err(
-        |source| SubmitError::Connect {
+    let porter = Porter(Arc::clone(&door));
+    let work = move || {
+        let _porter = porter;
+        pool.run();
+    };
+    let thread = std::thread::Builder::new().name("submit".to_owned()).spawn(work).map_err(|source| {
+        SubmitError::Connect {
             relay: name.clone(),
             source: NetError::Setting(format!("no thread is to be had: {source}")),
-        },
-    )?;
+        }
+    })?;
     match first.recv() {
         Ok(Ok((offers, relay))) => {
-            Ok(Submitter { commands, waker, sleeping, offers, relay, door, returns, thread: Some(thread) })
+            Ok(Submitter { commands, waker, sleeping, offers, relay, door, thread: Some(thread) })
         }
         Ok(Err(error)) => Err(error),
         Err(_) => Err(SubmitError::Protocol { relay: name, reason: "the thread ended early".to_owned() }),
@@ -380,8 +384,7 @@ struct Pool {
     phase: Phase,
     /// The first connection was ready: the engine listens.
     tried: bool,
-    /// True once letters can no longer be handed over.
-    door: Arc<Mutex<bool>>,
+    door: Arc<Mutex<Door>>,
 }
 
 impl Pool {
@@ -1001,9 +1004,9 @@ impl Pool {
     /// Gives back what was handed over at the last moment, and closes the door.
     fn close(mut self) {
         let door = Arc::clone(&self.door);
-        let mut closed = door.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut door = door.lock().unwrap_or_else(PoisonError::into_inner);
         self.take_commands(Instant::now());
-        *closed = true;
+        door.close();
         if self.tried {
             self.batch.push(Event::Closed);
             // Nobody hears it where the engine has ended before us.
