@@ -2,8 +2,7 @@
 
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::unbounded;
 
@@ -27,7 +26,7 @@ use super::letters::Letters;
 use super::notify::{self, Kind};
 use super::only::Only;
 use super::progress::Show;
-use super::signals::Signals;
+use super::signals::{Doing, Signals};
 use super::stop::Stop;
 use super::{accounts, begin, ledger_file};
 
@@ -40,13 +39,18 @@ const AHEAD: usize = 256;
 /// Bytes of letters made ahead of the wire.
 const AHEAD_BYTES: usize = 24 << 20;
 
+const STOPPED: &str = "stopped by `postroom stop`; the next run takes it up again";
+
 /// Deliveries claimed at once.
 const CLAIMED: usize = 512;
 
 /// Carries out a sending job.
 pub(super) fn run(job: SendJob, args: &cli::Run, global: &cli::Global, signals: &Signals) -> Exit {
     let name = job.name.clone();
-    match carry_out(job, args, global, signals) {
+    signals.find(Doing::Preparation);
+    let ended = carry_out(job, args, global, signals);
+    signals.find(Doing::Work);
+    match ended {
         Ok(exit) => exit,
         Err(stop) => {
             eprintln!("postroom: {name}: {}", stop.words);
@@ -146,7 +150,10 @@ fn carry_out(
         if !args.only.is_empty() {
             letters = letters.min(args.only.len() as u64);
         }
-        if !ask(&plan, &edition, letters, bad, &relay)? {
+        signals.find(Doing::Question);
+        let yes = ask(&plan, &edition, letters, bad, &relay)?;
+        signals.find(Doing::Preparation);
+        if !yes {
             return Err(Stop::new(Exit::Usage, "nothing was sent"));
         }
     }
@@ -214,7 +221,8 @@ fn relay_of(job: &mut SendJob, purpose: Purpose) -> Result<Relay, Stop> {
 
 /// Shows what is about to happen and asks. Anything but yes is no.
 fn ask(plan: &Plan, edition: &Edition, open: u64, bad: u64, relay: &Relay) -> Result<bool, Stop> {
-    let mut err = std::io::stderr().lock();
+    // Not locked: who is interrupted meanwhile has a word to say there.
+    let mut err = std::io::stderr();
     let letters = if open == 1 { "letter" } else { "letters" };
     let to = match &plan.redirect {
         Some(address) => format!("all to {address}"),
@@ -274,18 +282,12 @@ impl Sending<'_> {
         let first_due = reader.next_due(self.edition.id, i64::MIN)?;
         let (events, answers) = unbounded();
         let trace = self.args.trace.then(Transcript::stderr);
-        let signals = self.signals.count();
         let accounts = match &self.relay.embedded {
             Some(_) => Accounts::alone(),
-            None => accounts::of_this_user(move || signals.load(Ordering::Relaxed) > 0),
+            None => accounts::of_this_user(self.asked_to_stop(&ledger)?),
         };
-        let submitter = Submitter::start(spec, &accounts, trace, events).map_err(|error| {
-            let stop = submit_trouble(&error, spec);
-            match (&error, self.signals.exit()) {
-                (SubmitError::Busy { .. }, Some(exit)) => Stop { exit, ..stop },
-                _ => stop,
-            }
-        })?;
+        let submitter =
+            Submitter::start(spec, &accounts, trace, events).map_err(|error| submit_trouble(&error, spec))?;
         let engine = Engine {
             config,
             maker: Arc::new(maker),
@@ -301,9 +303,20 @@ impl Sending<'_> {
             first_due,
         };
         let mut show = Show::new(self.global, &self.plan.job.name, open);
+        self.signals.find(Doing::Work);
         let ended = engine.run(|progress| show.tell(progress));
         show.end();
         Ok(ended)
+    }
+
+    /// Whether `postroom stop` was said, for the time in which no engine looks at that.
+    fn asked_to_stop(&self, ledger: &Sqlite) -> Result<impl Fn() -> bool + Send + Sync + 'static, Stop> {
+        let (reader, name, purpose) =
+            (Mutex::new(ledger.reader()?), self.plan.job.name.clone(), self.plan.purpose);
+        Ok(move || {
+            let reader = reader.lock().unwrap_or_else(PoisonError::into_inner);
+            reader.flags(&name, purpose).is_ok_and(|flags| flags.stop)
+        })
     }
 
     /// Records the end, says what became of everyone, and finds the exit code.
@@ -355,9 +368,7 @@ impl Sending<'_> {
             (End::Limit, None) if deferred && by_counts == Exit::Done => Ok(Exit::Again),
             (End::Complete | End::Limit, None) => Ok(by_counts),
             (End::Deferred, None) => Ok(Exit::Again),
-            (End::Stopped, None) => {
-                Err(Stop::new(Exit::Again, "stopped by `postroom stop`; the next run takes it up again"))
-            }
+            (End::Stopped, None) => Err(Stop::new(Exit::Again, STOPPED)),
             (End::TooManyRefused, None) => Err(Stop::new(
                 Exit::Unavailable,
                 "too many recipients were refused, or one with a code that says enough (`stop_when`): something is \
@@ -436,6 +447,7 @@ fn group_of(limits: &[Vec<String>], domain: &str) -> usize {
 pub(super) fn submit_trouble(error: &SubmitError, spec: &RelaySpec) -> Stop {
     let provider = spec.provider.as_deref();
     let (exit, hint) = match error {
+        SubmitError::Left { .. } => return Stop::new(Exit::Again, STOPPED),
         // Not the password's fault (RFC 4954 §6).
         SubmitError::Login { answer, .. } if matches!(answer.code, 400..500) => {
             (Exit::Unavailable, Some("the relay cannot check logins at the moment; run again later"))

@@ -1,9 +1,9 @@
 //! SIGINT, SIGTERM and SIGHUP as words to the engine: the first ends the run with everything recorded,
-//! the second ends it at once.
+//! the second ends it at once. Before a run has begun, when there is nothing to record, the first one does.
 
-use std::io;
-use std::sync::Arc;
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -12,6 +12,17 @@ use signal_hook::iterator::Signals as Incoming;
 
 use crate::dispatch::Control;
 use crate::exit::Exit;
+
+/// What this process does, as far as a signal is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doing {
+    /// What was begun is to be recorded: the run ends by itself.
+    Work,
+    /// Nothing was begun: files are read, a first connection is waited for.
+    Preparation,
+    /// The same, and a question stands on the terminal.
+    Question,
+}
 
 /// The signals of this process from now on. The first is passed on to whatever run is going; the
 /// third ends the process, should even the second not be heeded.
@@ -22,6 +33,8 @@ pub(super) struct Signals {
     _sender: Sender<Control>,
     seen: Arc<AtomicI32>,
     count: Arc<AtomicUsize>,
+    /// Held by a signal that ends the process, so that nothing is begun meanwhile.
+    doing: Arc<Mutex<Doing>>,
 }
 
 impl Signals {
@@ -33,14 +46,26 @@ impl Signals {
         let hangup = (!ignored(SIGHUP)).then_some(SIGHUP);
         let mut incoming = Incoming::new([SIGINT, SIGTERM].into_iter().chain(hangup))?;
         let count = Arc::new(AtomicUsize::new(0));
+        let doing = Arc::new(Mutex::new(Doing::Work));
         let (noted, counted, passed) = (Arc::clone(&seen), Arc::clone(&count), sender.clone());
+        let now = Arc::clone(&doing);
         thread::Builder::new().name("signals".into()).spawn(move || {
+            // Nobody reads it where the terminal has gone away, and the signal is heeded all the same.
+            let say = |words: &str| drop(io::stderr().write_all(format!("{words}\n").as_bytes()));
             for signal in incoming.forever() {
+                let doing = now.lock().unwrap_or_else(PoisonError::into_inner);
+                if *doing != Doing::Work {
+                    // Behind the question a line of its own.
+                    let line = if *doing == Doing::Question { "\n" } else { "" };
+                    say(&format!("{line}postroom: stopped: nothing more was sent"));
+                    std::process::exit(128 + signal);
+                }
+                drop(doing);
                 noted.store(signal, Ordering::Relaxed);
                 match counted.fetch_add(1, Ordering::Relaxed) {
                     0 => {
                         let _ = passed.send(Control::Stop);
-                        eprintln!("postroom: stopping: replies are awaited; a second signal ends it at once");
+                        say("postroom: stopping: replies are awaited; a second signal ends it at once");
                     }
                     1 => {
                         let _ = passed.send(Control::Abort);
@@ -49,7 +74,12 @@ impl Signals {
                 }
             }
         })?;
-        Ok(Signals { control, _sender: sender, seen, count })
+        Ok(Signals { control, _sender: sender, seen, count, doing })
+    }
+
+    /// From now on a signal finds us at this.
+    pub(super) fn find(&self, doing: Doing) {
+        *self.doing.lock().unwrap_or_else(PoisonError::into_inner) = doing;
     }
 
     /// What the engine is to listen to.

@@ -40,7 +40,7 @@ impl Accounts {
     }
 
     /// Shared with all who use this folder, which is there and is nobody else's. `say` gets what people should know;
-    /// `leave` tells that a run should rather end than wait any longer.
+    /// `leave` tells that a run should rather end than wait any longer for its first connection.
     pub fn at(
         folder: &Path,
         say: impl Fn(&str) + Send + Sync + 'static,

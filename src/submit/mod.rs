@@ -92,7 +92,8 @@ pub struct Submitter {
 impl Submitter {
     /// Connects and tries one login; its connection is kept and used. Then the pool may open more, as work needs
     /// them. Where the relay cannot be reached, its `fallback` is tried. Events come in batches. Pace and connections
-    /// are those of the account, together with all who share `accounts`.
+    /// are those of the account, together with all who share `accounts`; when these say so, the first connection is
+    /// not waited for any longer.
     pub fn start(
         relay: &RelaySpec,
         accounts: &Accounts,
@@ -300,6 +301,12 @@ pub enum SubmitError {
         relay: String,
         /// How many there may be.
         most: usize,
+    },
+    /// Whoever started it wanted to wait no longer for the first connection.
+    #[error("relay {relay} was not waited for any longer")]
+    Left {
+        /// host:port
+        relay: String,
     },
     /// A credential could not be had.
     #[error("{reason}")]

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use mio::event::Source;
 use mio::{Interest, Poll, Token, Waker};
 
@@ -41,6 +41,8 @@ const MAX_LOSSES: u8 = 3;
 const REGROWTH: Duration = Duration::from_secs(30);
 /// While other processes have all connections of the account, another try for one is made this often.
 const BERTH_AGAIN: Duration = Duration::from_millis(250);
+/// While the first connection is waited for, it is asked this often whether that is wanted still.
+const LEAVE: Duration = Duration::from_millis(250);
 /// So often others are heeded who ask for one of ours.
 const HEED: Duration = Duration::from_secs(1);
 /// Under a rate, so much of it is asked for ahead.
@@ -135,12 +137,34 @@ fn begin(
             source: NetError::Setting(format!("no thread is to be had: {source}")),
         }
     })?;
-    match first.recv() {
-        Ok(Ok((offers, relay))) => {
-            Ok(Submitter { commands, waker, sleeping, offers, relay, door, thread: Some(thread) })
+    loop {
+        match first.recv_timeout(LEAVE) {
+            Ok(Ok((offers, relay))) => {
+                return Ok(Submitter {
+                    commands,
+                    waker,
+                    sleeping,
+                    offers,
+                    relay,
+                    door,
+                    thread: Some(thread),
+                });
+            }
+            Ok(Err(error)) => return Err(error),
+            Err(RecvTimeoutError::Timeout) if accounts.leaves() => {
+                // It ends by itself, a resolver that hangs or not. Nothing was handed over.
+                let _ = commands.send(Command::Abort);
+                let _ = waker.wake();
+                return Err(SubmitError::Left { relay: name });
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(SubmitError::Protocol {
+                    relay: name,
+                    reason: "the thread ended early".to_owned(),
+                });
+            }
         }
-        Ok(Err(error)) => Err(error),
-        Err(_) => Err(SubmitError::Protocol { relay: name, reason: "the thread ended early".to_owned() }),
     }
 }
 
@@ -496,9 +520,7 @@ impl Pool {
             now
         });
         let patience = self.relay.spec.retry.stay;
-        if matches!(self.phase, Phase::Trial(_))
-            && (now.saturating_duration_since(since) >= patience || self.accounts.leaves())
-        {
+        if matches!(self.phase, Phase::Trial(_)) && now.saturating_duration_since(since) >= patience {
             self.fail(busy, now);
         }
     }

@@ -24,3 +24,4 @@ mod samples;
 mod sandbox;
 mod several;
 mod tending;
+mod unbegun;
