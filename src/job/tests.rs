@@ -481,7 +481,6 @@ fn mistakes_have_a_place_and_a_remedy() {
         ("relay", "relay: main", "main", "there is no relay `main`"),
         ("relay", "relay: {host: a.b, prot: 25}", "prot", "did you mean `port`?"),
         ("relay", "relay: {host: a.b, port: 0}", "0", "from 1 to 65535"),
-        ("relay", "relay: {host: 'a.b:25'}", "'a.b:25'", "`port: 25`"),
         ("relay", "relay: {provider: gmial}", "gmial", "did you mean `gmail`?"),
         ("relay", "relay: {port: 25}", "relay", "the key `host` is missing"),
         ("relay", "relay: {host: a.b, tls: yes}", "yes", "one of `starttls`"),
@@ -517,6 +516,24 @@ fn mistakes_have_a_place_and_a_remedy() {
         ("relay", "relay: {host: a.b, proxy: 'ftp://x:1'}", "'ftp://x:1'", "not a proxy's address"),
         ("relay", "relay: {host: a.b, helo: 'a b'}", "'a b'", "neither a host name"),
         ("relay", "relay: {host: a.b, limits: [{domains: a@b}]}", "a@b", "is not a domain"),
+        (
+            "relay",
+            "relay: {host: a.b, limits: [{domains: m.x.test, rate: 1/s}, {domains: '*.X.test', rate: 1/s}]}",
+            "'*.X.test'",
+            "`*.X.test` has addresses in common with `m.x.test`",
+        ),
+        (
+            "relay",
+            "relay: {host: a.b, limits: [{domains: '*.x.test', rate: 1/s}, {domains: '*.m.x.test', rate: 1/s}]}",
+            "'*.m.x.test'",
+            "each address is of one limit only",
+        ),
+        (
+            "relay",
+            "relay: {host: a.b, limits: [{domains: [例子.中国, xn--fsqu00a.xn--fiqs8s], rate: 1/s}]}",
+            "xn--fsqu00a.xn--fiqs8s",
+            "stands in `limits` twice",
+        ),
         ("relay", "relay: {host: a.b, connections: many}", "many", "takes a whole number, not text"),
         ("relay", "relay: {host: a.b, ca_file: x, tls: none}", "x", "means nothing without TLS"),
         (
@@ -538,6 +555,19 @@ fn mistakes_have_a_place_and_a_remedy() {
         });
         assert!(words, "{line}: not marked: {marked}\n{printed}");
     }
+}
+
+#[test]
+fn limited_domains_are_kept_as_the_ledger_has_them() {
+    let limits = "[{domains: [例子.中国, '*.Bücher.example', GMAIL.com., '*.gmail.com'], rate: 1/s},
+      {domains: x.gmail.org, rate: 1/s}]";
+    let text = with("relay", &format!("relay: {{host: a.b, limits: {limits}}}"));
+    let relay = Project::new(&[("job.yaml", &text)]).send("job.yaml").relay;
+    assert_eq!(
+        relay.limits[0].domains,
+        ["xn--fsqu00a.xn--fiqs8s", "*.xn--bcher-kva.example", "gmail.com", "*.gmail.com"]
+    );
+    assert_eq!(relay.limits[1].domains, ["x.gmail.org"]);
 }
 
 #[test]

@@ -35,13 +35,7 @@ fn relay_within(value: Value<'_>, house: &House<'_>, depth: usize) -> Option<Rel
     if let (Some(burst), None) = (section.get("burst"), section.get("rate")) {
         burst.wrong::<()>(Diagnostic::error("`burst` means nothing without `rate`"));
     }
-    let limits: Vec<DomainLimit> = section
-        .get("limits")
-        .and_then(|value| value.list())
-        .unwrap_or_default()
-        .into_iter()
-        .filter_map(limit)
-        .collect();
+    let limits = section.get("limits").and_then(|value| value.list()).map(limits).unwrap_or_default();
     let retry = section.get("retry").map_or(Some(Retry::default()), retry);
     let pipelining = section.get("pipelining").map_or(Some(Pipelining::default()), |value| {
         value.one_of(&[
@@ -109,19 +103,49 @@ fn relay_within(value: Value<'_>, house: &House<'_>, depth: usize) -> Option<Rel
     })
 }
 
-fn limit(value: Value<'_>) -> Option<DomainLimit> {
+/// Each address is of one limit only: which of two would hold, the ledger and the pool might see differently.
+fn limits(values: Vec<Value<'_>>) -> Vec<DomainLimit> {
+    let mut limited: Vec<(usize, String)> = Vec::new();
+    let mut limits = Vec::new();
+    for (place, value) in values.into_iter().enumerate() {
+        limits.extend(limit(value, |name| {
+            let common = |(of, other): &&(usize, String)| {
+                other == name || (*of != place && (covers(other, name) || covers(name, other)))
+            };
+            let other = limited.iter().find(common).map(|(_, other)| other.clone());
+            limited.push((place, name.to_owned()));
+            other
+        }));
+    }
+    limits
+}
+
+/// Whether `*.example.com` holds for this name, or for those below it.
+fn covers(pattern: &str, name: &str) -> bool {
+    pattern.strip_prefix('*').is_some_and(|below| name.ends_with(below))
+}
+
+/// `limited` tells of a name whether one that has addresses in common with it has a limit already.
+fn limit(value: Value<'_>, mut limited: impl FnMut(&str) -> Option<String>) -> Option<DomainLimit> {
     let section = value.section(&LIMIT)?;
     let domains = section.need("domains").map(|value| {
         value.one_or_more().into_iter().filter_map(|domain| {
-            let name = domain.words()?.to_lowercase();
-            let bare = name.strip_prefix("*.").unwrap_or(&name);
-            match !bare.contains(['@', '*', '/', ' '])
-                && idna::domain_to_ascii(bare).is_ok_and(|name| !name.is_empty())
-            {
-                true => Some(name),
-                false => domain.wrong(
-                    Diagnostic::error(format!("`{name}` is not a domain"))
+            let words = domain.words()?;
+            let Some(name) = limited_domain(&words) else {
+                return domain.wrong(
+                    Diagnostic::error(format!("`{words}` is not a domain"))
                         .help("`gmail.com`, or `*.example.com` for those below it"),
+                );
+            };
+            match limited(&name) {
+                None => Some(name),
+                Some(other) if other == name => {
+                    domain.wrong(Diagnostic::error(format!("`{words}` stands in `limits` twice")))
+                }
+                Some(other) => domain.wrong(
+                    Diagnostic::error(format!("`{words}` has addresses in common with `{other}`"))
+                        .label("limited above already")
+                        .help("each address is of one limit only"),
                 ),
             }
         })
@@ -134,6 +158,17 @@ fn limit(value: Value<'_>) -> Option<DomainLimit> {
         return section.missing("rate", "a limit has a `rate`, `connections`, or both");
     }
     Some(DomainLimit { domains, rate, connections })
+}
+
+/// A domain as addresses have it in the ledger and on the wire, in A-labels; with its `*.`, if it has that.
+fn limited_domain(words: &str) -> Option<String> {
+    let (below, bare) = words.strip_prefix("*.").map_or(("", words), |bare| ("*.", bare));
+    if bare.contains(['@', '*', '/', ' ']) {
+        return None;
+    }
+    let name = idna::domain_to_ascii(bare).ok()?;
+    let name = name.strip_suffix('.').unwrap_or(&name);
+    (!name.is_empty()).then(|| format!("{below}{name}"))
 }
 
 fn retry(value: Value<'_>) -> Option<Retry> {
