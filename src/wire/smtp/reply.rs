@@ -4,8 +4,9 @@ use std::fmt;
 
 /// A relay that never ends an answer must not be able to fill our memory.
 const MAX_REPLY_LINES: usize = 100;
-/// RFC 5321 §4.5.3.1.5 allows 512 octets; servers that quote policies or URLs write more.
-const MAX_LINE: usize = 4096;
+/// RFC 5321 §4.5.3.1.5 allows 512 octets; servers that quote policies or URLs write more, and a challenge may have
+/// 12288 (RFC 4954 §4), between its code and its line end.
+const MAX_LINE: usize = 4 + 12_288 + 2;
 /// How much is read at once. A window of letters is answered in a few kilobytes.
 const READ: usize = 16 * 1024;
 /// Words of a server that are kept: enough to understand them, too few to flood a ledger.
@@ -298,6 +299,15 @@ mod tests {
         let mut replies = Replies::default();
         feed(&mut replies, &[b'2'; MAX_LINE + 1]);
         assert_eq!(replies.take().err(), Some(NotAReply::LongLine), "a line without end");
+    }
+
+    #[test]
+    fn the_longest_challenge_is_taken() {
+        let challenge = "x".repeat(12_288);
+        let mut replies = Replies::default();
+        feed(&mut replies, format!("334 {challenge}\r\n").as_bytes());
+        let reply = replies.take().expect("a reply").expect("whole");
+        assert!(reply.lines().eq([challenge.as_bytes()]));
     }
 
     #[test]
