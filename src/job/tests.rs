@@ -481,6 +481,7 @@ fn mistakes_have_a_place_and_a_remedy() {
         ("relay", "relay: main", "main", "there is no relay `main`"),
         ("relay", "relay: {host: a.b, prot: 25}", "prot", "did you mean `port`?"),
         ("relay", "relay: {host: a.b, port: 0}", "0", "from 1 to 65535"),
+        ("relay", "relay: {host: 'a.b:25'}", "'a.b:25'", "`port: 25`"),
         ("relay", "relay: {provider: gmial}", "gmial", "did you mean `gmail`?"),
         ("relay", "relay: {port: 25}", "relay", "the key `host` is missing"),
         ("relay", "relay: {host: a.b, tls: yes}", "yes", "one of `starttls`"),
@@ -534,6 +535,10 @@ fn mistakes_have_a_place_and_a_remedy() {
             "xn--fsqu00a.xn--fiqs8s",
             "stands in `limits` twice",
         ),
+        ("relay", "relay: {host: 'smtp://a.b'}", "'smtp://a.b'", "the host alone belongs here: `host: a.b`"),
+        ("relay", "relay: {host: 'smtp://u@a.b:25/'}", "'smtp://u@a.b:25/'", "`host: a.b` and `port: 25`"),
+        ("relay", "relay: {host: 'a.b:25'}", "'a.b:25'", "`host: a.b` and `port: 25`"),
+        ("relay", "relay: {host: 'a.b:smtp'}", "'a.b:smtp'", "the host alone belongs here"),
         ("relay", "relay: {host: a.b, connections: many}", "many", "takes a whole number, not text"),
         ("relay", "relay: {host: a.b, ca_file: x, tls: none}", "x", "means nothing without TLS"),
         (

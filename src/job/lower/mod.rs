@@ -395,9 +395,19 @@ fn host_name(value: Value<'_>, name: String) -> Option<String> {
     if bare.parse::<IpAddr>().is_ok() {
         return Some(bare.to_owned());
     }
-    if let Some((host, port)) = name.rsplit_once(':') {
-        let help = format!("write `host: {host}` and `port: {port}`");
-        return value.wrong(Diagnostic::error(format!("`{name}` is not a host name")).help(help));
+    // What was meant by `smtp://mail.example.com/` and `mail.example.com:587`.
+    let inner = name.split_once("://").map_or(&*name, |(_, rest)| rest).trim_end_matches('/');
+    let inner = inner.rsplit_once('@').map_or(inner, |(_, host)| host);
+    if name.contains([':', '/']) {
+        let mistake = Diagnostic::error(format!("`{name}` is not a host name"));
+        let port = inner.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok());
+        return value.wrong(match port {
+            Some((host, port)) => mistake.help(format!("write `host: {host}` and `port: {port}`")),
+            None if inner.is_empty() || inner.contains([':', '/']) => {
+                mistake.help("the host alone belongs here")
+            }
+            None => mistake.help(format!("the host alone belongs here: `host: {inner}`")),
+        });
     }
     let good = !name.contains(|c: char| c.is_whitespace() || "/@{}<>".contains(c))
         && idna::domain_to_ascii(&name).is_ok();
