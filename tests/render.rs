@@ -316,6 +316,46 @@ fn values_never_make_a_header() {
 }
 
 #[test]
+fn a_letter_of_leave_keeps_its_subject() {
+    let row = row(&[("email", text("a@b.example")), ("id", text("4 2&body=<x>,y%z")), ("n", text("Ö"))]);
+    for (template, expected) in [
+        ("leave@example.com?subject=unsubscribe", "leave@example.com?subject=unsubscribe"),
+        (
+            "leave@example.com?subject=Leave%20it&body=a%0D%0Ab",
+            "leave@example.com?subject=Leave%20it&body=a%0D%0Ab",
+        ),
+        (
+            "leave@example.com?subject=Leave it, <now> Ö",
+            "leave@example.com?subject=Leave%20it%2C%20%3Cnow%3E%20%C3%96",
+        ),
+        (
+            "leave@example.com?subject=leave {{ id }}",
+            "leave@example.com?subject=leave%204%202%26body%3D%3Cx%3E%2Cy%25z",
+        ),
+        (
+            "leave+{{ n|lower|length }}@example.com?subject={{ n|urlencode }}",
+            "leave+1@example.com?subject=%C3%96",
+        ),
+        ("leave@example.com?subject={{ list }}", "leave@example.com?subject=A%26B"),
+        ("le&ave@bücher.example", "le%26ave@xn--bcher-kva.example"),
+    ] {
+        let job = job(|job| {
+            job.unsubscribe =
+                Some(Unsubscribe { url: None, mailto: Some(placed(template)), one_click: false });
+            job.vars = json!({"list": "A&B"}).as_object().expect("an object").clone();
+        });
+        let letter = compile(&job, &row).letter(&row, vec![], vec![], vec![]).expect(template).letter;
+        assert_eq!(letter.list.unsubscribe, Some(format!("<mailto:{expected}>")), "{template}");
+    }
+    let job = job(|job| {
+        let mailto = placed("{{ id }}@example.com?subject=x");
+        job.unsubscribe = Some(Unsubscribe { url: None, mailto: Some(mailto), one_click: false });
+    });
+    let error = compile(&job, &row).letter(&row, vec![], vec![], vec![]).expect_err("no address");
+    assert!(error.to_string().contains("is not an address"), "{error}");
+}
+
+#[test]
 fn all_mistakes_are_found_at_once_where_they_are() {
     let root = tempfile::tempdir().expect("a folder");
     let write = |path: &str, content: &str| {

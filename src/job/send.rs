@@ -288,7 +288,7 @@ pub struct ImageSpec {
 pub struct Unsubscribe {
     /// A template of an https URL.
     pub url: Option<Text>,
-    /// A template of a mail address.
+    /// A template of a mail address, with `?subject=…&body=…` or without (RFC 6068).
     pub mailto: Option<Text>,
     /// RFC 8058.
     pub one_click: bool,

@@ -16,6 +16,7 @@ use crate::mail;
 
 use super::engine::{self, Engine, VALUE_END, VALUE_START};
 use super::line::{Condition, Form, Line, Part, Pattern};
+use super::mailto::{self, Mailto};
 use super::pictures::{self, Target};
 use super::scan::{Compared, Plain, Scan, plain};
 use super::value::Names;
@@ -152,7 +153,7 @@ impl Compiler<'_> {
         let url = unsubscribe.and_then(|u| u.url.as_ref());
         let unsubscribe_url = url.map(|text| self.seen_line("unsubscribe.url", text));
         let mailto = unsubscribe.and_then(|u| u.mailto.as_ref());
-        let unsubscribe_mailto = mailto.map(|text| self.seen_line("unsubscribe.mailto", text));
+        let unsubscribe_mailto = mailto.map(|text| self.mailto("unsubscribe.mailto", text));
         let list_id = job.list_id.as_ref().map(|text| self.seen_line("list_id", text));
         let feedback_id = job.feedback_id.as_ref().map(|text| self.seen_line("feedback_id", text));
         let attachments = self.attachments();
@@ -259,6 +260,17 @@ impl Compiler<'_> {
             return None;
         }
         Some(Line { key, at, form: Form::Template(name) })
+    }
+
+    fn mailto(&mut self, key: &str, text: &Text) -> Option<Mailto> {
+        self.saw(key, &text.value);
+        let (address, fields) = mailto::split(&text.value);
+        let part = |words: &str| Text { value: words.to_owned(), place: text.place.clone() };
+        let address = self.line(key, &part(address), Sees::Row);
+        let fields = fields.map(|fields| self.pattern(key, &part(fields)));
+        // What `vars` say is a value here as much as what a row says.
+        let fields = transpose(fields)?.map(|fields| Pattern { emits: Vec::new(), ..fields });
+        Some(Mailto { address: address?, fields })
     }
 
     /// The parts of a line that needs no engine.

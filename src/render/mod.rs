@@ -10,6 +10,7 @@ mod engine;
 mod error;
 mod filters;
 mod line;
+mod mailto;
 mod pictures;
 mod plain;
 mod scan;
@@ -29,6 +30,7 @@ use crate::mail::{EmailAddress, Mailbox};
 
 use engine::Engine;
 use line::{Condition, Line, Pattern, View};
+use mailto::Mailto;
 use value::{Moment, Names};
 
 pub use compile::RECIPIENT;
@@ -53,7 +55,7 @@ pub struct Templates {
     html: Option<Body>,
     headers: Vec<(String, Line)>,
     unsubscribe_url: Option<Line>,
-    unsubscribe_mailto: Option<Line>,
+    unsubscribe_mailto: Option<Mailto>,
     one_click: bool,
     list_id: Option<Line>,
     feedback_id: Option<Line>,
@@ -294,18 +296,14 @@ impl Templates {
             }
             unsubscribe = format!("<{url}>");
         }
-        if let Some(line) = &self.unsubscribe_mailto {
-            let address: EmailAddress =
-                line.render_line(view)?.parse().map_err(|error| line.error(format!("{error}")))?;
-            if address.needs_smtputf8() {
-                return Err(line.error("an address in List-Unsubscribe is of ASCII"));
-            }
+        if let Some(mailto) = &self.unsubscribe_mailto {
             let separator = if unsubscribe.is_empty() { "" } else { ", " };
-            unsubscribe.push_str(&format!("{separator}<mailto:{}>", mailto(&address.wire())));
+            unsubscribe.push_str(&format!("{separator}<{}>", mailto.render(view)?));
         }
         const LONGEST: usize = 900;
         if unsubscribe.split(", ").any(|part| part.len() > LONGEST) {
-            let line = self.unsubscribe_url.as_ref().or(self.unsubscribe_mailto.as_ref());
+            let line = self.unsubscribe_url.as_ref();
+            let line = line.or(self.unsubscribe_mailto.as_ref().map(|mailto| &mailto.address));
             let reason = "it is longer than 900 octets, and a line of a letter has room for 998";
             return Err(
                 line.map_or_else(|| RowError::new("unsubscribe", 0, reason), |line| line.error(reason))
@@ -328,19 +326,6 @@ impl std::fmt::Debug for Templates {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Templates").field("subject", &self.subject).finish_non_exhaustive()
     }
-}
-
-/// The address of a `mailto:` URL (RFC 6068): what is not plain is escaped.
-fn mailto(address: &str) -> String {
-    let mut out = String::with_capacity(address.len());
-    for byte in address.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~!$'*+@=".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
 }
 
 fn moment(unix: i64, zone: &TimeZone) -> Value {

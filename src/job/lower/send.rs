@@ -653,7 +653,8 @@ fn unsubscribe(value: Value<'_>) -> Option<Unsubscribe> {
     let mailto = section.get("mailto").map(|value| {
         let text = value.line()?;
         // The scheme is ours to write.
-        let value = text.value.strip_prefix("mailto:").unwrap_or(&text.value).to_owned();
+        let scheme = text.value.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case("mailto:"));
+        let value = text.value[scheme.map_or(0, str::len)..].to_owned();
         Some(Text { value, ..text })
     });
     let one_click = section.get("one_click").map(|value| value.boolean());
