@@ -21,6 +21,9 @@ pub(super) fn read(text: &str, kind: ColumnKind) -> Result<Cell, String> {
     let cell = match kind {
         ColumnKind::Text => None,
         ColumnKind::Bool => truth(trimmed).map(Cell::Bool),
+        ColumnKind::Number | ColumnKind::Int if loses_digits(trimmed) => {
+            return Err("has more digits than a number keeps: say `text` for its column".to_owned());
+        }
         ColumnKind::Int => trimmed.parse().ok().map(Cell::Int),
         ColumnKind::Number => number(trimmed),
         ColumnKind::Date => date(trimmed).map(Cell::Date),
@@ -120,6 +123,23 @@ fn number(text: &str) -> Option<Cell> {
     text.parse().ok().filter(|float: &f64| float.is_finite()).map(Cell::Float)
 }
 
+/// Whether a number would print with other digits than it was written with. Fifteen are always kept;
+/// of more, an account number must not lose the last.
+fn loses_digits(text: &str) -> bool {
+    /// `f64::DIGITS`: so many decimal digits come back whatever they are.
+    const ALWAYS_KEPT: usize = 15;
+    let Some(Cell::Float(float)) = number(text) else { return false };
+    let written = digits(text);
+    written.len() > ALWAYS_KEPT && written != digits(&format!("{float:e}"))
+}
+
+/// The digits of a number from the first to the last that is not zero.
+fn digits(text: &str) -> String {
+    let mantissa = text.split(['e', 'E']).next().unwrap_or_default();
+    let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
+    digits.trim_matches('0').to_owned()
+}
+
 /// `2026-11-23`, `2026/11/23` and `2026年11月23日`; month and day may have one digit.
 fn date(text: &str) -> Option<jiff::civil::Date> {
     let (year, rest) = text.split_at_checked(4)?;
@@ -167,10 +187,20 @@ mod tests {
             (Int, "1,234", Err("without a comma")),
             (Int, "1 234", Err("thousands separators")),
             (Int, "1.5", Err("say `number`")),
-            (Int, "99999999999999999999", Err("is not a whole number")),
+            (Int, "99999999999999999999", Err("has more digits than a number keeps: say `text`")),
             (Number, "12.50", Ok(Cell::Float(12.5))),
             (Number, "100", Ok(Cell::Int(100))),
             (Number, "-1e-3", Ok(Cell::Float(-0.001))),
+            (Number, "0.1", Ok(Cell::Float(0.1))),
+            (Number, "1234.56", Ok(Cell::Float(1234.56))),
+            (Number, "0.30000000000000004", Ok(Cell::Float(0.1 + 0.2))),
+            (Number, "1.50000000000000000000", Ok(Cell::Float(1.5))),
+            (Number, "-0.000123456789012345", Ok(Cell::Float(-0.000_123_456_789_012_345))),
+            (Number, "9007199254740993", Ok(Cell::Int(9_007_199_254_740_993))),
+            (Number, "9007199254740993.5", Err("has more digits than a number keeps: say `text`")),
+            (Number, "12345678901234567890", Err("has more digits")),
+            (Number, "-1.2345678901234567890e19", Err("has more digits")),
+            (Number, "0.12345678901234567890", Err("has more digits")),
             (Number, "1,234.50", Err("without a comma")),
             (Number, "12,5", Err("without a comma")),
             (Number, "1'234", Err("thousands separators")),
