@@ -5,6 +5,7 @@
 //! stands beside a wildcard may not go on in a name (`1*` never takes `10.pdf`); and a file that
 //! was found for one recipient is not found for another unless the job says `shared: true`.
 
+mod charset;
 mod claims;
 mod error;
 mod find;

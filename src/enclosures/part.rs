@@ -15,6 +15,7 @@ use crate::letter::{EncodedPart, FileRecord, Loan, Stock};
 use crate::mail;
 
 use super::FileFingerprint;
+use super::charset::charset;
 
 /// The longest name a recipient sees, in octets: what file systems take.
 const LONGEST_NAME: usize = 255;
@@ -404,50 +405,6 @@ fn by_extension(extension: &str) -> Option<&'static str> {
     ];
     let usual = USUAL.iter().find(|(known, _)| *known == extension).map(|(_, kind)| *kind);
     usual.or_else(|| mime_guess::from_ext(extension).first_raw())
-}
-
-/// The charset of a text: by its byte order mark, as UTF-8 if it is that, as GB18030 if its double
-/// octets are Chinese ones, as windows-1252 if it can be that. `None` where it is no text at all.
-fn charset(bytes: &[u8]) -> Option<&'static str> {
-    match bytes {
-        [0xef, 0xbb, 0xbf, ..] => return Some("utf-8"),
-        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => return Some("utf-16"),
-        _ => {}
-    }
-    if bytes.contains(&0) {
-        return None;
-    }
-    if std::str::from_utf8(bytes).is_ok() {
-        return Some("utf-8");
-    }
-    if is_chinese(bytes) {
-        return Some("gb18030");
-    }
-    // Five octets are nothing in windows-1252.
-    let undefined = |b: &u8| matches!(b, 0x81 | 0x8d | 0x8f | 0x90 | 0x9d);
-    (!bytes.iter().any(undefined)).then_some("windows-1252")
-}
-
-/// Whether a text decodes as GB18030, and nine in ten of its double octets are Chinese characters
-/// or punctuation of the old table that everybody writes with. Western texts decode too, now and
-/// then, but into rare characters.
-fn is_chinese(bytes: &[u8]) -> bool {
-    if encoding_rs::GB18030.decode_without_bom_handling_and_without_replacement(bytes).is_none() {
-        return false;
-    }
-    let (mut usual, mut all) = (0usize, 0usize);
-    let mut at = 0;
-    while let Some(&lead) = bytes.get(at) {
-        if lead < 0x80 {
-            at += 1;
-            continue;
-        }
-        let trail = bytes.get(at + 1).copied().unwrap_or_default();
-        all += 1;
-        usual += usize::from(matches!(lead, 0xa1..=0xa3 | 0xb0..=0xf7) && trail >= 0xa1);
-        at += if trail.is_ascii_digit() { 4 } else { 2 };
-    }
-    all > 0 && usual * 10 >= all * 9
 }
 
 /// METHOD of an iCalendar object (RFC 5545 §3.7.2), which mail repeats in the type (RFC 6047 §2.4).
