@@ -467,6 +467,18 @@ fn mistakes_have_a_place_and_a_remedy() {
         ("body", "body: letter.html", "letter.html", "`body` is a mapping"),
         ("body", "body: {text: '{{ x }}'}", "'{{ x }}'", "{inline: …}"),
         ("attachments", "attachments: [{files: a, expect: 3..1}]", "3..1", "`expect` cannot be"),
+        (
+            "attachments",
+            "attachments: [{files: a, type: 'application/pdf; name=foo.pdf'}]",
+            "'application/pdf; name=foo.pdf'",
+            "is not a content type",
+        ),
+        (
+            "attachments",
+            "attachments: [{files: a, type: 'text/plain;'}]",
+            "'text/plain;'",
+            "is not a content type",
+        ),
         ("attachments", "attachments: [{as: a}]", "attachments", "the key `files` is missing"),
         ("recipients", "recipients: {file: a, list: []}", "[]", "from one place"),
         ("recipients", "recipients: {sql: {query: x}}", "{query: x}", "cannot come from SQL yet"),

@@ -498,7 +498,10 @@ impl Compiler<'_> {
                 && !mail::is_content_type(&kind.value)
             {
                 let mistake = Diagnostic::error(format!("`{}` is no content type", kind.value));
-                self.mistakes.push(place(mistake, kind).help("a content type is like application/pdf"));
+                self.mistakes.push(
+                    place(mistake, kind)
+                        .help("a content type is like application/pdf; the name is under `as`"),
+                );
             }
             match (&mut all, files, rename, transpose(when)) {
                 (Some(all), Some(files), Some(rename), Some(when)) => {

@@ -498,13 +498,14 @@ fn attachment(value: Value<'_>) -> Option<AttachmentSpec> {
     let rename = section.get("as").map(|value| value.line());
     let content_type = section.get("type").map(|value| {
         let text = value.line()?;
-        let good = is_template(&text.value) || is_media_type(&text.value);
+        let good = crate::mail::is_content_type(&text.value);
         match good {
             true => Some(text),
-            false => value.wrong(
-                Diagnostic::error(format!("`{}` is not a content type", text.value))
-                    .help("for example `application/pdf`"),
-            ),
+            false => {
+                value.wrong(Diagnostic::error(format!("`{}` is not a content type", text.value)).help(
+                    "for example `application/pdf` or `text/csv; charset=utf-8`; the name is under `as`",
+                ))
+            }
         }
     });
     let when = section.get("when").map(expression);
@@ -518,17 +519,6 @@ fn attachment(value: Value<'_>) -> Option<AttachmentSpec> {
         shared: given(shared)?.unwrap_or(false),
         ..simple(files?)
     })
-}
-
-/// `type/subtype` of tokens (RFC 2045 §5.1), perhaps with parameters.
-fn is_media_type(words: &str) -> bool {
-    let token = |word: &str| {
-        !word.is_empty() && word.bytes().all(|b| b.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?=".contains(&b))
-    };
-    let essence = words.split(';').next().unwrap_or("").trim();
-    words.is_ascii()
-        && !words.contains(char::is_control)
-        && essence.split_once('/').is_some_and(|(kind, subtype)| token(kind) && token(subtype))
 }
 
 /// `2`, `1..3`, `0..` or `any`: how many files are expected.
