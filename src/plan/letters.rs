@@ -307,11 +307,17 @@ impl Plan {
         if self.job.attachments.is_empty() {
             return Ok(Vec::new());
         }
-        let (mut enclosures, mut wrong) = (Vec::new(), None);
+        let (mut enclosures, mut wrong): (Vec<Enclosure>, _) = (Vec::new(), None);
         // Each is looked for, whatever is wrong with another: what it finds is this row's.
         for wanted in self.templates.patterns(row) {
             match wanted.map_err(|error| error.to_string()).and_then(|wanted| self.enclosures(wanted, key)) {
-                Ok(found) => enclosures.extend(found),
+                Ok(found) => found.into_iter().for_each(|file| {
+                    // Patterns overlap; nobody wants the same file under the same name twice.
+                    let same = |other: &Enclosure| other.path == file.path && other.name == file.name;
+                    if !enclosures.iter().any(same) {
+                        enclosures.push(file);
+                    }
+                }),
                 Err(reason) => drop(wrong.get_or_insert(reason)),
             }
         }

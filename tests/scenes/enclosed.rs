@@ -4,7 +4,7 @@ use std::fs;
 
 use postroom::exit::Exit;
 
-use crate::scene::{SHORT, Scene, ledger_says, numbered};
+use crate::scene::{SHORT, Scene, ledger_says, letters_in, numbered};
 
 /// A file for each, found by a value of the row.
 fn with_reports() -> String {
@@ -49,6 +49,19 @@ fn a_file_that_changes_after_enlisting_stops_that_letter_until_it_is_put_back() 
     let received = scene.its_relay().received();
     assert_eq!(received.get("u0@example.org"), Some(&1));
     assert_eq!(received.get("u1@example.org"), None, "it was not put back");
+}
+
+#[test]
+fn a_file_that_two_patterns_find_is_enclosed_once() {
+    let files = "attachments: [f/*.txt, f/1.txt, {files: f/1.txt, as: other.txt}]";
+    let job = SHORT.replace("kind: send", &format!("kind: send\n{files}\nkeep: sent/"));
+    let scene = Scene::new().relay([] as [&str; 0]).job(&job).recipients(&numbered(1));
+    let scene = scene.file("f/1.txt", "one").file("f/2.txt", "two");
+    scene.send().exit(Exit::Done);
+    let letter = fs::read_to_string(&letters_in(&scene.path("sent"))[0]).expect("a letter");
+    for (name, times) in [("1.txt", 1), ("2.txt", 1), ("other.txt", 1)] {
+        assert_eq!(letter.matches(&format!("filename=\"{name}\"")).count(), times, "{letter}");
+    }
 }
 
 #[test]
