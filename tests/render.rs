@@ -408,6 +408,39 @@ fn all_mistakes_are_found_at_once_where_they_are() {
 }
 
 #[test]
+fn pictures_of_a_sheet_of_styles_are_embedded_and_what_is_not_is_told() {
+    let root = tempfile::tempdir().expect("a folder");
+    let write = |path: &str, content: &str| {
+        let path = root.path().join(path);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("folders");
+        std::fs::write(path, content).expect("written");
+    };
+    write("images/a.png", "a picture");
+    write("templates/s.css", "p > b { background: url(images/a.png) } /* <img src='none.png'> */");
+    let page = "<style>{% include \"s.css\" %}</style>\n<img src=\"images/a.png\" srcset=\"images/b.png 2x\">\
+                <video poster=\"p.jpg\">{% raw %}<img src=\"p/{{ id }}.png\">{% endraw %}";
+    write("templates/letter.html", page);
+    let row = row(&[("email", text("a@b.example"))]);
+    let mut job = bare_job(root.path());
+    job.body.html = file("letter.html");
+    let templates = compile(&job, &row);
+    let html = templates.letter(&row, vec![], vec![], vec![]).expect("rendered").letter.html.expect("HTML");
+    let [(cid, _)] = templates.inline_files() else { panic!("{:?}", templates.inline_files()) };
+    assert_eq!(html.matches(&format!("cid:{cid}")).count(), 2, "{html}");
+    assert!(html.contains(&format!("background: url(cid:{cid})")), "{html}");
+    assert!(html.contains("<img src=\"p/{{ id }}.png\">"), "{html}");
+    let printed = postroom::diagnostic::print(templates.warnings(), false);
+    assert_eq!(templates.warnings().len(), 1, "{printed}");
+    for words in [
+        "a picture in `letter.html` is not embedded",
+        "`srcset` of `img` is left as it is, and so is 1 more",
+        "templates/letter.html:2:33",
+    ] {
+        assert!(printed.contains(words), "{words}\n{printed}");
+    }
+}
+
+#[test]
 fn templates_inherit_include_and_stay_in_their_folder() {
     let root = tempfile::tempdir().expect("a folder");
     let write = |path: &str, content: &str| {

@@ -17,7 +17,7 @@ use crate::mail;
 use super::engine::{self, Engine, VALUE_END, VALUE_START};
 use super::line::{Condition, Form, Line, Part, Pattern};
 use super::mailto::{self, Mailto};
-use super::pictures::{self, Target};
+use super::pictures::{self, Language, Shown, Target};
 use super::scan::{Compared, Plain, Scan, plain};
 use super::value::Names;
 use super::{Attachment, Body, MailboxLines, Many, Templates, filters, is_bulk, moment};
@@ -625,7 +625,22 @@ impl Compiler<'_> {
     /// The source of an HTML template with its pictures rewritten; those that are named literally
     /// are noted.
     fn embed(&mut self, loaded: &Loaded, text: &Text, foreign: &HashSet<String>) -> String {
-        let references = pictures::references(&loaded.source);
+        let Shown { references, left } = pictures::shown(&loaded.source, Language::of(&loaded.name));
+        if let [(words, span), more @ ..] = &left[..] {
+            let spot = self.spot_in(loaded, text, span.clone());
+            let name = loaded.name.trim_matches(['<', '>']);
+            let more = match more.len() {
+                0 => String::new(),
+                1 => ", and so is 1 more".to_owned(),
+                more => format!(", and so are {more} more"),
+            };
+            self.warnings.push(
+                Diagnostic::warning(format!("a picture in `{name}` is not embedded"))
+                    .label(format!("{words} is left as it is{more}"))
+                    .help("`src` of `img`, `background` and `url()` embed a file; elsewhere give its whole URL, https://…")
+                    .at_maybe(spot),
+            );
+        }
         let mut replacements = Vec::with_capacity(references.len());
         for reference in &references {
             replacements.push(match &reference.target {

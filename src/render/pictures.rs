@@ -39,12 +39,139 @@ pub(super) enum Target {
     Template(Vec<String>),
 }
 
-/// The references of a template, in order, without those that lead to the web.
-pub(super) fn references(source: &str) -> Vec<Reference> {
-    let mut reader = Reader { source, bytes: source.as_bytes(), at: 0, found: Vec::new() };
-    reader.document();
-    let spans = std::mem::take(&mut reader.found);
-    spans.into_iter().filter_map(|span| reference(source, span)).collect()
+/// What a template is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Language {
+    Html,
+    /// A sheet of styles, which some `<style>` includes.
+    Css,
+}
+
+impl Language {
+    /// By the name of its file.
+    pub(super) fn of(name: &str) -> Language {
+        let css = name.rsplit_once('.').is_some_and(|(_, extension)| extension.eq_ignore_ascii_case("css"));
+        if css { Language::Css } else { Language::Html }
+    }
+}
+
+/// What a template shows.
+#[derive(Debug, Default)]
+pub(super) struct Shown {
+    /// The references, in order, without those that lead to the web.
+    pub(super) references: Vec<Reference>,
+    /// Where it names a file that stays as it is: in words, and the bytes.
+    pub(super) left: Vec<(String, Range<usize>)>,
+}
+
+/// Reads what a template shows.
+pub(super) fn shown(source: &str, language: Language) -> Shown {
+    let mut reader = Reader {
+        source,
+        bytes: source.as_bytes(),
+        at: 0,
+        found: Vec::new(),
+        left: Vec::new(),
+        raw: raw_blocks(source),
+        commented: false,
+    };
+    match language {
+        Language::Html => reader.document(),
+        Language::Css => reader.css(0..source.len()),
+    }
+    let Reader { found, left, raw, .. } = reader;
+    let is_raw = |span: &Range<usize>| raw.iter().any(|raw| raw.start <= span.start && span.end <= raw.end);
+    let mut shown = Shown::default();
+    for (words, span) in left {
+        if leads_to_files(&source[span.clone()], &words) {
+            shown.left.push((words, span));
+        }
+    }
+    for span in found {
+        let text = &source[span.clone()];
+        let has_jinja = ["{{", "{%", "{#"].into_iter().any(|open| text.contains(open));
+        if has_jinja && is_raw(&span) {
+            // It is shown how such a thing is written.
+            continue;
+        }
+        let undecided = text.contains("{%") || text.contains("{#");
+        if undecided && leads_to_files(text, "") {
+            shown.left.push(("a path with `{% %}` or `{# #}` in it".to_owned(), span.clone()));
+        }
+        shown.references.extend(reference(source, span));
+    }
+    shown
+}
+
+/// Whether a value that is left as it is names a file. Of what is written between braces nobody knows.
+fn leads_to_files(value: &str, words: &str) -> bool {
+    let text = plain::decoded(&without_jinja(value));
+    let text = text.trim();
+    if !words.starts_with("`srcset`") {
+        return !leads_elsewhere(text) && !text.starts_with("cid:");
+    }
+    !text.starts_with("data:")
+        && text.split(',').any(|candidate| {
+            // What is behind the blank is a width, and what was all braces is nobody knows what.
+            let target = candidate.trim_start().split(char::is_whitespace).next().unwrap_or_default();
+            !leads_elsewhere(target)
+        })
+}
+
+/// A text without `{{ }}`, `{% %}` and `{# #}`.
+fn without_jinja(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = ["{{", "{%", "{#"].into_iter().filter_map(|open| rest.find(open)).min() {
+        out.push_str(&rest[..at]);
+        let close = match &rest[at..at + 2] {
+            "{{" => "}}",
+            "{%" => "%}",
+            _ => "#}",
+        };
+        let end = rest[at..].find(close).map_or(rest.len(), |end| at + end + 2);
+        rest = &rest[end..];
+    }
+    out.push_str(rest);
+    out
+}
+
+/// What stands between `{% raw %}` and `{% endraw %}`: there braces are braces.
+fn raw_blocks(source: &str) -> Vec<Range<usize>> {
+    let mut reader = Reader {
+        source,
+        bytes: source.as_bytes(),
+        at: 0,
+        found: Vec::new(),
+        left: Vec::new(),
+        raw: Vec::new(),
+        commented: false,
+    };
+    let mut blocks = Vec::new();
+    while let Some(open) = source.get(reader.at..).and_then(|rest| rest.find('{')) {
+        reader.at += open;
+        let tag = reader.at;
+        if !reader.skip_jinja() {
+            reader.at += 1;
+            continue;
+        }
+        let word = |tag: &str| {
+            let inner = tag.strip_prefix("{%").and_then(|tag| tag.strip_suffix("%}"));
+            inner.map(|inner| inner.trim_matches(['-', '+']).trim().to_owned())
+        };
+        if word(&source[tag..reader.at]).as_deref() != Some("raw") {
+            continue;
+        }
+        let start = reader.at;
+        let ends = source[start..].match_indices("{%").find(|(at, _)| {
+            let tag = &source[start + at..];
+            tag.find("%}").is_some_and(|end| word(&tag[..end + 2]).as_deref() == Some("endraw"))
+        });
+        let end = ends.map_or(source.len(), |(at, _)| start + at);
+        blocks.push(start..end);
+        reader.at = end;
+    }
+    blocks
 }
 
 /// The source with each reference replaced. The replacements are in the order of the references.
@@ -252,6 +379,11 @@ struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
     found: Vec<Range<usize>>,
+    /// Places that may name a file and are not embedded, in words.
+    left: Vec<(String, Range<usize>)>,
+    raw: Vec<Range<usize>>,
+    /// Within what only Outlook reads, `<!--[if mso]> … <![endif]-->`.
+    commented: bool,
 }
 
 impl Reader<'_> {
@@ -260,13 +392,38 @@ impl Reader<'_> {
             if self.skip_jinja() {
                 continue;
             }
-            if self.starts("<!--") {
+            if self.starts("<!--[if") && !self.commented {
+                self.outlooks();
+            } else if self.starts("<!--") {
                 self.skip_to("-->");
             } else if self.starts("<") && self.peek(1).is_some_and(|b| b.is_ascii_alphabetic()) {
                 self.tag();
             } else {
                 self.at += 1;
             }
+        }
+    }
+
+    /// A comment that Outlook reads as a document.
+    fn outlooks(&mut self) {
+        let all = self.bytes;
+        let rest = &all[self.at..];
+        let end = memchr::memmem::find(rest, b"-->").map_or(all.len(), |end| self.at + end);
+        self.bytes = &all[..end];
+        self.commented = true;
+        // Behind `<!--`, which begins no comment within itself.
+        self.at += 4;
+        self.document();
+        self.commented = false;
+        self.bytes = all;
+        self.at = (end + 3).min(all.len());
+    }
+
+    /// Notes what names a picture: to be embedded, or to be told of where it is not.
+    fn note(&mut self, span: Range<usize>, words: impl FnOnce() -> String) {
+        match self.commented {
+            false => self.found.push(span),
+            true => self.left.push((format!("{} for Outlook", words()), span)),
         }
     }
 
@@ -289,6 +446,9 @@ impl Reader<'_> {
 
     /// Moves behind `{{ }}`, `{% %}` or `{# #}` if one begins here.
     fn skip_jinja(&mut self) -> bool {
+        if self.peek(0) != Some(b'{') || self.raw.iter().any(|raw| raw.contains(&self.at)) {
+            return false;
+        }
         if self.starts("{{") || self.starts("{%") {
             let close = if self.starts("{{") { "}}" } else { "%}" };
             let mut quote = None;
@@ -367,9 +527,11 @@ impl Reader<'_> {
         let is_picture = name == "img" || name == "input";
         for (key, span) in attributes {
             match key.as_str() {
-                "src" if is_picture => self.found.push(span),
-                "background" => self.found.push(span),
+                "src" if is_picture => self.note(span, || format!("`src` of `{name}`")),
+                "background" => self.note(span, || "`background`".to_owned()),
                 "style" => self.css(span),
+                "srcset" | "poster" => self.left.push((format!("`{key}` of `{name}`"), span)),
+                "src" if is_shown(&name) => self.left.push((format!("`src` of `{name}`"), span)),
                 _ => {}
             }
         }
@@ -450,11 +612,17 @@ impl Reader<'_> {
                 }
                 self.at += 1;
             }
-            self.found.push(start..self.at.min(self.bytes.len()));
+            let url = start..self.at.min(self.bytes.len());
+            self.note(url, || "`url()`".to_owned());
         }
         self.bytes = all;
         self.at = behind;
     }
+}
+
+/// Elements beside pictures that show what their `src` names; Outlook's have a `v:` before them.
+fn is_shown(element: &str) -> bool {
+    element.starts_with("v:") || matches!(element, "source" | "video" | "audio" | "embed" | "iframe")
 }
 
 /// The names in an expression.
@@ -468,6 +636,10 @@ pub(super) fn names_in(expression: &str) -> BTreeSet<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn references(source: &str) -> Vec<Reference> {
+        shown(source, Language::Html).references
+    }
 
     #[test]
     fn references_are_found_where_browsers_find_them() {
@@ -507,10 +679,60 @@ mod tests {
             ("{# <img src=\"a.png\"> #}{{ '<img src=\"b.png\">' }}<img src=\"\">", vec![]),
             ("<img src=\"a.png", vec![file("a.png")]),
             ("<p style=\"background:url(&quot;a.png&quot;)\">", vec![file("a.png")]),
+            (
+                "{% raw %}<img src=\"p/{{ id }}.png\">{{ '<img src=\"b.png\">' {% endraw %}<img src=\"{{ x }}\">",
+                vec![file("b.png"), template(&["", "x", ""])],
+            ),
+            ("{%- raw -%}<style>a{#x}b{background:url(a.png)}</style>{%+ endraw %}", vec![file("a.png")]),
+            ("{# {% raw %} #}{{ '{% raw %}' }}<img src=\"{{ x }}\">", vec![template(&["", "x", ""])]),
+            ("{% raw %}<img src=\"{{ x }}\">", vec![]),
+            (
+                "<!--[if mso]><v:fill src=\"a.png\"><img src=\"b.png\"><![endif]--><img src=\"c.png\">",
+                vec![file("c.png")],
+            ),
+            ("<!--[if !mso]><!--><img src=\"a.png\"><!--<![endif]-->", vec![file("a.png")]),
         ] {
             let found: Vec<Target> =
                 references(source).into_iter().map(|reference| reference.target).collect();
             assert_eq!(found, expected, "{source}");
+        }
+    }
+
+    #[test]
+    fn a_sheet_of_styles_is_read_as_one() {
+        let source =
+            "/* <img src='x.png'> */ body{background:url(a.png)} p::after{content:'<img src=b.png>'}";
+        let found = shown(source, Language::of("parts/S.CSS")).references;
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].target, Target::File("a.png".to_owned()));
+        assert_eq!(Language::of("css"), Language::Html);
+    }
+
+    #[test]
+    fn what_is_left_as_it_is_is_told() {
+        for (source, expected) in [
+            ("<img src='a.png' srcset='b.png 2x, https://x/c.png 3x'>", &["`srcset` of `img`"][..]),
+            ("<img src='a.png' srcset='https://x/b.png 2x, //x/c.png 3x'>", &[]),
+            (
+                "<video poster=p.jpg><source srcset='a.webp' src='b.webm'></video>",
+                &["`poster` of `video`", "`srcset` of `source`", "`src` of `source`"],
+            ),
+            ("<img srcset='data:image/png;base64,AAAA 1x, b'><source src='{{ x }}'>", &[]),
+            ("<!--[if gte mso 9]><v:fill type='tile' src='bg.png'/><![endif]-->", &["`src` of `v:fill`"]),
+            ("<!--[if mso]><v:fill src='https://x/bg.png'/><img src='cid:logo'><![endif]-->", &[]),
+            (
+                "<!--[if mso]><td background='a.png' style='background:url(b.png)'><![endif]-->",
+                &["`background` for Outlook", "`url()` for Outlook"],
+            ),
+            ("<!-- <img src='a.png'> --><a href='a.html'>", &[]),
+            ("<img src='p/{{ id }}{# c #}.png'>", &["a path with `{% %}` or `{# #}` in it"]),
+            ("<img src='{% if a %}a{% endif %}.png'>", &["a path with `{% %}` or `{# #}` in it"]),
+            ("<img src='{% if a %}{{ a }}{% endif %}'><img src='https://x/{# c #}a.png'>", &[]),
+            ("{% raw %}<img src='p/{{ id }}{# c #}.png'>{% endraw %}", &[]),
+        ] {
+            let left = shown(source, Language::Html).left;
+            let left: Vec<&str> = left.iter().map(|(words, _)| words.as_str()).collect();
+            assert_eq!(left, expected, "{source}");
         }
     }
 
@@ -540,6 +762,11 @@ mod tests {
             "<!--",
             "{% '",
             "<img {",
+            "<!--[if",
+            "<!--[if mso]><img src='",
+            "{% raw",
+            "{% raw %}{% endraw",
+            "<img srcset='{{ '>",
         ] {
             let _ = references(source);
         }

@@ -84,6 +84,7 @@ pub(super) fn check(job: SendJob, args: &cli::Check, global: &cli::Global) -> Ex
         }
         Err(PlanError::Recipients(error)) => return fail(error.exit(), super::with_causes(&error)),
     };
+    warnings.extend_from_slice(plan.templates().warnings());
     let edition = match plan.templates().edition(super::unix_now()) {
         Ok(edition) => edition,
         Err(error) => return fail(Exit::Job, error.to_string()),
