@@ -441,6 +441,47 @@ fn pictures_of_a_sheet_of_styles_are_embedded_and_what_is_not_is_told() {
 }
 
 #[test]
+fn templates_named_in_part_are_prepared_as_if_they_were_named() {
+    let root = tempfile::tempdir().expect("a folder");
+    let write = |path: &str, content: &str| {
+        let path = root.path().join(path);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("folders");
+        std::fs::write(path, content).expect("written");
+    };
+    write("images/a.png", "a picture");
+    write("templates/letter.html", "{% include lang ~ \".html\" %}");
+    write("templates/de.html", "<img src=\"images/a.png\">{{ city }}{% include \"foot.txt\" %}");
+    write("templates/foot.txt", "<img src='images/a.png'>");
+    write("templates/en.html", "<img src=\"images/none.png\">{{ nobody_knows }}");
+    write("templates/fr.html", "{% if %}");
+    write("templates/sub/it.html", "below");
+    let row = row(&[("email", text("a@b.example")), ("lang", text("de")), ("city", text("Köln"))]);
+    let mut job = bare_job(root.path());
+    job.body.html = file("letter.html");
+    let templates = compile(&job, &row);
+    let html = templates.letter(&row, vec![], vec![], vec![]).expect("rendered").letter.html.expect("HTML");
+    let [(cid, _)] = templates.inline_files() else { panic!("{:?}", templates.inline_files()) };
+    assert_eq!(html, format!("<img src=\"cid:{cid}\">Köln<img src='cid:{cid}'>"));
+    assert!(templates.warnings().is_empty(), "{:?}", templates.warnings());
+    for (path, seen) in [("foot.txt", true), ("de.html", true), ("en.html", true), ("sub/it.html", false)] {
+        let before = compile(&job, &row).fingerprint();
+        write(&format!("templates/{path}"), "changed");
+        assert_eq!(compile(&job, &row).fingerprint() != before, seen, "{path}");
+    }
+    // Of a name that is a value alone nothing is known before it is needed.
+    write("templates/de.html", "{{ city }}<img src=\"images/a.png\">");
+    write("templates/letter.html", "<p>\n{% include lang %}");
+    let row = Row { cells: vec![text("a@b.example"), text("de.html"), text("Köln")], ..row };
+    let templates = compile(&job, &row);
+    let html = templates.letter(&row, vec![], vec![], vec![]).expect("rendered").letter.html.expect("HTML");
+    assert_eq!(html, "<p>\nKöln<img src=\"images/a.png\">");
+    let printed = postroom::diagnostic::print(templates.warnings(), false);
+    for words in ["a template is named by a value alone in `letter.html`", "templates/letter.html:2:"] {
+        assert!(printed.contains(words), "{words}\n{printed}");
+    }
+}
+
+#[test]
 fn templates_inherit_include_and_stay_in_their_folder() {
     let root = tempfile::tempdir().expect("a folder");
     let write = |path: &str, content: &str| {

@@ -18,7 +18,7 @@ use super::engine::{self, Engine, VALUE_END, VALUE_START};
 use super::line::{Condition, Form, Line, Part, Pattern};
 use super::mailto::{self, Mailto};
 use super::pictures::{self, Language, Shown, Target};
-use super::scan::{Compared, Plain, Scan, plain};
+use super::scan::{Compared, Plain, Scan, Shape, plain};
 use super::value::Names;
 use super::{Attachment, Body, MailboxLines, Many, Templates, filters, is_bulk, moment};
 
@@ -559,9 +559,11 @@ impl Compiler<'_> {
         let inline = matches!(source, TemplateSource::Inline(_));
         let name = main.name.clone();
         let family = self.family(main, text, folder.as_deref())?;
+        let perhaps = self.perhaps(&family, text);
         let before = self.mistakes.len();
-        let assigned: HashSet<String> = if family.len() > 1 {
-            family.iter().flat_map(|loaded| loaded.scan.assigned.iter().cloned()).collect()
+        let assigned: HashSet<String> = if family.len() + perhaps.len() > 1 {
+            let all = family.iter().chain(&perhaps);
+            all.flat_map(|loaded| loaded.scan.assigned.iter().cloned()).collect()
         } else {
             HashSet::new()
         };
@@ -576,7 +578,16 @@ impl Compiler<'_> {
         if self.mistakes.len() > before {
             return None;
         }
-        let foreign = self.foreign(&family);
+        let foreign = self.foreign(family.iter().chain(&perhaps));
+        for loaded in perhaps {
+            self.saw(format!("{key}: {}", loaded.name), &loaded.source);
+            let source = match role {
+                Role::Text => loaded.source.to_string(),
+                Role::Html => self.embed_perhaps(&loaded, text, &foreign),
+            };
+            // One that the engine does not take is told of when it is needed.
+            let _ = self.env(role).add_template_owned(loaded.name.clone(), source);
+        }
         for loaded in family {
             self.saw(format!("{key}: {}", loaded.name), &loaded.source);
             let source = match role {
@@ -588,7 +599,7 @@ impl Compiler<'_> {
                 return None;
             }
         }
-        // A template that is named by a value is looked for when it is needed, and only among the
+        // Any other that is named by a value is looked for when it is needed, and only among the
         // templates: a row must not be able to have the job file printed.
         let templates = self.job.root.join("templates");
         self.env(role)
@@ -598,8 +609,8 @@ impl Compiler<'_> {
 
     /// Names in a family of templates whose values a row may have made: columns, and what flows
     /// from them. What is known to come from `vars` alone is the operator's own word.
-    fn foreign(&self, family: &[Loaded]) -> HashSet<String> {
-        let flows = || family.iter().flat_map(|loaded| loaded.scan.flows.iter());
+    fn foreign<'f>(&self, family: impl Iterator<Item = &'f Loaded> + Clone) -> HashSet<String> {
+        let flows = || family.clone().flat_map(|loaded| loaded.scan.flows.iter());
         let given: HashSet<&str> = flows().map(|(name, _)| name.as_str()).collect();
         let mut foreign: HashSet<String> = HashSet::new();
         loop {
@@ -772,6 +783,62 @@ impl Compiler<'_> {
             return None;
         }
         whole.then(|| family.into_values().collect())
+    }
+
+    /// Templates that may be needed: those below templates/ that a computed name of the family can have, and
+    /// what they name in their turn. What is wrong in them is no mistake of the job, for which of them is
+    /// needed the rows say.
+    fn perhaps(&mut self, family: &[Loaded], text: &Text) -> Vec<Loaded> {
+        let mut found: Vec<Loaded> = Vec::new();
+        let (mut there, mut blind) = (None, false);
+        let mut at = 0;
+        while let Some(loaded) = family.get(at).or_else(|| found.get(at - family.len())) {
+            let mut names: Vec<String> = Vec::new();
+            if at >= family.len() {
+                names.extend(loaded.scan.includes.iter().flat_map(|(names, ..)| names.iter().cloned()));
+            }
+            for (shapes, span) in &loaded.scan.computed {
+                for shape in shapes {
+                    if shape.iter().all(Option::is_none) {
+                        self.whole_row = true;
+                        if !blind {
+                            blind = true;
+                            let spot = self.spot_in(loaded, text, span.clone());
+                            self.warnings.push(by_a_value_alone(loaded).at_maybe(spot));
+                        }
+                        continue;
+                    }
+                    let there = there.get_or_insert_with(|| files_below(&self.job.root.join("templates")));
+                    names.extend(there.iter().filter(|name| fits(shape, name)).cloned());
+                }
+            }
+            for name in names {
+                let known = family.iter().chain(&found).any(|known| known.name == name);
+                let templates = self.job.root.join("templates");
+                let Some(path) = confined(&templates, &name).filter(|_| !known) else { continue };
+                let Ok(source) = read(&path) else { continue };
+                let Ok(scan) = Scan::template(&source) else { continue };
+                self.asked.extend(scan.names.iter().map(|(name, _)| name.clone()));
+                self.asked.extend(scan.asked.iter().cloned());
+                self.whole_row |= self.asked.contains("row");
+                found.push(Loaded { name, path, source: source.into(), scan });
+            }
+            at += 1;
+        }
+        found
+    }
+
+    /// As [`Compiler::embed`]; where something is wrong the template stays as it is, and nothing is said.
+    fn embed_perhaps(&mut self, loaded: &Loaded, text: &Text, foreign: &HashSet<String>) -> String {
+        let before = (self.mistakes.len(), self.warnings.len(), self.inline.len());
+        let source = self.embed(loaded, text, foreign);
+        self.warnings.truncate(before.1);
+        if self.mistakes.len() == before.0 {
+            return source;
+        }
+        self.mistakes.truncate(before.0);
+        self.inline.truncate(before.2);
+        loaded.source.to_string()
     }
 
     fn spot_in(&self, loaded: &Loaded, text: &Text, span: Range<usize>) -> Option<Place> {
@@ -1044,6 +1111,38 @@ fn endless(family: &BTreeMap<String, Loaded>) -> Option<(&Loaded, usize)> {
     }
     let mut done = HashSet::new();
     family.values().find_map(|loaded| from(family, loaded, &mut Vec::new(), &mut done))
+}
+
+/// More files than a folder of templates has.
+const MOST_TEMPLATES: usize = 10_000;
+
+/// The files below a folder, as templates name them.
+fn files_below(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = walkdir::WalkDir::new(folder)
+        .follow_links(true)
+        .into_iter()
+        .filter_map(Result::ok)
+        .filter(|entry| entry.file_type().is_file())
+        .filter_map(|entry| entry.path().strip_prefix(folder).ok()?.to_str().map(str::to_owned))
+        .take(MOST_TEMPLATES)
+        .collect();
+    names.sort_unstable();
+    names
+}
+
+/// Whether a name has a shape. What a value puts into it is part of a name, not of a path.
+fn fits(shape: &Shape, name: &str) -> bool {
+    let pattern: String =
+        shape.iter().map(|part| part.as_deref().map_or_else(|| "*".to_owned(), globset::escape)).collect();
+    let glob = globset::GlobBuilder::new(&pattern).literal_separator(true).build();
+    glob.is_ok_and(|glob| glob.compile_matcher().is_match(name))
+}
+
+fn by_a_value_alone(loaded: &Loaded) -> Diagnostic {
+    let name = loaded.name.trim_matches(['<', '>']);
+    Diagnostic::warning(format!("a template is named by a value alone in `{name}`"))
+        .label("pictures in it are not embedded, and a change of it midway is not seen")
+        .help("a part of the name that is written out helps: `{% include lang ~ \".html\" %}`")
 }
 
 /// Whether a recipient can be shown a file under this name.

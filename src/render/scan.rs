@@ -25,6 +25,8 @@ pub(super) struct Scan {
     /// Templates included, extended or imported by a constant name; several where the first that
     /// exists is taken. `true`: one that is missing is no mistake.
     pub(super) includes: Vec<(Vec<String>, Range<usize>, bool)>,
+    /// Templates named by an expression: the shapes of the names that it can have.
+    pub(super) computed: Vec<(Vec<Shape>, Range<usize>)>,
     /// Which of `includes` are carried out whenever the template is: no `if`, loop or block is around
     /// them.
     pub(super) always: Vec<usize>,
@@ -47,6 +49,12 @@ pub(super) struct Scan {
     /// Columns that are asked for by way of `row`.
     pub(super) of_row: Vec<Spot>,
 }
+
+/// A name that is known in part: its constant pieces, and `None` for what a value puts there.
+pub(super) type Shape = Vec<Option<String>>;
+
+/// More shapes than any name is meant to have.
+const MOST_SHAPES: usize = 64;
 
 /// What a name is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +106,28 @@ pub(super) fn plain(source: &str) -> Option<Vec<Plain>> {
         _ => None,
     });
     parts.collect()
+}
+
+/// The shapes that the text of an expression can have; of a list, those of its items.
+fn shapes(expr: &Expr) -> Vec<Shape> {
+    let unknown = || vec![vec![None]];
+    let all = |items: &[Expr]| items.iter().flat_map(shapes).collect();
+    let shapes: Vec<Shape> = match expr {
+        Expr::Const(constant) => vec![vec![Some(constant.value.to_string())]],
+        Expr::BinOp(op) if matches!(op.op, BinOpKind::Concat | BinOpKind::Add) => {
+            let (left, right) = (shapes(&op.left), shapes(&op.right));
+            let joined = left.iter().flat_map(|left| right.iter().map(move |right| (left, right)));
+            joined.take(MOST_SHAPES + 1).map(|(left, right)| [&left[..], right].concat()).collect()
+        }
+        Expr::IfExpr(cond) => {
+            let otherwise = cond.false_expr.iter().flat_map(shapes);
+            shapes(&cond.true_expr).into_iter().chain(otherwise).collect()
+        }
+        Expr::List(list) => all(&list.items),
+        Expr::Tuple(tuple) => all(&tuple.items),
+        _ => unknown(),
+    };
+    if shapes.len() > MOST_SHAPES { unknown() } else { shapes }
 }
 
 fn range(span: Span) -> Range<usize> {
@@ -268,7 +298,7 @@ impl Walker {
         self.stmts(&body.body);
     }
 
-    /// A template that is named by another. Only constants are followed here.
+    /// A template that is named by another.
     fn other(&mut self, name: &Expr, span: Range<usize>, may_be_missing: bool) {
         let mut found = Vec::new();
         match name.as_const() {
@@ -282,7 +312,10 @@ impl Walker {
                         .filter_map(|item| item.as_str().map(str::to_owned)),
                 ),
             },
-            None => self.expr(name),
+            None => {
+                self.expr(name);
+                self.scan.computed.push((shapes(name), span.clone()));
+            }
         }
         if !found.is_empty() {
             if self.within == 0 {
@@ -506,6 +539,26 @@ mod tests {
             [("base.html".to_owned(), false), ("a|b".to_owned(), true), ("m".to_owned(), false)]
         );
         assert_eq!(scan.names[0].0, "x");
+    }
+
+    #[test]
+    fn computed_names_have_shapes() {
+        for (expression, expected) in [
+            ("lang ~ '.html'", "*.html"),
+            ("'mail/' ~ lang ~ '-' ~ n ~ '.html'", "mail/*-*.html"),
+            ("'a.html' if x else 'b-' + y", "a.html b-*"),
+            ("('de' if x else 'en') ~ '.html'", "de.html en.html"),
+            ("[lang ~ '.html', 'en.html']", "*.html en.html"),
+            ("name", "*"),
+            ("x|lower ~ y", "**"),
+        ] {
+            let scan = Scan::template(&format!("{{% include {expression} %}}")).expect(expression);
+            let [(shapes, _)] = &scan.computed[..] else { panic!("{expression}") };
+            let text =
+                |shape: &Shape| shape.iter().map(|part| part.as_deref().unwrap_or("*")).collect::<String>();
+            assert_eq!(shapes.iter().map(text).collect::<Vec<_>>().join(" "), expected, "{expression}");
+        }
+        assert!(Scan::template("{% include 'a' ~ 1 %}{% include 'a' %}").expect("parses").computed.len() < 2);
     }
 
     #[test]
