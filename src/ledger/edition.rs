@@ -144,6 +144,8 @@ pub enum Stop {
         open: Option<u64>,
         /// The one that was asked for.
         asked: String,
+        /// Whether that one exists already.
+        exists: bool,
     },
     /// What the reader sees has changed in the middle of an edition.
     Changed {
@@ -185,16 +187,17 @@ pub enum Stop {
 impl fmt::Display for Stop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Stop::Unfinished { unfinished, open, asked } => {
+            Stop::Unfinished { unfinished, open, asked, exists } => {
                 write!(f, "edition {unfinished} is not finished: ")?;
                 match open {
                     Some(open) => write!(f, "{} to send", changes::letters(*open))?,
                     None => f.write_str("its list was not taken in whole")?,
                 }
-                write!(
-                    f,
-                    ". `--edition {unfinished}` finishes it, `--new-edition` leaves it as it is and begins {asked}"
-                )
+                write!(f, ". `--edition {unfinished}` finishes it, ")?;
+                match exists {
+                    true => write!(f, "`--edition {asked}` leaves it and goes on with {asked}"),
+                    false => write!(f, "`--new-edition` leaves it as it is and begins {asked}"),
+                }
             }
             Stop::Changed { name, sent, open, .. } => write!(
                 f,
@@ -261,6 +264,7 @@ pub fn course(editions: &[(Edition, Counts)], request: &Request<'_>) -> Course {
                 unfinished: edition.name.clone(),
                 open: edition.enlisted_at.map(|_| counts.open()),
                 asked: name.to_owned(),
+                exists: same.is_some(),
             });
         }
     } else if same.is_none() && name != request.name {
@@ -336,8 +340,19 @@ mod tests {
         let begin = |name: &str| Course::Begin { name: name.into(), leaving: vec![] };
         let leaving = |name: &str| Course::Begin { name: name.into(), leaving: vec![EditionId(1)] };
         let unfinished = |open, asked: &str| {
-            Course::Stop(Stop::Unfinished { unfinished: "11".into(), open, asked: asked.into() })
+            Course::Stop(Stop::Unfinished {
+                unfinished: "11".into(),
+                open,
+                asked: asked.into(),
+                exists: false,
+            })
         };
+        let both_unfinished = Course::Stop(Stop::Unfinished {
+            unfinished: "11".into(),
+            open: Some(5),
+            asked: "12".into(),
+            exists: true,
+        });
         let changed = Course::Stop(Stop::Changed { id: EditionId(1), name: "11".into(), sent: 3, open: 5 });
         let finished_changed = Course::Stop(Stop::FinishedChanged { id: EditionId(1), name: "11".into() });
         let taken = |name: &str| Course::Stop(Stop::Taken { name: name.into() });
@@ -364,7 +379,7 @@ mod tests {
             (vec![left()], "12", None, false, false, 1, begin("12")),
             (vec![left(), next()], "12", None, false, false, 1, resume(2, false)),
             (vec![left(), next()], "12", Some("11"), false, false, 1, resume(1, false)),
-            (vec![half(), next()], "12", None, false, false, 1, unfinished(Some(5), "12")),
+            (vec![half(), next()], "12", None, false, false, 1, both_unfinished),
             (vec![done()], "11", None, false, false, 1, resume(1, false)),
             (vec![done()], "11", None, false, false, 2, finished_changed),
             (vec![done()], "11", None, false, true, 2, resume(1, true)),
@@ -387,7 +402,12 @@ mod tests {
 
     #[test]
     fn a_stop_says_what_to_do() {
-        let stop = Stop::Unfinished { unfinished: "11".into(), open: Some(1_234), asked: "12".into() };
+        let stop = Stop::Unfinished {
+            unfinished: "11".into(),
+            open: Some(1_234),
+            asked: "12".into(),
+            exists: false,
+        };
         assert_eq!(
             stop.to_string(),
             "edition 11 is not finished: 1,234 letters to send. `--edition 11` finishes it, `--new-edition` leaves \
