@@ -63,11 +63,11 @@ impl Sqlite {
         let said = |error| LedgerError::sqlite(path, error);
         let mut conn = Connection::open_with_flags(path, flags).map_err(said)?;
         conn.busy_timeout(PATIENCE).map_err(said)?;
-        if !new {
-            is_ours(&conn, path)?;
-        }
         if conn.is_readonly(rusqlite::MAIN_DB).map_err(said)? {
             return Err(LedgerError::ReadOnly { path: path.to_owned() });
+        }
+        if !new {
+            is_ours(&conn, path)?;
         }
         // The answer is the mode it has now: a file system without shared memory cannot do it.
         let mode = write_ahead(&conn).map_err(said)?;
