@@ -1,16 +1,46 @@
 //! The words of an HTML text: for searching, and to read where there is no plain text.
 
 /// The text as a person reads it in lines of `width` columns; the bare [`words`] where the HTML is too
-/// large or too broken to be laid out.
+/// large, too deep or too broken to be laid out.
 pub fn readable(html: &str, width: usize) -> String {
-    if html.len() > MAX_LAID_OUT {
-        return words(html);
+    if html.len() > MAX_LAID_OUT || depth(html) > MAX_DEPTH {
+        return lines_of_words(html);
     }
-    html2text::from_read(html.as_bytes(), width.max(20)).unwrap_or_else(|_| words(html))
+    html2text::from_read(html.as_bytes(), width.max(20)).unwrap_or_else(|_| lines_of_words(html))
+}
+
+/// The words in the lines of the source, without the room that tags leave.
+fn lines_of_words(html: &str) -> String {
+    let text = words(html);
+    let lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+    lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n")
 }
 
 /// Laying out takes time and memory in proportion to this.
 const MAX_LAID_OUT: usize = 1 << 20;
+
+/// Laying out takes time in proportion to the square of this. A chain of quoted answers is some hundred deep.
+const MAX_DEPTH: usize = 1000;
+
+/// How deep elements lie within each other, roughly: those whose end is left out as a rule do not count.
+fn depth(html: &str) -> usize {
+    const ENDLESS: [&str; 22] = [
+        "area", "base", "br", "col", "dd", "dt", "embed", "hr", "img", "input", "li", "link", "meta",
+        "option", "p", "param", "source", "td", "th", "tr", "track", "wbr",
+    ];
+    let (mut depth, mut most) = (0usize, 0);
+    for at in memchr::memchr_iter(b'<', html.as_bytes()) {
+        let rest = &html[at + 1..];
+        let (closes, rest) = rest.strip_prefix('/').map_or((false, rest), |rest| (true, rest));
+        let name = &rest[..rest.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(rest.len())];
+        if name.is_empty() || ENDLESS.iter().any(|endless| endless.eq_ignore_ascii_case(name)) {
+            continue;
+        }
+        depth = if closes { depth.saturating_sub(1) } else { depth + 1 };
+        most = most.max(depth);
+    }
+    most
+}
 
 /// The text without tags, scripts, styles and comments, entities replaced: quick, and for any input.
 pub fn words(html: &str) -> String {
@@ -107,6 +137,12 @@ mod tests {
             let words: Vec<&str> = super::words(html).leak().split_whitespace().collect();
             assert_eq!(words.join(" "), expected, "{html}");
         }
+        let deep = format!("{}deep", "<div>".repeat(80_000));
+        let begun = std::time::Instant::now();
+        assert_eq!(readable(&deep, 80), "deep");
+        assert!(begun.elapsed().as_secs() < 5, "{:?}", begun.elapsed());
+        let long = "<p>a<br><ul><li>b<li>c</ul><div><b>d</b></div>".repeat(1000);
+        assert_eq!(depth(&long), 2);
         assert!(readable("<p>one</p><ul><li>two</li></ul>", 80).contains("* two"));
     }
 }

@@ -42,7 +42,7 @@ pub struct Part {
     pub parts: Vec<Part>,
 }
 
-/// No header of a real message is longer; what exceeds it is not looked at.
+/// No header of a real message is longer; what exceeds it is not looked at where little is to be kept.
 const MAX_HEADER: usize = 1 << 20;
 /// Parts within parts, so deep.
 const MAX_DEPTH: usize = 60;
@@ -184,6 +184,8 @@ impl Part {
 /// Makes a [`Part`] from bytes in pieces of any size.
 pub struct Scanner {
     keep: Keep,
+    /// How much of a header is kept.
+    longest_header: usize,
     /// The message, and the parts within that are open, each in the one before it.
     open: Vec<Open>,
     state: State,
@@ -224,6 +226,7 @@ impl Scanner {
         let message = Open { part: Part::default(), start: None, boundary: None, line_end: 0, digest: false };
         Scanner {
             keep,
+            longest_header: if keep == Keep::ALL { usize::MAX } else { MAX_HEADER },
             open: vec![message],
             state: State::Header,
             pending: Vec::new(),
@@ -300,6 +303,9 @@ impl Scanner {
         }
         match self.state {
             State::Header => {
+                // The mark of UTF-8, which editors put before what they save.
+                let mark = if offset == 0 { piece.strip_prefix(b"\xef\xbb\xbf") } else { None };
+                let piece = mark.unwrap_or(piece);
                 let headless =
                     self.open.last().is_some_and(|open| open.part.header.is_empty()) && !begins_header(piece);
                 if starts && matches!(piece, b"\n" | b"\r\n") {
@@ -311,7 +317,7 @@ impl Scanner {
                     self.header_over();
                     self.line_at(piece, starts, ends);
                 } else if let Some(open) = self.open.last_mut() {
-                    let room = MAX_HEADER.saturating_sub(open.part.header.len());
+                    let room = self.longest_header.saturating_sub(open.part.header.len());
                     open.part.header.extend_from_slice(&piece[..piece.len().min(room)]);
                 }
             }
@@ -570,6 +576,9 @@ mod tests {
     fn trees_are_what_boundaries_say_in_pieces_of_any_size() {
         for (message, expected) in [
             ("A: b\n\nbody\n", "text/plain[body\n]"),
+            ("\u{feff}Content-Type: text/html\n\nbody", "text/html[body]"),
+            ("\u{feff}\nbody", "text/plain[body]"),
+            ("\u{feff}no header", "text/plain[no header]"),
             ("", "text/plain[]"),
             ("\n\n", "text/plain[\n]"),
             ("no header\nat all\n\nof it\n", "text/plain[no header\nat all\n\nof it\n]"),
@@ -641,6 +650,15 @@ mod tests {
         let sizes: Vec<(u64, usize)> =
             message.parts.iter().map(|part| (part.size, part.body.len())).collect();
         assert_eq!(sizes, [(20_000_000, 100), (9_998, 10)]);
+    }
+
+    #[test]
+    fn a_long_header_is_read_whole_where_all_is_kept() {
+        let message = format!("{}Subject: behind\n\nbody", "X-Long: y\n".repeat(200_000));
+        assert_eq!(Part::parse(message.as_bytes()).text_of("Subject").as_deref(), Some("behind"));
+        let mut scanner = Scanner::new(Keep { text: 10, other: 0 });
+        scanner.feed(message.as_bytes());
+        assert!(scanner.finish().header.len() <= MAX_HEADER);
     }
 
     #[test]

@@ -25,6 +25,13 @@ pub fn run(args: &cli::Show) -> Exit {
         }
     };
     let message = Part::parse(&bytes);
+    if is_no_message(&message, &bytes) {
+        eprintln!(
+            "error: {} is no message: it has no header, and its content is no text",
+            args.file.display()
+        );
+        return Exit::Data;
+    }
     if let Some(folder) = &args.extract {
         return match extract(&message, &bytes, folder) {
             Ok(names) => {
@@ -46,6 +53,14 @@ pub fn run(args: &cli::Show) -> Exit {
         false => print(&as_text(&message)),
     }
     Exit::Done
+}
+
+/// Whether a file is something else altogether: without a field that a header has, and no text. A text
+/// that somebody left the header out of is shown.
+fn is_no_message(message: &Part, bytes: &[u8]) -> bool {
+    let is_usual = |name: &[u8]| name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
+    let controls = bytes.iter().filter(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace()).count();
+    !message.fields().any(|field| is_usual(field.name)) && (bytes.contains(&0) || controls * 20 > bytes.len())
 }
 
 /// The message as a person reads it: who, when, what about; the tree; the text.
@@ -96,7 +111,7 @@ pub fn as_json(message: &Part) -> Value {
 
 fn part_json(part: &Part) -> Value {
     let mut object = json!({ "type": part.content_type, "size": part.size });
-    let is_text = part.is_leaf() && part.content_type.starts_with("text/");
+    let is_text = part.is_leaf() && (part.content_type.starts_with("text/") || is_report(part));
     let text = is_text.then(|| part.text());
     if let Some(fields) = object.as_object_mut() {
         let mut put = |name: &str, value: Value| {
@@ -129,8 +144,9 @@ fn part_json(part: &Part) -> Value {
 
 /// The parts to read: of alternatives the plain one, and no attachments.
 fn readable(part: &Part) -> Vec<&Part> {
-    let is_text =
-        |part: &Part| part.is_leaf() && part.content_type.starts_with("text/") && !part.is_attachment();
+    let is_text = |part: &Part| {
+        part.is_leaf() && part.content_type.starts_with("text/") && !part.is_attachment() || is_report(part)
+    };
     if part.content_type == "multipart/alternative" {
         let plain = part
             .walk()
@@ -150,6 +166,20 @@ fn readable(part: &Part) -> Vec<&Part> {
         return vec![part];
     }
     part.parts.iter().flat_map(readable).collect()
+}
+
+/// What a bounce or a receipt says for programs (RFC 3464, RFC 8098, RFC 5965): people read it, too.
+fn is_report(part: &Part) -> bool {
+    let kind = part.content_type.as_str();
+    let kinds = [
+        "message/delivery-status",
+        "message/global-delivery-status",
+        "message/disposition-notification",
+        "message/feedback-report",
+    ];
+    part.is_leaf()
+        && kinds.contains(&kind)
+        && part.disposition().is_none_or(|disposition| disposition.value != "attachment")
 }
 
 fn text_of(part: &Part) -> String {
@@ -350,5 +380,41 @@ mod tests {
              │  ├─ text/plain  us-ascii  6 B\n│  └─ text/html  us-ascii  7 B\n└─ application/pdf  3 B  \"a.pdf\"\n\
              \nplain\u{fffd}\n"
         );
+    }
+
+    #[test]
+    fn a_bounce_says_why() {
+        let message = b"From: mailer\nContent-Type: multipart/report; boundary=x\n\n--x\n\nIt came back.\n\
+            --x\nContent-Type: message/delivery-status\n\nReporting-MTA: dns; mx.example\n\n\
+            Final-Recipient: rfc822; a@b.example\nStatus: 5.1.1\n--x--\n";
+        let message = Part::parse(message);
+        let text = as_text(&message);
+        assert!(text.contains("It came back.\n") && text.ends_with("Status: 5.1.1\n"), "{text}");
+        let json = as_json(&message);
+        assert!(
+            json["tree"]["parts"][1]["text"].as_str().is_some_and(|text| text.contains("5.1.1")),
+            "{json}"
+        );
+    }
+
+    #[test]
+    fn what_is_no_message_is_told_from_one() {
+        let noise: Vec<u8> = (0..4096u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        for (bytes, expected) in [
+            (&b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0"[..], true),
+            (&noise, true),
+            (b"\xff\xfeF\0r\0o\0m\0:\0", true),
+            (b"Subject: a\n\n\0\x01\x02", false),
+            (b"\xef\xbb\xbfSubject: a\n\nb", false),
+            ("只有正文\n没有头\n".as_bytes(), false),
+            (b"", false),
+        ] {
+            assert_eq!(
+                is_no_message(&Part::parse(bytes), bytes),
+                expected,
+                "{:?}",
+                &bytes[..bytes.len().min(20)]
+            );
+        }
     }
 }
