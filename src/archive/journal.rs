@@ -39,10 +39,13 @@ pub enum What {
     Duplicate,
     /// Header and size are those of the message at `path`; it was not fetched again.
     Probably,
-    /// DELE was sent, and QUIT answered with `+OK`.
+    /// DELE was answered with `+OK`, and QUIT comes next. The next listing shows what became of it.
     Deleting,
     /// It was absent from the listing after that.
     Deleted,
+    /// The UIDL says nothing any more: it was absent from a listing, or it may be another message's by now.
+    /// What is listed with it is fetched anew.
+    Gone,
     /// The server stumbled over commands sent together: it is asked one by one.
     Stumbled,
 }

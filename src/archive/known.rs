@@ -1,6 +1,6 @@
 //! What the journal says, in memory: which messages lie where, and which of a mailbox are known.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::digest::Digest;
 use super::journal::{Entry, Line, What};
@@ -23,12 +23,14 @@ pub struct Record {
 }
 
 /// A UIDL of a mailbox that the journal knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Uid {
     /// Index of the file.
     pub file: u32,
-    /// How many messages with this UIDL were fetched; some servers give one to several.
-    pub times: u32,
+    /// Its octets by LIST when it was fetched.
+    pub listed: u64,
+    /// Those of the other messages that were fetched with this UIDL; some servers give one to several.
+    pub others: Vec<u64>,
     /// Whether its bytes were fetched and hashed; otherwise only header and size are alike.
     pub certain: bool,
     /// When that was: seconds since 1970.
@@ -37,13 +39,33 @@ pub struct Uid {
     pub deleting: bool,
 }
 
+impl Uid {
+    /// Whether the messages that are listed with this UIDL, by their octets, can be those that were fetched.
+    /// Where its deletion was asked for, they may be others: a server need not keep a UIDL from being used
+    /// again once its message is gone (RFC 1939 §7).
+    pub fn covers(&self, listed: &[u64]) -> bool {
+        if self.deleting {
+            return false;
+        }
+        if let ([one], []) = (listed, &*self.others) {
+            return *one == self.listed;
+        }
+        let mut left = self.others.clone();
+        left.push(self.listed);
+        listed.iter().all(|size| {
+            let at = left.iter().position(|fetched| fetched == size);
+            at.map(|at| left.swap_remove(at)).is_some()
+        })
+    }
+}
+
 /// What is known of one mailbox.
 #[derive(Debug, Default)]
 pub struct Mailbox {
     /// By UIDL.
     pub uidls: HashMap<Box<str>, Uid>,
-    /// Files that came without a UIDL.
-    pub unnamed: Vec<u32>,
+    /// Files that came without a UIDL, or whose UIDL says nothing any more.
+    pub unnamed: BTreeSet<u32>,
     /// Whether the server stumbled over commands sent together.
     pub stumbled: bool,
 }
@@ -76,6 +98,13 @@ impl Known {
                     mailbox.uidls.remove(uidl);
                 }
             }
+            What::Gone => {
+                if let Some(uid) = line.entry.uidl.as_deref().and_then(|uidl| mailbox.uidls.remove(uidl))
+                    && !uid.deleting
+                {
+                    mailbox.unnamed.insert(uid.file);
+                }
+            }
             What::Kept | What::Duplicate | What::Probably => {
                 let Some(sha256) = line.entry.sha256 else { return };
                 let record = Record {
@@ -105,18 +134,21 @@ impl Known {
                 };
                 let certain = what != What::Probably;
                 let Some(uidl) = line.entry.uidl.as_deref() else {
-                    mailbox.unnamed.push(file);
+                    mailbox.unnamed.insert(file);
                     return;
                 };
+                let listed = line.entry.listed;
+                let fresh = Uid { file, listed, others: Vec::new(), certain, at, deleting: false };
                 match mailbox.uidls.get_mut(uidl) {
                     Some(uid) if uid.certain == certain => {
-                        *uid = Uid { file, times: uid.times + 1, at, ..*uid };
+                        let mut others = std::mem::take(&mut uid.others);
+                        others.push(uid.listed);
+                        *uid = Uid { others, deleting: uid.deleting, ..fresh };
                     }
                     // Fetched after all: what was probable is certain.
-                    Some(uid) => *uid = Uid { file, certain: true, at, ..*uid },
+                    Some(uid) => *uid = Uid { certain: true, ..fresh },
                     None => {
-                        let uid = Uid { file, times: 1, certain, at, deleting: false };
-                        mailbox.uidls.insert(uidl.into(), uid);
+                        mailbox.uidls.insert(uidl.into(), fresh);
                     }
                 }
             }
@@ -181,16 +213,45 @@ mod tests {
             (What::Deleting, Some("b"), b""),
             (What::Deleted, Some("b"), b""),
             (What::Stumbled, None, b""),
+            (What::Kept, Some("absent"), b"4"),
+            (What::Gone, Some("absent"), b""),
+            (What::Kept, Some("back"), b"5"),
+            (What::Deleting, Some("back"), b""),
+            (What::Gone, Some("back"), b""),
         ] {
             known.apply(&line(what, uidl, bytes));
         }
         let mailbox = known.mailbox("m").unwrap();
-        assert_eq!(known.files().len(), 3);
-        assert_eq!((mailbox.uidls["a"].times, mailbox.uidls["a"].certain), (2, true));
+        assert_eq!(known.files().len(), 5);
+        assert_eq!((&*mailbox.uidls["a"].others, mailbox.uidls["a"].certain), (&[1][..], true));
         assert!(!mailbox.uidls["c"].certain);
         assert!(!mailbox.uidls.contains_key("b"));
-        assert_eq!(mailbox.unnamed, [2]);
+        assert_eq!(mailbox.uidls.len(), 2, "{:?}", mailbox.uidls);
+        assert_eq!(mailbox.unnamed, BTreeSet::from([2, 3]), "what was to be deleted is not looked for again");
         assert!(mailbox.stumbled);
         assert!(known.mailbox("other").is_none());
+    }
+
+    #[test]
+    fn a_uidl_covers_messages_of_the_sizes_it_was_fetched_with() {
+        let uid = |listed, others: &[u64], deleting| Uid {
+            file: 0,
+            listed,
+            others: others.to_vec(),
+            certain: true,
+            at: 0,
+            deleting,
+        };
+        for (uid, listed, expected) in [
+            (uid(5, &[], false), &[5][..], true),
+            (uid(5, &[], false), &[6], false),
+            (uid(5, &[], false), &[5, 5], false),
+            (uid(5, &[7], false), &[7], true),
+            (uid(5, &[7], false), &[7, 5], true),
+            (uid(5, &[7], false), &[7, 7], false),
+            (uid(5, &[], true), &[5], false),
+        ] {
+            assert_eq!(uid.covers(listed), expected, "{uid:?} {listed:?}");
+        }
     }
 }

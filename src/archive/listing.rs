@@ -22,6 +22,8 @@ pub struct Listed {
 pub enum Standing {
     /// Archived before, its bytes hashed.
     Known,
+    /// Archived before by its UIDL, and it may be another message by now. To be fetched.
+    Doubtful,
     /// Taken for an archived one by header and size in an earlier run.
     Probable,
     /// To be fetched.
@@ -31,22 +33,43 @@ pub enum Standing {
 }
 
 /// Where every listed message stands, in the order of the listing.
-pub fn standings(listing: &[Listed], known: &Known, mailbox: &str) -> Vec<Standing> {
+pub fn standings(listing: &[Listed], known: &Known, mailbox: &str, policy: &Deletion) -> Vec<Standing> {
     let Some(mailbox) = known.mailbox(mailbox) else { return vec![Standing::Wanted; listing.len()] };
     let times = times(listing);
     let gone = gone(&times, known, mailbox);
+    let doubtful = doubtful(listing, mailbox, policy);
     listing
         .iter()
         .map(|listed| {
-            let uid = listed.uidl.as_deref().and_then(|uidl| Some((mailbox.uidls.get(uidl)?, times[uidl])));
+            let uid = listed.uidl.as_deref().and_then(|uidl| Some((uidl, mailbox.uidls.get(uidl)?)));
             match uid {
-                Some((uid, listed_times)) if uid.times >= listed_times && uid.certain => Standing::Known,
-                Some((uid, listed_times)) if uid.times >= listed_times => Standing::Probable,
-                _ if gone.contains_key(&listed.size) => Standing::Candidate,
+                Some((uidl, _)) if doubtful.contains(uidl) => Standing::Doubtful,
+                Some((_, uid)) if uid.certain => Standing::Known,
+                Some(_) => Standing::Probable,
+                None if gone.contains_key(&listed.size) => Standing::Candidate,
                 _ => Standing::Wanted,
             }
         })
         .collect()
+}
+
+/// The known UIDLs that are listed and may be other messages' by now: their sizes are not those they were
+/// fetched with, or their deletion was asked for. If a UIDL has another size, then perhaps all were given
+/// anew, and the next message only happens to be as long as the one before it: before something is deleted
+/// all of them are fetched again.
+pub fn doubtful<'l>(listing: &'l [Listed], mailbox: &Mailbox, policy: &Deletion) -> HashSet<&'l str> {
+    let mut sizes: HashMap<&str, Vec<u64>> = HashMap::new();
+    for listed in listing {
+        if let Some(uidl) = listed.uidl.as_deref().filter(|uidl| mailbox.uidls.contains_key(*uidl)) {
+            sizes.entry(uidl).or_default().push(listed.size);
+        }
+    }
+    let covered = |uidl: &str| mailbox.uidls.get(uidl).is_some_and(|uid| uid.covers(&sizes[uidl]));
+    let doubtful: HashSet<&str> = sizes.keys().copied().filter(|uidl| !covered(uidl)).collect();
+    let other_size = doubtful
+        .iter()
+        .any(|uidl| sizes[uidl].len() == 1 && mailbox.uidls.get(*uidl).is_some_and(|uid| !uid.deleting));
+    if other_size && *policy != Deletion::Never { sizes.into_keys().collect() } else { doubtful }
 }
 
 /// Of each UIDL, how many messages have it. It should be one.
@@ -65,10 +88,12 @@ fn gone<'k>(
     known: &'k Known,
     mailbox: &Mailbox,
 ) -> HashMap<u64, Vec<&'k Record>> {
-    let absent =
-        mailbox.uidls.iter().filter(|(uidl, _)| !times.contains_key(&***uidl)).map(|(_, uid)| uid.file);
+    let (here, absent): (Vec<_>, Vec<_>) =
+        mailbox.uidls.iter().partition(|(uidl, _)| times.contains_key(&***uidl));
+    let here: HashSet<u32> = here.into_iter().map(|(_, uid)| uid.file).collect();
+    let absent = absent.into_iter().map(|(_, uid)| uid.file).chain(mailbox.unnamed.iter().copied());
     let mut gone: HashMap<u64, Vec<&Record>> = HashMap::new();
-    for file in absent.chain(mailbox.unnamed.iter().copied()) {
+    for file in absent.filter(|file| !here.contains(file)) {
         if let Some(record) = known.file(file).filter(|record| record.head.is_some()) {
             gone.entry(record.listed).or_default().push(record);
         }
@@ -112,7 +137,8 @@ pub fn due(
     let after = i64::try_from(after.as_secs()).unwrap_or(i64::MAX);
     let old = |at: i64| at.checked_add(after).is_some_and(|due| due <= now);
     let times = times(listing);
-    let uidls = known.mailbox(mailbox).map(|mailbox| &mailbox.uidls);
+    let mailbox = known.mailbox(mailbox);
+    let doubtful = mailbox.map(|mailbox| doubtful(listing, mailbox, policy)).unwrap_or_default();
     let mut newest: Vec<u32> = listing.iter().map(|listed| listed.number).collect();
     newest.sort_unstable_by(|a, b| b.cmp(a));
     let newest: HashSet<u32> = newest.into_iter().take(*keep_newest).collect();
@@ -123,7 +149,9 @@ pub fn due(
             let archived = match listed.uidl.as_deref() {
                 // Of several messages with one UIDL nobody can say which is archived.
                 Some(uidl) if times[uidl] == 1 => {
-                    let certain = uidls.and_then(|uidls| uidls.get(uidl)).filter(|uid| uid.certain);
+                    let uid = mailbox.and_then(|mailbox| mailbox.uidls.get(uidl));
+                    let certain =
+                        uid.filter(|uid| uid.certain && uid.others.is_empty() && !doubtful.contains(uidl));
                     certain.map(|uid| uid.at).or_else(|| fetched.get(&listed.number).copied())
                 }
                 Some(_) => None,
@@ -184,6 +212,8 @@ mod tests {
         use Standing::*;
         let known = known(&[
             (What::Kept, Some("a"), "x", 0),
+            (What::Kept, Some("asked"), "x", 0),
+            (What::Deleting, Some("asked"), "", 0),
             (What::Kept, Some("twice"), "yy", 0),
             (What::Probably, Some("p"), "yy", 0),
             (What::Probably, Some("pair"), "yy", 0),
@@ -193,18 +223,27 @@ mod tests {
         ]);
         for (rows, expected) in [
             (&[(1, Some("a")), (9, Some("b"))][..], &[Known, Wanted][..]),
-            (&[(5, Some("twice")), (5, Some("twice"))], &[Wanted, Wanted]),
+            (&[(2, Some("a")), (1, Some("asked"))], &[Doubtful, Doubtful]),
+            (&[(1, Some("a")), (1, Some("asked"))], &[Known, Doubtful]),
+            (&[(2, Some("twice")), (2, Some("twice"))], &[Doubtful, Doubtful]),
             (&[(2, Some("p"))], &[Probable]),
             (&[(2, Some("pair")), (2, Some("pair"))], &[Probable, Probable]),
-            (&[(2, Some("pair")), (2, Some("pair")), (2, Some("pair"))], &[Candidate; 3]),
+            (&[(2, Some("pair")), (2, Some("pair")), (2, Some("pair"))], &[Doubtful; 3]),
             (&[(3, Some("new name")), (4, Some("other"))], &[Candidate, Wanted]),
             (&[(3, Some("gone")), (3, Some("new"))], &[Known, Wanted]),
             (&[(7, None), (8, None)], &[Candidate, Wanted]),
             (&[], &[]),
         ] {
-            assert_eq!(standings(&listing(rows), &known, "m"), expected, "{rows:?}");
+            let found = standings(&listing(rows), &known, "m", &Deletion::Never);
+            assert_eq!(found, expected, "{rows:?}");
         }
-        assert_eq!(standings(&listing(&[(1, Some("a"))]), &known, "other"), [Wanted]);
+        let one = listing(&[(1, Some("a"))]);
+        assert_eq!(standings(&one, &known, "other", &Deletion::Never), [Wanted]);
+        // One name has another size: where something is deleted, no name is believed.
+        let deletes = Deletion::After { after: Duration::ZERO, keep_newest: 0, max_fraction: 1.0 };
+        let two = listing(&[(1, Some("a")), (5, Some("gone"))]);
+        assert_eq!(standings(&two, &known, "m", &Deletion::Never), [Known, Doubtful]);
+        assert_eq!(standings(&two, &known, "m", &deletes), [Doubtful, Doubtful]);
     }
 
     #[test]

@@ -176,6 +176,11 @@ pub fn archive(mailbox: &Mailbox<'_>) -> Balance {
             (Ok(()), Ok(())) => break,
             (Err(error), Ok(())) => error,
         };
+        if work.quitting {
+            // Nobody knows whether it was done. The next run's listing shows it; asking again now would not.
+            work.balance.error = Some(error);
+            break;
+        }
         tries = if progress { 1 } else { tries + 1 };
         let pauses = match &error {
             SessionError::Net(error) if error.may_pass() => PAUSES,
@@ -213,7 +218,7 @@ pub fn preview(mailbox: &Mailbox<'_>) -> Result<Preview, SessionError> {
     let known = locked(&mailbox.known);
     let now = (mailbox.now)();
     // What a run would fetch it would have archived now: with `after: 0s` that is due at once.
-    let standings = listing::standings(&listing, &known, &mailbox.name);
+    let standings = listing::standings(&listing, &known, &mailbox.name, mailbox.delete);
     let fetched = listing.iter().zip(standings).filter(|(_, standing)| *standing != Standing::Known);
     let fetched = fetched.map(|(listed, _)| (listed.number, now)).collect();
     let due = listing::due(&listing, &known, &mailbox.name, mailbox.delete, &fetched, now, mailbox.confirmed);
@@ -243,6 +248,12 @@ struct Work<'a> {
     suspect: bool,
     /// Commands that the last session left without an answer.
     unanswered: usize,
+    /// The server answered UIDL in this session.
+    named: bool,
+    /// Messages that this session's QUIT is to delete.
+    deleting: u64,
+    /// QUIT was sent, is to delete, and has no answer.
+    quitting: bool,
     /// How often a connection broke within a message.
     cuts: HashMap<Key, u32>,
     /// Messages that this run has given up.
@@ -267,6 +278,9 @@ impl<'a> Work<'a> {
             together: mailbox.spec.pipelining.unwrap_or(!stumbled),
             suspect: false,
             unanswered: 0,
+            named: false,
+            deleting: 0,
+            quitting: false,
             cuts: HashMap::new(),
             failed: HashMap::new(),
             entries: Vec::new(),
@@ -297,7 +311,7 @@ impl<'a> Work<'a> {
 
     /// One session, from login to QUIT.
     fn session(&mut self) -> Result<(), SessionError> {
-        self.unanswered = 0;
+        (self.unanswered, self.named, self.deleting) = (0, false, 0);
         let mut session = self.enter()?;
         let result = self.transact(&mut session);
         match result {
@@ -312,7 +326,7 @@ impl<'a> Work<'a> {
 
     fn transact(&mut self, session: &mut Session) -> Result<(), SessionError> {
         let listing = self.list(session)?;
-        self.reckon_deletions(&listing);
+        self.reckon(&listing)?;
         let (wanted, candidates) = self.sort(&listing);
         let wanted = self.recognise(session, &listing, wanted, candidates)?;
         let fetched = self.fetch(session, &listing, wanted)?;
@@ -326,21 +340,23 @@ impl<'a> Work<'a> {
     }
 
     fn quit(&mut self, mut session: Session) -> Result<(), SessionError> {
-        // Taken before QUIT is answered: without its yes they must not reach the journal.
-        let deleting: Vec<Entry> = self.noted();
+        // What is to be deleted stands in the journal before QUIT is sent. Should the answer be lost, the UIDLs
+        // are free for other messages, and the next run must not take those for known.
+        self.commit()?;
+        self.quitting = self.deleting > 0;
         failpoint::reach("archive.quit.before");
         let reply = session.ask(Command::Quit)?;
         failpoint::reach("archive.quit.after");
+        self.quitting = false;
         if reply.is_ok() {
-            self.balance.deleting += deleting.len() as u64;
-            self.entries = deleting;
+            self.balance.deleting += self.deleting;
         } else {
             self.warn(format!(
                 "the server answered QUIT with `{}`; what was to be deleted may still be there",
                 reply.text
             ));
         }
-        self.commit()
+        Ok(())
     }
 
     /// CAPA after login, STAT, LIST and UIDL, together where the server takes that.
@@ -380,6 +396,7 @@ impl<'a> Work<'a> {
                     }
                 }
                 Command::Uidl if reply.is_ok() => {
+                    self.named = true;
                     let mut at = 0;
                     session.list("UIDL", MAX_MESSAGES, |line| {
                         let Some((number, uidl)) = uidl_line(line) else { return };
@@ -430,24 +447,58 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Compares the listing with the deletions of earlier runs.
-    fn reckon_deletions(&mut self, listing: &[Listed]) {
+    /// Compares the listing with what is known: which deletions of earlier runs are done, and which UIDLs say
+    /// nothing any more. Those are forgotten before anything is judged by them.
+    fn reckon(&mut self, listing: &[Listed]) -> Result<(), SessionError> {
+        // Without UIDLs nothing is seen to be absent.
+        if !self.named {
+            return Ok(());
+        }
         let known = locked(&self.mailbox.known);
-        let Some(mailbox) = known.mailbox(&self.mailbox.name) else { return };
+        let Some(mailbox) = known.mailbox(&self.mailbox.name) else { return Ok(()) };
         let listed = listing::times(listing);
-        let (mut gone, mut still) = (Vec::new(), 0u64);
-        for (uidl, _) in mailbox.uidls.iter().filter(|(_, uid)| uid.deleting) {
-            match listed.contains_key(&**uidl) {
-                true => still += 1,
-                false => gone.push(self.entry(What::Deleted, Some(uidl))),
-            }
+        let doubtful = listing::doubtful(listing, mailbox, self.mailbox.delete);
+        let mut entries = Vec::new();
+        let (mut deleted, mut still, mut other) = (0u64, 0u64, 0u64);
+        for (uidl, uid) in &mailbox.uidls {
+            let what = match (listed.contains_key(&**uidl), uid.deleting) {
+                (true, _) if !doubtful.contains(&**uidl) => continue,
+                (true, true) => {
+                    still += 1;
+                    What::Gone
+                }
+                (true, false) => {
+                    other += 1;
+                    What::Gone
+                }
+                (false, true) => {
+                    deleted += 1;
+                    What::Deleted
+                }
+                // Should it come back, it may be another message's name.
+                (false, false) => What::Gone,
+            };
+            entries.push(self.entry(what, Some(uidl)));
         }
         drop(known);
-        self.balance.deleted += gone.len() as u64;
-        self.entries.extend(gone);
+        self.balance.deleted += deleted;
         if still > 0 {
-            self.warn(format!("{still} messages are still there though the server agreed to delete them"));
+            self.warn(format!(
+                "{still} messages are still there though their deletion was asked for, or others have their UIDLs; \
+                 they are fetched anew"
+            ));
         }
+        if other > 0 {
+            self.warn(format!(
+                "the server lists known UIDLs with other sizes than before: they may be other messages' by now, and \
+                 {other} messages are fetched anew"
+            ));
+        }
+        if entries.is_empty() {
+            return Ok(());
+        }
+        self.entries.extend(entries);
+        self.commit()
     }
 
     fn entry(&self, what: What, uidl: Option<&str>) -> Entry {
@@ -469,7 +520,7 @@ impl<'a> Work<'a> {
     /// Indices of the listing: what is to be fetched, and what may be known under another name.
     fn sort(&mut self, listing: &[Listed]) -> (Vec<usize>, Vec<usize>) {
         let known = locked(&self.mailbox.known);
-        let standings = listing::standings(listing, &known, &self.mailbox.name);
+        let standings = listing::standings(listing, &known, &self.mailbox.name, self.mailbox.delete);
         drop(known);
         let (mut wanted, mut candidates) = (Vec::new(), Vec::new());
         let (mut certain, mut probable) = (0, 0);
@@ -481,7 +532,9 @@ impl<'a> Work<'a> {
                 Standing::Probable if *self.mailbox.delete == Deletion::Never => probable += 1,
                 _ if failed => {}
                 Standing::Candidate if *self.mailbox.delete == Deletion::Never => candidates.push(index),
-                Standing::Probable | Standing::Candidate | Standing::Wanted => wanted.push(index),
+                Standing::Probable | Standing::Candidate | Standing::Doubtful | Standing::Wanted => {
+                    wanted.push(index);
+                }
             }
         }
         let Counts { new, duplicate, .. } = &*self.mailbox.counts;
@@ -847,6 +900,7 @@ impl<'a> Work<'a> {
             }
             failpoint::reach("archive.dele.after");
         }
+        self.deleting = deleting.len() as u64;
         self.entries = deleting;
         Ok(())
     }

@@ -91,12 +91,16 @@ fn against_server(args: &cli::Verify, job: &ArchiveJob) -> Exit {
             Ok(listing) => {
                 let known: Arc<Mutex<_>> = store.known();
                 let known = known.lock().unwrap_or_else(PoisonError::into_inner);
-                let standings = listing::standings(&listing, &known, &name);
+                let standings = listing::standings(&listing, &known, &name, &job.delete);
                 let mut missing = 0;
                 for (listed, standing) in listing.iter().zip(standings) {
                     let words = match standing {
                         Standing::Known => continue,
                         Standing::Probable => "is archived by header and size, its bytes were not compared",
+                        Standing::Doubtful => {
+                            missing += 1;
+                            "has the UIDL of an archived message and may be another; a run fetches it anew"
+                        }
                         Standing::Candidate | Standing::Wanted => {
                             missing += 1;
                             "is not archived"
