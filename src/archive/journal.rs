@@ -58,7 +58,7 @@ pub struct Entry {
     pub at: i64,
     /// What happened.
     pub what: What,
-    /// Whose mailbox: `user@host`.
+    /// Whose mailbox: `user@host` or `user@host:port`.
     pub mailbox: String,
     /// The server's name for the message, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -17,7 +17,7 @@ pub const NAME: &str = "quarantine";
 /// A message that could not be archived.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
-    /// `user@host`
+    /// `user@host` or `user@host:port`
     pub mailbox: String,
     /// The server's name for it, or its number where there is none.
     pub message: String,

@@ -30,7 +30,7 @@ use crate::wire::pop3::{Command, Retrieval, Wanted, Window, list_line, uidl_line
 pub struct Mailbox<'a> {
     /// The job's words.
     pub spec: &'a MailboxSpec,
-    /// `user@host`, as the journal has it.
+    /// `user@host` or `user@host:port`, as the journal has it.
     pub name: Arc<str>,
     /// The password or token.
     pub secret: Secret,

@@ -109,7 +109,7 @@ pub struct Folder {
 /// A message to be committed.
 #[derive(Debug)]
 pub struct Parcel {
-    /// `user@host`
+    /// `user@host` or `user@host:port`
     pub mailbox: Arc<str>,
     /// The server's name for it.
     pub uidl: Option<Box<str>>,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Auth, Timeouts, TlsSpec};
+use super::{Auth, Timeouts, TlsMode, TlsSpec};
 
 /// An archiving job without mistakes of its own.
 #[derive(Debug, Clone)]
@@ -29,6 +29,8 @@ pub struct ArchiveJob {
 /// A POP3 mailbox.
 #[derive(Debug, Clone)]
 pub struct MailboxSpec {
+    /// What the journal calls it; see [`MailboxSpec::name_of`].
+    pub name: String,
     /// `host`
     pub host: String,
     /// `port`: 995 with implicit TLS, else 110.
@@ -47,6 +49,17 @@ pub struct MailboxSpec {
     pub timeouts: Timeouts,
     /// `proxy`
     pub proxy: Option<String>,
+}
+
+impl MailboxSpec {
+    /// `user@host`, and `user@host:port` where the port is not the protocol's own: behind two tunnels on one
+    /// host are two mailboxes. A prefix of the user that only chooses the listing is no part of it.
+    pub fn name_of(user: &str, host: &str, port: u16, tls: TlsMode) -> String {
+        let user = user.strip_prefix("recent:").unwrap_or(user);
+        let host = host.to_ascii_lowercase();
+        let own = if tls == TlsMode::Implicit { 995 } else { 110 };
+        if port == own { format!("{user}@{host}") } else { format!("{user}@{host}:{port}") }
+    }
 }
 
 /// `layout`

@@ -255,6 +255,36 @@ fn archiving_jobs_are_read() {
 }
 
 #[test]
+fn a_mailbox_is_its_user_host_and_port() {
+    for (user, host, port, mode, expected) in [
+        ("ada", "POP.example.com", 995, TlsMode::Implicit, "ada@pop.example.com"),
+        ("ada", "pop.example.com", 110, TlsMode::StartTls, "ada@pop.example.com"),
+        ("ada", "127.0.0.1", 110, TlsMode::None, "ada@127.0.0.1"),
+        ("ada", "127.0.0.1", 1101, TlsMode::None, "ada@127.0.0.1:1101"),
+        ("ada", "pop.example.com", 995, TlsMode::StartTls, "ada@pop.example.com:995"),
+        ("recent:ada", "pop.gmail.com", 995, TlsMode::Implicit, "ada@pop.gmail.com"),
+    ] {
+        assert_eq!(MailboxSpec::name_of(user, host, port, mode), expected);
+    }
+    let mailbox = |port: u16| {
+        format!("{{host: 127.0.0.1, port: {port}, tls: none, auth: {{user: u, password: {{env: P}}}}}}")
+    };
+    for (second, twice) in [(1102, false), (1101, true)] {
+        let text = format!(
+            "kind: archive\nname: a\nmailboxes:\n  - {}\n  - {}\nstore: s\n",
+            mailbox(1101),
+            mailbox(second)
+        );
+        let project = Project::new(&[("job.yaml", &text)]);
+        let env = Environment::fixed(&project.root(), &[]);
+        let read = super::read(Path::new("job.yaml"), &env);
+        let said = read.err().map(|mistakes| diagnostic::print(&mistakes, false)).unwrap_or_default();
+        assert_eq!(said.contains("u@127.0.0.1:1101 is named twice"), twice, "{said}");
+        assert_eq!(said.contains("job.yaml:5:"), twice, "{said}");
+    }
+}
+
+#[test]
 fn a_token_may_be_got_for_a_refresh_token() {
     let auth = |relay: &str| with("relay", &format!("relay: {relay}"));
     let refresh =

@@ -43,9 +43,7 @@ pub struct Options {
 /// writer, and a server gives a mailbox to one session at a time.
 pub fn run_all(jobs: &[Box<ArchiveJob>], options: &Options) -> Exit {
     let shares = |a: &ArchiveJob, b: &ArchiveJob| {
-        let has = |other: &MailboxSpec| {
-            a.mailboxes.iter().any(|one| (name(one), one.port) == (name(other), other.port))
-        };
+        let has = |other: &MailboxSpec| a.mailboxes.iter().any(|one| one.name == other.name);
         a.store == b.store || b.mailboxes.iter().any(has)
     };
     let mut turns: Vec<Vec<&ArchiveJob>> = Vec::new();
@@ -90,7 +88,7 @@ pub fn run(job: &ArchiveJob, options: &Options) -> Exit {
         match prepare(spec) {
             Ok((secret, dialer)) => prepared.push(Mailbox {
                 spec,
-                name: name(spec).into(),
+                name: spec.name.as_str().into(),
                 secret,
                 dialer,
                 delete: &job.delete,
@@ -105,7 +103,7 @@ pub fn run(job: &ArchiveJob, options: &Options) -> Exit {
                 now,
             }),
             Err(error) => {
-                eprintln!("error: {}: {error}", name(spec));
+                eprintln!("error: {}: {error}", spec.name);
                 say_hint(spec, &error);
                 exits.push(exit(&error));
             }
@@ -169,7 +167,7 @@ pub fn preview(job: &ArchiveJob, options: &Options) -> Exit {
         }
     };
     for spec in &job.mailboxes {
-        let name = name(spec);
+        let name = &spec.name;
         let listed = prepare(spec).and_then(|(secret, dialer)| {
             retrieve::preview(&Mailbox {
                 spec,
@@ -224,12 +222,6 @@ pub fn preview(job: &ArchiveJob, options: &Options) -> Exit {
         }
     }
     worst
-}
-
-/// `user@host`: what the journal calls a mailbox. A prefix that only chooses the listing is no part of it.
-pub fn name(spec: &MailboxSpec) -> String {
-    let user = spec.auth.user.strip_prefix("recent:").unwrap_or(&spec.auth.user);
-    format!("{user}@{}", spec.host.to_ascii_lowercase())
 }
 
 /// Seconds since 1970.

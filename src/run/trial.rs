@@ -28,6 +28,7 @@ pub(super) fn of(mut job: ArchiveJob) -> io::Result<Trial> {
     let folder = job.root.join(".postroom/sandbox/maildrop").join(plain(&job.name));
     fill(&folder, &job.root.join("outbox"))?;
     let mut maildrops = Vec::new();
+    // A mailbox keeps its name, so that the next trial knows it again: ports are new each time.
     for mailbox in &mut job.mailboxes {
         let maildrop = Maildrop::start(MaildropOptions::new(folder.clone(), LOGIN, Secret::new(LOGIN)))?;
         mailbox.host = maildrop.address().ip().to_string();

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::FlockOperation;
 
-use super::archive::{exit, name, now, prepare, print, store_exit, with_source};
+use super::archive::{exit, now, prepare, print, store_exit, with_source};
 use crate::archive::listing::{self, Standing};
 use crate::archive::retrieve::{self, Mailbox};
 use crate::archive::{committer, store, verify};
@@ -68,7 +68,7 @@ fn against_server(args: &cli::Verify, job: &ArchiveJob) -> Exit {
     let (desk, _queue) = committer::Desk::new();
     let mut worst = Exit::Done;
     for spec in &job.mailboxes {
-        let name = name(spec);
+        let name = &spec.name;
         let listed = prepare(spec).and_then(|(secret, dialer)| {
             retrieve::list(&Mailbox {
                 spec,
@@ -91,7 +91,7 @@ fn against_server(args: &cli::Verify, job: &ArchiveJob) -> Exit {
             Ok(listing) => {
                 let known: Arc<Mutex<_>> = store.known();
                 let known = known.lock().unwrap_or_else(PoisonError::into_inner);
-                let standings = listing::standings(&listing, &known, &name, &job.delete);
+                let standings = listing::standings(&listing, &known, name, &job.delete);
                 let mut missing = 0;
                 for (listed, standing) in listing.iter().zip(standings) {
                     let words = match standing {

@@ -62,6 +62,20 @@ fn a_name_that_comes_back_on_another_message_hides_nothing() {
 }
 
 #[test]
+fn two_ports_of_one_host_are_two_mailboxes() {
+    let [one, other] = [Scene::counting(3), Scene::with(&[&message(20), &message(21)])];
+    let servers = [one.serve(|_| {}), other.serve(|_| {})];
+    let mut job = one.job(servers[0].port());
+    job.mailboxes.extend(other.job(servers[1].port()).mailboxes);
+    job.delete = DELETES;
+    let all: usize = one.sent().len() + other.sent().len();
+    for _ in 0..2 {
+        assert_eq!(one.run_with(&job), Exit::Done);
+        assert_eq!((one.archived().len(), one.sent().len(), other.sent().len()), (all, 0, 0));
+    }
+}
+
+#[test]
 fn verify_does_not_believe_a_name_of_another_size() {
     let scene = Scene::counting(3);
     let server = scene.serve(|_| {});

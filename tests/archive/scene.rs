@@ -1,5 +1,6 @@
 //! A maildrop of the sandbox, a store, and a job between them.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,8 @@ pub(crate) const PASSWORD: &str = "hunter2";
 /// What a test is about.
 pub(crate) struct Scene {
     pub(crate) folder: tempfile::TempDir,
+    /// The port is part of a mailbox's name: a server that is started again has the same one.
+    port: Cell<u16>,
 }
 
 impl Scene {
@@ -31,7 +34,7 @@ impl Scene {
         for (number, message) in (1..).zip(messages) {
             fs::write(drop.join(format!("{number:05}.eml")), message).unwrap();
         }
-        Scene { folder }
+        Scene { folder, port: Cell::new(0) }
     }
 
     /// A maildrop with `count` messages of different sizes.
@@ -51,8 +54,11 @@ impl Scene {
     /// Starts the server.
     pub(crate) fn serve(&self, change: impl FnOnce(&mut MaildropOptions)) -> Maildrop {
         let mut options = MaildropOptions::new(self.maildrop(), USER, Secret::new(PASSWORD));
+        options.listen.set_port(self.port.get());
         change(&mut options);
-        Maildrop::start(options).unwrap()
+        let server = Maildrop::start(options).unwrap();
+        self.port.set(server.port());
+        server
     }
 
     /// The job.
@@ -67,6 +73,7 @@ impl Scene {
             root: self.folder.path().to_owned(),
             name: "test".into(),
             mailboxes: vec![MailboxSpec {
+                name: MailboxSpec::name_of(USER, "127.0.0.1", port, TlsMode::None),
                 host: "127.0.0.1".into(),
                 port,
                 provider: None,

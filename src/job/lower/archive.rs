@@ -1,5 +1,6 @@
 //! `kind: archive`
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -19,8 +20,9 @@ pub(in crate::job) fn archive(section: &Section<'_>, house: &House<'_>, path: &P
                 return section.get("mailboxes")?.wrong(Diagnostic::error("`mailboxes` is empty"));
             }
             // All are read before one that is wrong ends it: each has its mistakes shown.
-            let read: Vec<_> = several.into_iter().map(|one| mailbox(one, house)).collect();
-            read.into_iter().collect()
+            let read: Vec<_> = several.iter().map(|one| mailbox(*one, house)).collect();
+            let twice = twice(&several, &read);
+            read.into_iter().collect::<Option<Vec<_>>>().filter(|_| !twice)
         }),
         (Some(_), Some(second)) => {
             second.wrong(Diagnostic::error("write `mailbox` or `mailboxes`, not both"))
@@ -68,6 +70,7 @@ pub(in crate::job) fn mailbox(value: Value<'_>, house: &House<'_>) -> Option<Mai
         auth.user.insert_str(0, prefix);
     }
     Some(MailboxSpec {
+        name: MailboxSpec::name_of(&auth.user, &server.host, server.port, server.tls.mode),
         host: server.host,
         port: server.port,
         provider: server.known_as,
@@ -78,6 +81,21 @@ pub(in crate::job) fn mailbox(value: Value<'_>, house: &House<'_>) -> Option<Mai
         timeouts: server.timeouts,
         proxy: server.proxy,
     })
+}
+
+/// Says which mailboxes are there a second time: two sessions of one mailbox would be in each other's way.
+fn twice(values: &[Value<'_>], read: &[Option<MailboxSpec>]) -> bool {
+    let mut seen = HashSet::new();
+    let named = values.iter().zip(read).filter_map(|(value, spec)| Some((value, &*spec.as_ref()?.name)));
+    let again: Vec<_> = named.filter(|(_, name)| !seen.insert(*name)).collect();
+    for (value, name) in &again {
+        value.wrong::<()>(
+            Diagnostic::error(format!("the mailbox {name} is named twice"))
+                .label("the second time")
+                .help("a job archives a mailbox once; take one of them out"),
+        );
+    }
+    !again.is_empty()
 }
 
 fn deletion(value: Value<'_>) -> Option<Deletion> {
