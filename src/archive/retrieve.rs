@@ -103,6 +103,10 @@ pub struct Balance {
     pub failed: Vec<Failure>,
     /// Bytes archived now.
     pub bytes: u64,
+    /// Messages that the server counts or lists in a way that they cannot be had.
+    pub unlisted: u64,
+    /// Deletions that the server refused, at DELE or at QUIT.
+    pub refused: u64,
     /// Deletions that QUIT agreed to.
     pub deleting: u64,
     /// Deletions of an earlier run that this listing shows as done.
@@ -124,9 +128,15 @@ impl Balance {
         self.on_server.unwrap_or(0).saturating_sub(told)
     }
 
-    /// Whether everything on the server is archived.
+    /// Whether everything on the server is archived, and deleted as the job says.
     pub fn is_complete(&self) -> bool {
-        self.on_server.is_some() && self.failed.is_empty() && self.unsound == 0 && self.unaccounted() == 0
+        self.on_server.is_some()
+            && self.failed.is_empty()
+            && self.unsound == 0
+            && self.unaccounted() == 0
+            && self.unlisted == 0
+            && self.refused == 0
+            && self.too_many.is_none()
     }
 
     /// Whether an earlier run's note of a message without a UIDL says nothing any more. Its number was
@@ -351,6 +361,7 @@ impl<'a> Work<'a> {
         if reply.is_ok() {
             self.balance.deleting += self.deleting;
         } else {
+            self.balance.refused += self.deleting;
             self.warn(format!(
                 "the server answered QUIT with `{}`; what was to be deleted may still be there",
                 reply.text
@@ -370,6 +381,7 @@ impl<'a> Work<'a> {
         }
         let mut listing: Vec<Listed> = Vec::new();
         let mut in_order = true;
+        let mut unreadable = 0;
         let mut stat = None;
         for (index, command) in commands.iter().enumerate() {
             if !together {
@@ -385,10 +397,12 @@ impl<'a> Work<'a> {
                 Command::Stat if reply.is_ok() => stat = reply.first_number(),
                 Command::List if reply.is_ok() => {
                     session.list("LIST", MAX_MESSAGES, |line| {
-                        if let Some((number, size)) = list_line(line) {
-                            in_order &= listing.last().is_none_or(|last| last.number < number);
-                            listing.push(Listed { number, size, uidl: None });
-                        }
+                        let Some((number, size)) = list_line(line) else {
+                            unreadable += 1;
+                            return;
+                        };
+                        in_order &= listing.last().is_none_or(|last| last.number < number);
+                        listing.push(Listed { number, size, uidl: None });
                     })?;
                     if !in_order {
                         listing.sort_by_key(|listed| listed.number);
@@ -428,12 +442,16 @@ impl<'a> Work<'a> {
             self.stumbled();
         }
         self.suspect = false;
-        self.check_listing(&listing, stat);
+        self.check_listing(&listing, stat, unreadable);
         Ok(listing)
     }
 
-    fn check_listing(&mut self, listing: &[Listed], stat: Option<u64>) {
+    fn check_listing(&mut self, listing: &[Listed], stat: Option<u64>, unreadable: u64) {
         self.balance.on_server = Some(listing.len() as u64);
+        self.balance.unlisted = stat.unwrap_or(0).saturating_sub(listing.len() as u64).max(unreadable);
+        if unreadable > 0 {
+            self.warn(format!("{unreadable} lines of LIST cannot be read; their messages cannot be fetched"));
+        }
         if let Some(stat) = stat.filter(|&stat| stat != listing.len() as u64) {
             self.warn(format!("STAT counts {stat} messages, LIST has {}", listing.len()));
         }
@@ -880,6 +898,7 @@ impl<'a> Work<'a> {
         };
         let due = self.sound(listing, due)?;
         let group = if self.pipelines(session) { FLIGHT } else { 1 };
+        self.balance.refused = 0;
         let mut deleting = Vec::new();
         for flight in due.chunks(group) {
             failpoint::reach("archive.dele.before");
@@ -892,10 +911,12 @@ impl<'a> Work<'a> {
                 if reply.is_ok() {
                     deleting.push(self.entry(What::Deleting, listed.uidl.as_deref()));
                 } else {
-                    self.warn(format!(
-                        "the server does not delete message {}: {}",
-                        listed.number, reply.text
-                    ));
+                    self.balance.refused += 1;
+                    // Each by its number would bury everything else where a mailbox may only be read.
+                    if self.balance.refused <= REFUSALS as u64 {
+                        let number = listed.number;
+                        self.warn(format!("the server does not delete message {number}: {}", reply.text));
+                    }
                 }
             }
             failpoint::reach("archive.dele.after");

@@ -326,7 +326,7 @@ fn report(
     }
     match &balance.error {
         Some(error) => exit(error),
-        None if !balance.is_complete() || balance.too_many.is_some() => Exit::SomeFailed,
+        None if !balance.is_complete() => Exit::SomeFailed,
         None => Exit::Done,
     }
 }
@@ -345,6 +345,9 @@ fn balance_text(job: &ArchiveJob, name: &str, balance: &Balance, committed: Opti
         text.push_str(&format!(" + {} left", balance.unaccounted()));
     }
     text.push('\n');
+    if balance.unlisted > 0 {
+        text.push_str(&format!("  {} more are counted by the server and not listed\n", balance.unlisted));
+    }
     if balance.new + balance.duplicate > 0 {
         let time = committed.map(|time| format!(", the last committed after {:.2} s", time.as_secs_f64()));
         text.push_str(&format!("  {} received{}\n", ByteSize(balance.bytes), time.unwrap_or_default()));
@@ -357,6 +360,9 @@ fn balance_text(job: &ArchiveJob, name: &str, balance: &Balance, committed: Opti
             "  {} deletions accepted by the server; the next listing will show whether they are done\n",
             balance.deleting
         ));
+    }
+    if balance.refused > 0 {
+        text.push_str(&format!("  {} deletions refused by the server\n", balance.refused));
     }
     text.push_str(&format!("  {}\n", job.store.display()));
     text
@@ -379,10 +385,12 @@ fn balance_json(name: &str, balance: &Balance, committed: Option<Duration>) -> S
         "skipped": balance.skipped,
         "failed": failed,
         "left": balance.unaccounted(),
+        "unlisted": balance.unlisted,
         "bytes": balance.bytes,
         "deletions_accepted": balance.deleting,
         "deletions_done": balance.deleted,
         "deletions_refused": balance.too_many.map(|too_many| too_many.due),
+        "deletions_refused_by_server": balance.refused,
         "last_commit_seconds": committed.map(|time| time.as_secs_f64()),
         "warnings": balance.warnings,
         "error": balance.error.as_ref().map(ToString::to_string),

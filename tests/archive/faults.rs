@@ -1,10 +1,13 @@
 //! Servers that misbehave: what can be archived is, the books balance, and nothing is there twice.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+
 use postroom::archive::quarantine;
 use postroom::exit::Exit;
 use postroom::sandbox::{Muddle, Uidls};
 
-use super::scene::{Scene, faults};
+use super::scene::{Scene, faults, job_file, output, postroom};
 
 #[test]
 fn everything_is_archived_byte_for_byte_and_once() {
@@ -118,6 +121,62 @@ fn wrong_sizes_are_a_warning() {
     assert_eq!(scene.run(server.port()), Exit::Done);
     assert_eq!(scene.archived(), scene.sent());
     assert!(scene.journal().iter().all(|line| line["what"] == "kept"));
+}
+
+#[test]
+fn a_server_that_lists_less_than_it_counts_is_no_success() {
+    for (stat, list, missing) in [
+        ("3 30", "1 10\r\n", "2 more"),
+        ("2 20", "1 10\r\n2 ?\r\n", "1 more"),
+        ("1 10", "1 10\r\ntwo\r\n", "1 more"),
+    ] {
+        let scene = Scene::with(&[]);
+        let port = scripted(&[
+            ("STAT", &format!("+OK {stat}\r\n")),
+            ("LIST", &format!("+OK\r\n{list}.\r\n")),
+            ("UIDL", "+OK\r\n1 one\r\n2 two\r\n.\r\n"),
+            ("RETR", "+OK\r\nS: x\r\n\r\nx\r\n.\r\n"),
+            ("CAPA", "-ERR\r\n"),
+        ]);
+        let job = job_file(&scene, port, "");
+        let (code, said, words) = output(postroom().args(["run", "--yes"]).arg(&job));
+        assert_eq!((code, scene.archived().len()), (Some(1), 1), "{stat} {list}: {said}{words}");
+        assert!(said.contains(missing), "{said}");
+    }
+}
+
+/// A server that answers each command with the same words, and those it does not know with `+OK`.
+fn scripted(answers: &[(&str, &str)]) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let answers: Vec<(String, String)> =
+        answers.iter().map(|(word, answer)| (word.to_string(), answer.to_string())).collect();
+    std::thread::spawn(move || {
+        for socket in listener.incoming() {
+            let mut socket = socket.unwrap();
+            socket.write_all(b"+OK\r\n").unwrap();
+            for line in BufReader::new(socket.try_clone().unwrap()).lines().map_while(Result::ok) {
+                let answer = answers.iter().find(|(word, _)| line.starts_with(word));
+                let answer = answer.map_or("+OK\r\n", |(_, answer)| answer);
+                if socket.write_all(answer.as_bytes()).is_err() || line.starts_with("QUIT") {
+                    break;
+                }
+            }
+        }
+    });
+    port
+}
+
+#[test]
+fn deletions_that_the_server_refuses_are_no_success() {
+    for (rule, refused) in [("dele if=2 reply -ERR read only", 1), ("quit reply -ERR not deleted", 3)] {
+        let scene = Scene::counting(3);
+        let server = scene.serve(|options| options.faults = faults(&[rule]));
+        let job = job_file(&scene, server.port(), "delete: {after: 0s, max_fraction: 100%}");
+        let (code, said, words) = output(postroom().args(["run", "--yes"]).arg(&job));
+        assert_eq!((code, scene.archived().len()), (Some(1), 3), "{rule}: {said}{words}");
+        assert!(said.contains(&format!("{refused} deletions refused by the server")), "{said}");
+    }
 }
 
 #[test]
