@@ -155,6 +155,8 @@ impl Balance {
 const TRIES: u32 = 3;
 /// A message whose connection broke so often while it was coming is left for the next run.
 const CUTS: u32 = 2;
+/// So many messages in a row that had to be left mean that the server is at fault, and not they.
+const LEFT_IN_A_ROW: u32 = 3;
 /// So many refusals in a row of commands sent together are no accident.
 const REFUSALS: usize = 3;
 /// DELE and TOP travel in groups of this size: a group's commands fit any send buffer.
@@ -174,10 +176,12 @@ pub fn archive(mailbox: &Mailbox<'_>) -> Balance {
     let mut tries = 0;
     loop {
         let before = mailbox.counts.received.load(Relaxed);
+        let left = work.failed.len();
         let ended = work.session();
         // What was handed over is committed whatever ended the session.
         let flushed = mailbox.desk.enter(work.noted());
-        let progress = mailbox.counts.received.load(Relaxed) > before;
+        // A message that was given up no longer stands before the others.
+        let progress = mailbox.counts.received.load(Relaxed) > before || work.failed.len() > left;
         let error = match (ended, flushed) {
             (_, Err(trouble)) => {
                 work.balance.error = Some(SessionError::Store(trouble));
@@ -196,12 +200,13 @@ pub fn archive(mailbox: &Mailbox<'_>) -> Balance {
             SessionError::Net(error) if error.may_pass() => PAUSES,
             SessionError::Closed(_) | SessionError::Silent(..) | SessionError::Muddled => PAUSES,
             SessionError::Busy(_) => BUSY_PAUSES,
+            SessionError::NotAReply(_) | SessionError::EndlessLine(_) if work.at_message => PAUSES,
             _ => {
                 work.balance.error = Some(error);
                 break;
             }
         };
-        if tries > TRIES || mailbox.stop.asked() {
+        if tries > TRIES || work.left_in_a_row >= LEFT_IN_A_ROW || mailbox.stop.asked() {
             work.balance.error = Some(error);
             break;
         }
@@ -264,8 +269,14 @@ struct Work<'a> {
     deleting: u64,
     /// QUIT was sent, is to delete, and has no answer.
     quitting: bool,
-    /// How often a connection broke within a message.
+    /// How often a connection broke within a message, or instead of it.
     cuts: HashMap<Key, u32>,
+    /// Messages given up since the last one came.
+    left_in_a_row: u32,
+    /// What ended the last session came in place of a message.
+    at_message: bool,
+    /// The message at which the server failed while several were asked for: it, or sending together, is at fault.
+    suspected: Option<Key>,
     /// Messages that this run has given up.
     failed: HashMap<Key, Failure>,
     /// Entries for the journal that wait for the next commit.
@@ -292,6 +303,9 @@ impl<'a> Work<'a> {
             deleting: 0,
             quitting: false,
             cuts: HashMap::new(),
+            left_in_a_row: 0,
+            at_message: false,
+            suspected: None,
             failed: HashMap::new(),
             entries: Vec::new(),
             lies: (0, None),
@@ -321,7 +335,7 @@ impl<'a> Work<'a> {
 
     /// One session, from login to QUIT.
     fn session(&mut self) -> Result<(), SessionError> {
-        (self.unanswered, self.named, self.deleting) = (0, false, 0);
+        (self.unanswered, self.named, self.deleting, self.at_message) = (0, false, 0, false);
         let mut session = self.enter()?;
         let result = self.transact(&mut session);
         match result {
@@ -438,7 +452,7 @@ impl<'a> Work<'a> {
             }
         }
         // Silence that only a slow server explains is no stumble.
-        if self.suspect && !together && begun.elapsed() < session.stall() {
+        if self.suspect && self.suspected.is_none() && !together && begun.elapsed() < session.stall() {
             self.stumbled();
         }
         self.suspect = false;
@@ -660,6 +674,7 @@ impl<'a> Work<'a> {
         listing: &[Listed],
         mut indices: Vec<usize>,
     ) -> Result<HashMap<u32, i64>, SessionError> {
+        self.noted_last(listing, &mut indices);
         let counts = Arc::clone(&self.mailbox.counts);
         let received = counts.received.load(Relaxed);
         let allowed = self.mailbox.limit.map_or(usize::MAX, |limit| limit.saturating_sub(received) as usize);
@@ -714,8 +729,20 @@ impl<'a> Work<'a> {
             };
             let several = retrieval.asked().nth(1).is_some();
             let patience = if several { session.stall() } else { session.patience() };
-            let reply = session.reply_within(patience)?;
             let listed = &listing[by_number[&current.number]];
+            let reply = match session.reply_within(patience) {
+                Ok(reply) => reply,
+                Err(error) => {
+                    self.at_message = true;
+                    // Asked for together with others it may not be at fault: that shows when it is asked for alone.
+                    if several && !self.balance_has_cut() {
+                        self.suspected = Some(listed.key());
+                    } else {
+                        self.cut(listed, &error, "instead of it", &[])?;
+                    }
+                    return Err(error);
+                }
+            };
             if !reply.is_ok() {
                 retrieval.answered();
                 let was_alone = alone.contains(&current.number) || !retrieval.is_pipelined();
@@ -740,17 +767,9 @@ impl<'a> Work<'a> {
                     return Err(SessionError::Store(trouble));
                 }
                 Err(error) => {
-                    let cuts = self.cuts.entry(listed.key()).or_insert(0);
-                    *cuts += 1;
-                    if *cuts >= CUTS {
-                        let reason =
-                            format!("the connection broke {cuts} times in the middle of it: {error}");
-                        let beginning = incoming.beginning().to_vec();
-                        self.buffer = incoming.abandon();
-                        self.fail(listed, reason, &beginning)?;
-                    } else {
-                        self.buffer = incoming.abandon();
-                    }
+                    let noted = self.cut(listed, &error, "in the middle of it", incoming.beginning());
+                    self.buffer = incoming.abandon();
+                    noted?;
                     return Err(error);
                 }
             };
@@ -806,6 +825,40 @@ impl<'a> Work<'a> {
         Ok(fetched)
     }
 
+    /// Puts what could not be archived by an earlier run behind all others: should it fail again, those are
+    /// here.
+    fn noted_last(&self, listing: &[Listed], indices: &mut [usize]) {
+        // Notes that cannot be read only cost the order.
+        let notes = quarantine::notes(self.mailbox.folder.path()).unwrap_or_default();
+        let notes = notes.into_iter().filter(|note| *note.mailbox == *self.mailbox.name);
+        let noted: HashSet<Key> = notes.map(|note| note.message.into()).collect();
+        if !noted.is_empty() {
+            indices.sort_by_key(|&index| noted.contains(&listing[index].key()));
+        }
+    }
+
+    /// The connection broke at a message. It is given up once that has happened too often.
+    fn cut(
+        &mut self,
+        listed: &Listed,
+        error: &SessionError,
+        place: &str,
+        beginning: &[u8],
+    ) -> Result<(), SessionError> {
+        if let SessionError::Stopped = error {
+            return Ok(());
+        }
+        self.suspected = None;
+        let cuts = self.cuts.entry(listed.key()).or_insert(0);
+        *cuts += 1;
+        if *cuts < CUTS {
+            return Ok(());
+        }
+        let reason = format!("the connection broke {cuts} times {place}: {error}");
+        self.left_in_a_row += 1;
+        self.fail(listed, reason, beginning)
+    }
+
     fn hand_over(
         &mut self,
         listed: &Listed,
@@ -814,6 +867,11 @@ impl<'a> Work<'a> {
         receipt: super::store::Receipt,
         fetched: &mut HashMap<u32, i64>,
     ) -> Result<(), SessionError> {
+        self.left_in_a_row = 0;
+        if self.suspected.take_if(|key| **key == *listed.key()).is_some() && !self.together {
+            // Alone it comes.
+            self.stumbled();
+        }
         if odd {
             self.lies.0 += 1;
             self.lies.1.get_or_insert((listed.number, listed.size, size));
@@ -866,6 +924,9 @@ impl<'a> Work<'a> {
         let at_fault = match error {
             SessionError::Silent(_, several) => *several > 1,
             SessionError::Muddled => true,
+            SessionError::NotAReply(_) | SessionError::EndlessLine(_) => {
+                self.at_message && self.unanswered > 1
+            }
             SessionError::Closed(_) | SessionError::Net(_) => !progress && self.unanswered > 1,
             _ => false,
         };

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
+use std::time::Duration;
 
 use postroom::archive::quarantine;
 use postroom::exit::Exit;
@@ -65,6 +66,33 @@ fn a_connection_cut_within_a_message_is_made_anew() {
     let server = scene.serve(|options| options.faults = faults(&["body if=31 at=200 drop"]));
     assert_eq!(scene.run(server.port()), Exit::SomeFailed, "it breaks every time");
     assert_eq!(scene.archived().len(), 59);
+}
+
+#[test]
+fn a_message_that_has_no_answer_does_not_keep_the_others_back() {
+    for (rule, together, runs) in [
+        ("retr if=7 drop", true, 1),
+        ("retr if=7 reply +OKAY WORLD", true, 1),
+        ("retr if=7 drop", false, 2),
+        ("retr if=7 flood", false, 1),
+        ("retr if=7 hang", false, 1),
+    ] {
+        let scene = Scene::counting(20);
+        let server = scene.serve(|options| {
+            options.faults = faults(&[rule]);
+            options.hide = if together { Vec::new() } else { vec!["PIPELINING".into()] };
+        });
+        let mut job = scene.job(server.port());
+        job.mailboxes[0].timeouts.command = Duration::from_secs(1);
+        for run in 1..=runs {
+            assert_eq!(scene.run_with(&job), Exit::SomeFailed, "{rule} {together}");
+            assert_eq!(scene.archived().len(), 19, "{rule} {together}");
+            let notes = quarantine::notes(&scene.store()).expect("readable");
+            assert_eq!(notes.iter().map(|note| note.runs).collect::<Vec<_>>(), [run], "{rule} {together}");
+        }
+        let stumbled = scene.journal().iter().any(|line| line["what"] == "stumbled");
+        assert!(!stumbled, "{rule} {together}: it was the message");
+    }
 }
 
 #[test]
