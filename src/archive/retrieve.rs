@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use super::committer::{Counts, Desk};
 use super::digest::Digest;
-use super::journal::{self, DateSource, Entry, What};
-use super::known::Known;
+use super::journal::{DateSource, Entry, What};
+use super::known::{Known, Record};
 use super::listing::{self, Listed, Standing, TooMany};
 use super::login::login;
 use super::quarantine;
 use super::session::{Session, SessionError, Stop, refusal};
-use super::store::{Folder, Parcel, StoreError, head_hash, locked};
+use super::store::{Folder, Parcel, Shelf, StoreError, head_hash, locked};
 use crate::failpoint;
 use crate::job::{Deletion, MailboxSpec};
 use crate::net::Dialer;
@@ -490,10 +490,21 @@ impl<'a> Work<'a> {
         let Some(mailbox) = known.mailbox(&self.mailbox.name) else { return Ok(()) };
         let listed = listing::times(listing);
         let doubtful = listing::doubtful(listing, mailbox, self.mailbox.delete);
+        let here = mailbox.uidls.iter().filter(|(uidl, _)| listed.contains_key(&***uidl));
+        let files: HashMap<u32, Record> =
+            here.filter_map(|(_, uid)| Some((uid.file, *known.file(uid.file)?))).collect();
+        drop(known);
+        let lost = self.lost(files)?;
+        let known = locked(&self.mailbox.known);
+        let Some(mailbox) = known.mailbox(&self.mailbox.name) else { return Ok(()) };
         let mut entries = Vec::new();
-        let (mut deleted, mut still, mut other) = (0u64, 0u64, 0u64);
+        let (mut deleted, mut still, mut other, mut again) = (0u64, 0u64, 0u64, 0u64);
         for (uidl, uid) in &mailbox.uidls {
             let what = match (listed.contains_key(&**uidl), uid.deleting) {
+                (true, _) if lost.contains(&uid.file) => {
+                    again += 1;
+                    What::Gone
+                }
                 (true, _) if !doubtful.contains(&**uidl) => continue,
                 (true, true) => {
                     still += 1;
@@ -526,11 +537,32 @@ impl<'a> Work<'a> {
                  {other} messages are fetched anew"
             ));
         }
+        if again > 0 {
+            self.warn(format!(
+                "the files of {again} archived messages are missing or have another size; they are fetched again"
+            ));
+        }
         if entries.is_empty() {
             return Ok(());
         }
         self.entries.extend(entries);
         self.commit()
+    }
+
+    /// Those of the files that are not in the store as long as they must be.
+    fn lost(&self, files: HashMap<u32, Record>) -> Result<HashSet<u32>, SessionError> {
+        let mut lost = HashSet::new();
+        if files.is_empty() {
+            return Ok(lost);
+        }
+        let shelf = Shelf::of(self.mailbox.folder.path())?;
+        for (file, record) in files {
+            if !shelf.holds(&record)? {
+                shelf.make_room(&record)?;
+                lost.insert(file);
+            }
+        }
+        Ok(lost)
     }
 
     fn entry(&self, what: What, uidl: Option<&str>) -> Entry {
@@ -594,6 +626,7 @@ impl<'a> Work<'a> {
             return Ok(wanted);
         }
         let group = if self.pipelines(session) { FLIGHT } else { 1 };
+        let shelf = Shelf::of(self.mailbox.folder.path())?;
         let mut header = Vec::new();
         for flight in candidates.chunks(group) {
             let commands: Vec<Command<'_>> =
@@ -621,6 +654,8 @@ impl<'a> Work<'a> {
                 .copied();
                 drop(known);
                 match record {
+                    // What is lost here is worth fetching, whatever its name.
+                    Some(record) if !shelf.holds(&record)? => wanted.push(index),
                     Some(record) => {
                         self.balance.skipped += 1;
                         if let Some(uidl) = listed.uidl.as_deref() {
@@ -991,8 +1026,7 @@ impl<'a> Work<'a> {
     /// undone, so the last look is at the disk and not at the journal.
     fn sound(&mut self, listing: &[Listed], due: Vec<usize>) -> Result<Vec<usize>, SessionError> {
         let store = self.mailbox.folder.path();
-        let io = |source| StoreError::Io { doing: "read the journal of", path: store.to_owned(), source };
-        let mut journal = None;
+        let mut shelf = None;
         let mut sound = Vec::with_capacity(due.len());
         for index in due {
             let listed = &listing[index];
@@ -1006,12 +1040,11 @@ impl<'a> Work<'a> {
                 sound.push(index);
                 continue;
             };
-            let journal = match &mut journal {
-                Some(journal) => journal,
-                None => journal.insert(File::open(store.join(journal::NAME)).map_err(io)?),
+            let shelf = match &shelf {
+                Some(shelf) => shelf,
+                None => shelf.insert(Shelf::of(store)?),
             };
-            let entry = journal::line_at(journal, record.offset).map_err(io)?;
-            let place = entry.and_then(|entry| self.mailbox.folder.places().find(&entry.path));
+            let place = shelf.place(&record)?;
             let digest =
                 place.as_ref().map(|place| File::open(store.join(place)).and_then(Digest::of_reader));
             if matches!(digest, Some(Ok((digest, _))) if digest == record.sha256) {

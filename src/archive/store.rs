@@ -23,9 +23,10 @@ use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::digest::Digest;
-use super::journal::{Damage, DateSource, Entry, Journal, Line, What};
-use super::known::Known;
+use super::journal::{self, Damage, DateSource, Entry, Journal, Line, What};
+use super::known::{Known, Record};
 use super::manifest::Manifest;
+use super::quarantine;
 use crate::failpoint;
 use crate::job::Layout;
 use crate::measure::ByteSize;
@@ -624,6 +625,51 @@ impl Places {
             }
         }
         listed
+    }
+}
+
+/// The archived messages as they lie there now: the journal says where, the disk whether.
+pub struct Shelf {
+    store: PathBuf,
+    journal: File,
+    places: Places,
+}
+
+impl Shelf {
+    /// Of the archive at `store`.
+    pub fn of(store: &Path) -> Result<Shelf, StoreError> {
+        let name = store.join(journal::NAME);
+        let journal = File::open(&name).map_err(trouble("open", &name))?;
+        Ok(Shelf { store: store.to_owned(), journal, places: Places::of(store) })
+    }
+
+    /// Where a file lies, if it lies anywhere.
+    pub fn place(&self, record: &Record) -> Result<Option<String>, StoreError> {
+        let entry = journal::line_at(&self.journal, record.offset)
+            .map_err(trouble("read the journal of", &self.store))?;
+        Ok(entry.and_then(|entry| self.places.find(&entry.path)))
+    }
+
+    /// Whether a file is there and as long as it must be. Its bytes are the affair of `verify`.
+    pub fn holds(&self, record: &Record) -> Result<bool, StoreError> {
+        let place = self.place(record)?;
+        let found = place.and_then(|place| fs::metadata(self.store.join(place)).ok());
+        Ok(found.is_some_and(|found| found.len() == record.size))
+    }
+
+    /// Moves a file of another size out of the way, into the quarantine, so that its message can have its
+    /// place again. Nothing is replaced: where that name is taken it stays.
+    pub fn make_room(&self, record: &Record) -> Result<(), StoreError> {
+        let Some(place) = self.place(record)? else { return Ok(()) };
+        let Some(leaf) = Path::new(&place).file_name().and_then(|leaf| leaf.to_str()) else { return Ok(()) };
+        let folder = self.store.join(quarantine::NAME);
+        private_folder(&folder).map_err(trouble("make the folder", &folder))?;
+        let target = folder.join(format!("{leaf}.changed"));
+        if target.exists() {
+            return Ok(());
+        }
+        let file = self.store.join(&place);
+        fs::rename(&file, target).map_err(trouble("move", file))
     }
 }
 

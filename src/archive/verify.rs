@@ -129,6 +129,20 @@ pub fn verify(store: &Path, mut each: impl FnMut(Finding)) -> io::Result<Proof> 
     Ok(proof)
 }
 
+/// How many files of the journal are not there. Nothing is hashed.
+pub fn missing(store: &Path) -> io::Result<u64> {
+    let Some(mut lines) = journal::read(store, Position::START)? else { return Ok(0) };
+    let places = Places::of(store);
+    let mut missing = HashSet::new();
+    while let Some(found) = lines.next_line()? {
+        let kept = found.line.map(|line| line.entry).filter(|entry| entry.what == What::Kept);
+        if let Some(entry) = kept.filter(|entry| places.find(&entry.path).is_none()) {
+            missing.insert(entry.path);
+        }
+    }
+    Ok(missing.len() as u64)
+}
+
 /// Hashes all files, in as many threads as there are processors. Returns where those lie that a mail
 /// program has moved.
 fn files(

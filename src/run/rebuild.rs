@@ -1,9 +1,11 @@
 //! `postroom rebuild`: makes anew what is derived from journal and files.
 
+use std::path::Path;
+
 use rustix::fs::FlockOperation;
 
 use super::archive::{print, store_exit, with_source};
-use crate::archive::{index, manifest, store};
+use crate::archive::{index, manifest, store, verify};
 use crate::cli;
 use crate::exit::Exit;
 
@@ -28,10 +30,26 @@ pub fn run(args: &cli::Rebuild) -> Exit {
     match index::rebuild(&args.store) {
         Ok(count) => {
             print(&format!("{}: manifest and index made anew, {count} messages\n", args.store.display()));
-            Exit::Done
+            missing(&args.store)
         }
         Err(error) => {
             eprintln!("error: {error}");
+            Exit::Io
+        }
+    }
+}
+
+/// Says how many files of the journal are not there: no rebuilding brings them back.
+fn missing(store: &Path) -> Exit {
+    match verify::missing(store) {
+        Ok(0) => Exit::Done,
+        Ok(count) => {
+            print(&format!("{}: {count} files are missing\n", store.display()));
+            eprintln!("help: `postroom run` fetches again what is missing here and still on the server");
+            Exit::SomeFailed
+        }
+        Err(error) => {
+            eprintln!("error: cannot read {}: {error}", store.display());
             Exit::Io
         }
     }

@@ -27,9 +27,10 @@ pub fn run(args: &cli::Verify, server: Option<&ArchiveJob>) -> Exit {
             return store_exit(&error);
         }
     };
-    let mut findings = 0u64;
+    let (mut findings, mut lost) = (0u64, false);
     let proof = verify::verify(&args.store, |finding| {
         findings += 1;
+        lost |= matches!(finding, verify::Finding::Missing(_) | verify::Finding::Changed(_));
         print(&format!("{finding}\n"));
     });
     let proof = match proof {
@@ -48,6 +49,12 @@ pub fn run(args: &cli::Verify, server: Option<&ArchiveJob>) -> Exit {
         proof.lines,
         if findings == 0 { "whole".to_owned() } else { format!("{findings} findings") }
     ));
+    if lost {
+        eprintln!(
+            "help: `postroom run` fetches again what is missing here and still on the server; move a changed file away \
+             first"
+        );
+    }
     let archive = if findings == 0 { Exit::Done } else { Exit::SomeFailed };
     match server {
         Some(job) => archive.max(against_server(args, job)),
@@ -89,12 +96,29 @@ fn against_server(args: &cli::Verify, job: &ArchiveJob) -> Exit {
         });
         match listed {
             Ok(listing) => {
+                let shelf = match store::Shelf::of(&args.store) {
+                    Ok(shelf) => shelf,
+                    Err(error) => {
+                        eprintln!("error: {}", with_source(&error));
+                        return store_exit(&error);
+                    }
+                };
                 let known: Arc<Mutex<_>> = store.known();
                 let known = known.lock().unwrap_or_else(PoisonError::into_inner);
+                // What cannot be looked at is not there, as far as anybody can say.
+                let holds = |uidl: Option<&str>| {
+                    let file = uidl.and_then(|uidl| Some(known.mailbox(name)?.uidls.get(uidl)?.file));
+                    let record = file.and_then(|file| known.file(file));
+                    record.is_none_or(|record| shelf.holds(record).unwrap_or(false))
+                };
                 let standings = listing::standings(&listing, &known, name, &job.delete);
                 let mut missing = 0;
                 for (listed, standing) in listing.iter().zip(standings) {
                     let words = match standing {
+                        Standing::Known | Standing::Probable if !holds(listed.uidl.as_deref()) => {
+                            missing += 1;
+                            "is archived, and its file is missing or has another size; a run fetches it again"
+                        }
                         Standing::Known => continue,
                         Standing::Probable => "is archived by header and size, its bytes were not compared",
                         Standing::Doubtful => {

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use postroom::exit::Exit;
-use postroom::job::Deletion;
+use postroom::job::{Deletion, Layout};
 
 use super::scene::{Scene, faults, job_file, output, postroom};
 
@@ -58,12 +58,49 @@ fn a_message_whose_file_is_spoilt_stays_on_the_server() {
     assert_eq!(scene.run(server.port()), Exit::Done);
     let lines = scene.journal();
     let path = |at: usize| scene.store().join(lines[at]["path"].as_str().unwrap());
-    fs::remove_file(path(3)).unwrap();
-    fs::write(path(4), "something else").unwrap();
+    let mut bytes = fs::read(path(4)).unwrap();
+    bytes[0] ^= 1;
+    fs::write(path(4), bytes).unwrap();
     let mut job = scene.job(server.port());
     job.delete = after(0, 1.0);
     assert_eq!(scene.run_with(&job), Exit::SomeFailed);
-    assert_eq!(scene.sent().len(), 2);
+    assert_eq!(scene.sent().len(), 1);
+}
+
+#[test]
+fn what_is_lost_here_and_still_there_is_fetched_again() {
+    for delete in [Deletion::Never, after(0, 1.0)] {
+        for layout in [Layout::Dated, Layout::Maildir] {
+            let scene = Scene::counting(20);
+            let all = scene.sent();
+            let server = scene.serve(|_| {});
+            let mut job = scene.job(server.port());
+            job.layout = layout;
+            assert_eq!(scene.run_with(&job), Exit::Done);
+            let lines = scene.journal();
+            let path = |at: usize| scene.store().join(lines[at]["path"].as_str().unwrap());
+            fs::remove_file(path(3)).unwrap();
+            fs::write(path(4), "something else").unwrap();
+            let verify = || output(postroom().arg("verify").arg(scene.store()));
+            let (code, _, said) = verify();
+            assert_eq!(code, Some(1));
+            assert!(said.contains("`postroom run` fetches again"), "{said}");
+            let (code, said, _) = output(postroom().arg("rebuild").arg(scene.store()));
+            assert!(code == Some(1) && said.contains("1 files are missing"), "{said}");
+            let file = job_file(&scene, server.port(), "");
+            let server_says =
+                || output(postroom().arg("verify").arg(scene.store()).arg("--server").arg(&file));
+            assert!(server_says().1.contains("20 on the server, 2 not archived"), "{}", server_says().1);
+            job.delete = delete.clone();
+            assert_eq!(scene.run_with(&job), Exit::Done, "{delete:?}");
+            let (code, found, said) = verify();
+            assert_eq!(code, Some(0), "{found}{said}");
+            let folder = if layout == Layout::Dated { "eml" } else { "new" };
+            let files = walkdir::WalkDir::new(scene.store().join(folder)).into_iter();
+            let files = files.map(Result::unwrap).filter(|file| file.file_type().is_file());
+            assert_eq!(files.count(), all.len());
+        }
+    }
 }
 
 #[test]
