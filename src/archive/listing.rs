@@ -123,7 +123,8 @@ pub struct TooMany {
 
 /// Which of the listed messages are due for deletion, as indices of the listing: those whose bytes were
 /// archived longer ago than the job says. `fetched` holds the archiving times, by number, of messages that
-/// the journal cannot tell of: those without a UIDL that this very session fetched. `confirmed` is a number that a person has agreed to.
+/// the journal cannot tell of: those without a UIDL that this very session fetched. `confirmed` is a number that a
+/// person has agreed to.
 pub fn due(
     listing: &[Listed],
     known: &Known,
@@ -152,7 +153,7 @@ pub fn due(
                     let uid = mailbox.and_then(|mailbox| mailbox.uidls.get(uidl));
                     let certain =
                         uid.filter(|uid| uid.certain && uid.others.is_empty() && !doubtful.contains(uidl));
-                    certain.map(|uid| uid.at).or_else(|| fetched.get(&listed.number).copied())
+                    fetched.get(&listed.number).copied().or_else(|| certain.map(|uid| uid.at))
                 }
                 Some(_) => None,
                 None => fetched.get(&listed.number).copied(),

@@ -42,8 +42,8 @@ pub struct Mailbox<'a> {
     pub confirmed: Option<u64>,
     /// At most so many messages are fetched.
     pub limit: Option<u64>,
-    /// Where to write aside.
-    pub folder: Arc<Folder>,
+    /// Where to write aside; `None` for a look that fetches nothing.
+    pub folder: Option<Arc<Folder>>,
     /// What the journal says.
     pub known: Arc<Mutex<Known>>,
     /// Where messages are handed over.
@@ -221,25 +221,43 @@ pub fn archive(mailbox: &Mailbox<'_>) -> Balance {
 pub struct Preview {
     /// The mailbox.
     pub listing: Vec<Listed>,
-    /// What would be deleted, as indices of the listing, or why nothing would.
-    pub due: Result<Vec<usize>, TooMany>,
+    /// What is due for deletion, as indices of the listing.
+    pub due: Vec<usize>,
+    /// Why nothing of it would be deleted.
+    pub too_many: Option<TooMany>,
 }
 
-/// What a run would delete now: the same reckoning as [`archive`], and nothing is fetched or deleted.
-pub fn preview(mailbox: &Mailbox<'_>) -> Result<Preview, SessionError> {
+/// What a run would delete now: the same reckoning as [`archive`], and nothing is fetched or deleted. `shelf`
+/// is the archive, if there is one.
+pub fn preview(mailbox: &Mailbox<'_>, shelf: Option<&Shelf>) -> Result<Preview, SessionError> {
     let mut work = Work::new(mailbox);
     let mut session = work.enter()?;
     let listing = work.list(&mut session)?;
     let known = locked(&mailbox.known);
     let now = (mailbox.now)();
-    // What a run would fetch it would have archived now: with `after: 0s` that is due at once.
+    // What a run would fetch it would have archived now: with `after: 0s` that is due at once. That is also what
+    // the store has lost.
     let standings = listing::standings(&listing, &known, &mailbox.name, mailbox.delete);
-    let fetched = listing.iter().zip(standings).filter(|(_, standing)| *standing != Standing::Known);
-    let fetched = fetched.map(|(listed, _)| (listed.number, now)).collect();
-    let due = listing::due(&listing, &known, &mailbox.name, mailbox.delete, &fetched, now, mailbox.confirmed);
+    let mut fetched = HashMap::new();
+    for (listed, standing) in listing.iter().zip(standings) {
+        let uid = listed.uidl.as_deref().and_then(|uidl| known.mailbox(&mailbox.name)?.uidls.get(uidl));
+        let held = match (uid.and_then(|uid| known.file(uid.file)), shelf) {
+            (Some(record), Some(shelf)) => shelf.holds(record)?,
+            _ => false,
+        };
+        if standing != Standing::Known || !held {
+            fetched.insert(listed.number, now);
+        }
+    }
+    let reckon =
+        |confirmed| listing::due(&listing, &known, &mailbox.name, mailbox.delete, &fetched, now, confirmed);
+    let (due, too_many) = match reckon(mailbox.confirmed) {
+        Ok(due) => (due, None),
+        Err(too_many) => (reckon(Some(too_many.due as u64)).unwrap_or_default(), Some(too_many)),
+    };
     drop(known);
     session.ask(Command::Quit)?;
-    Ok(Preview { listing, due })
+    Ok(Preview { listing, due, too_many })
 }
 
 /// What the server lists now.
@@ -313,6 +331,11 @@ impl<'a> Work<'a> {
             buffer: Vec::new(),
             warned: HashSet::new(),
         }
+    }
+
+    fn folder(&self) -> Result<&'a Folder, SessionError> {
+        let folder = self.mailbox.folder.as_deref();
+        folder.ok_or_else(|| SessionError::Store(Arc::new(StoreError::Poisoned)))
     }
 
     fn warn(&mut self, text: String) {
@@ -555,7 +578,7 @@ impl<'a> Work<'a> {
         if files.is_empty() {
             return Ok(lost);
         }
-        let shelf = Shelf::of(self.mailbox.folder.path())?;
+        let shelf = Shelf::of(self.folder()?.path())?;
         for (file, record) in files {
             if !shelf.holds(&record)? {
                 shelf.make_room(&record)?;
@@ -626,7 +649,7 @@ impl<'a> Work<'a> {
             return Ok(wanted);
         }
         let group = if self.pipelines(session) { FLIGHT } else { 1 };
-        let shelf = Shelf::of(self.mailbox.folder.path())?;
+        let shelf = Shelf::of(self.folder()?.path())?;
         let mut header = Vec::new();
         for flight in candidates.chunks(group) {
             let commands: Vec<Command<'_>> =
@@ -709,7 +732,7 @@ impl<'a> Work<'a> {
         listing: &[Listed],
         mut indices: Vec<usize>,
     ) -> Result<HashMap<u32, i64>, SessionError> {
-        self.noted_last(listing, &mut indices);
+        self.noted_last(listing, &mut indices)?;
         let counts = Arc::clone(&self.mailbox.counts);
         let received = counts.received.load(Relaxed);
         let allowed = self.mailbox.limit.map_or(usize::MAX, |limit| limit.saturating_sub(received) as usize);
@@ -748,7 +771,7 @@ impl<'a> Work<'a> {
             };
             if asked > 0 {
                 let coming: u64 = retrieval.asked().map(|wanted| wanted.size).sum();
-                self.mailbox.folder.room_for(coming + coming / 8 + RESERVE)?;
+                self.folder()?.room_for(coming + coming / 8 + RESERVE)?;
                 session.send_prepared(&flight, asked)?;
             }
             let Some(current) = retrieval.current() else {
@@ -793,7 +816,7 @@ impl<'a> Work<'a> {
                 continue;
             }
             in_a_row = 0;
-            let mut incoming = self.mailbox.folder.begin(std::mem::take(&mut self.buffer));
+            let mut incoming = self.folder()?.begin(std::mem::take(&mut self.buffer));
             let came = session.content(session.patience(), |piece| incoming.write(piece));
             let size = match came {
                 Ok(size) => size,
@@ -838,7 +861,7 @@ impl<'a> Work<'a> {
             if odd && several && retrieval.is_pipelined() && !self.liar {
                 let (receipt, buffer) = incoming.finish()?;
                 self.buffer = buffer;
-                self.mailbox.folder.discard(&receipt);
+                self.folder()?.discard(&receipt);
                 audit = Some((current.number, receipt.sha256));
                 retrieval.answered();
                 retrieval.first(current);
@@ -862,14 +885,15 @@ impl<'a> Work<'a> {
 
     /// Puts what could not be archived by an earlier run behind all others: should it fail again, those are
     /// here.
-    fn noted_last(&self, listing: &[Listed], indices: &mut [usize]) {
+    fn noted_last(&self, listing: &[Listed], indices: &mut [usize]) -> Result<(), SessionError> {
         // Notes that cannot be read only cost the order.
-        let notes = quarantine::notes(self.mailbox.folder.path()).unwrap_or_default();
+        let notes = quarantine::notes(self.folder()?.path()).unwrap_or_default();
         let notes = notes.into_iter().filter(|note| *note.mailbox == *self.mailbox.name);
         let noted: HashSet<Key> = notes.map(|note| note.message.into()).collect();
         if !noted.is_empty() {
             indices.sort_by_key(|&index| noted.contains(&listing[index].key()));
         }
+        Ok(())
     }
 
     /// The connection broke at a message. It is given up once that has happened too often.
@@ -928,7 +952,8 @@ impl<'a> Work<'a> {
 
     /// A message is given up for this run.
     fn fail(&mut self, listed: &Listed, reason: String, beginning: &[u8]) -> Result<(), SessionError> {
-        let Mailbox { folder, name, now, .. } = self.mailbox;
+        let Mailbox { name, now, .. } = self.mailbox;
+        let folder = self.folder()?;
         let message = listed.key();
         quarantine::note(folder.path(), name, &message, listed.size, &reason, beginning, now()).map_err(
             |source| StoreError::Io {
@@ -1025,7 +1050,7 @@ impl<'a> Work<'a> {
     /// Those of the due messages whose files hold, now, the bytes that were archived: deleting cannot be
     /// undone, so the last look is at the disk and not at the journal.
     fn sound(&mut self, listing: &[Listed], due: Vec<usize>) -> Result<Vec<usize>, SessionError> {
-        let store = self.mailbox.folder.path();
+        let store = self.folder()?.path();
         let mut shelf = None;
         let mut sound = Vec::with_capacity(due.len());
         for index in due {

@@ -23,7 +23,7 @@ use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::digest::Digest;
-use super::journal::{self, Damage, DateSource, Entry, Journal, Line, What};
+use super::journal::{self, Damage, DateSource, Entry, Journal, Line, Position, What};
 use super::known::{Known, Record};
 use super::manifest::Manifest;
 use super::quarantine;
@@ -326,6 +326,21 @@ impl Store {
 /// The known files, whatever a thread that panicked left.
 pub(super) fn locked(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
     known.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the journal of the archive at `path` says; `None` if there is none. Nothing is made or mended.
+pub fn look(path: &Path) -> Result<Option<Known>, StoreError> {
+    if !path.join(journal::NAME).exists() {
+        return Ok(None);
+    }
+    let _lock = lock(path, FlockOperation::NonBlockingLockShared)?;
+    let lines = journal::read(path, Position::START).map_err(trouble("read the journal of", path))?;
+    let Some(mut lines) = lines else { return Ok(None) };
+    let mut known = Known::default();
+    while let Some(found) = lines.next_line().map_err(trouble("read the journal of", path))? {
+        found.line.iter().for_each(|line| known.apply(line));
+    }
+    Ok(Some(known))
 }
 
 /// Takes the lock of the archive at `path`: exclusively to write, shared to read.

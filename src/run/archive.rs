@@ -2,17 +2,18 @@
 //! progress, and the balance at the end.
 
 use std::io::{IsTerminal as _, Write as _};
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::archive::committer::{self, Counts, Desk};
+use crate::archive::listing::TooMany;
 use crate::archive::retrieve::{self, Balance, Mailbox};
 use crate::archive::session::{SessionError, Stop};
-use crate::archive::store::{Store, StoreError};
-use crate::archive::{index, quarantine};
+use crate::archive::store::{self, Shelf, Store, StoreError};
+use crate::archive::{Known, index, quarantine};
 use crate::exit::Exit;
 use crate::job::{ArchiveJob, Deletion, MailboxSpec, preset};
 use crate::measure::ByteSize;
@@ -94,7 +95,7 @@ pub fn run(job: &ArchiveJob, options: &Options) -> Exit {
                 delete: &job.delete,
                 confirmed: options.confirm_deletions,
                 limit: options.limit,
-                folder: Arc::clone(&folder),
+                folder: Some(Arc::clone(&folder)),
                 known: Arc::clone(&known),
                 desk: desk.clone(),
                 counts,
@@ -159,8 +160,12 @@ pub fn preview(job: &ArchiveJob, options: &Options) -> Exit {
     let mut worst = Exit::Done;
     let (desk, queue) = Desk::new();
     drop(queue);
-    let store = match Store::open(&job.store, job.layout, |damage| eprintln!("warning: {damage}")) {
-        Ok(store) => store,
+    let looked = store::look(&job.store).and_then(|known| match known {
+        Some(known) => Ok((known, Some(Shelf::of(&job.store)?))),
+        None => Ok((Known::default(), None)),
+    });
+    let (known, shelf) = match looked {
+        Ok((known, shelf)) => (Arc::new(Mutex::new(known)), shelf),
         Err(error) => {
             say(&error);
             return store_exit(&error);
@@ -169,7 +174,7 @@ pub fn preview(job: &ArchiveJob, options: &Options) -> Exit {
     for spec in &job.mailboxes {
         let name = &spec.name;
         let listed = prepare(spec).and_then(|(secret, dialer)| {
-            retrieve::preview(&Mailbox {
+            let mailbox = Mailbox {
                 spec,
                 name: name.as_str().into(),
                 secret,
@@ -177,40 +182,35 @@ pub fn preview(job: &ArchiveJob, options: &Options) -> Exit {
                 delete: &job.delete,
                 confirmed: options.confirm_deletions,
                 limit: None,
-                folder: store.folder(),
-                known: store.known(),
+                folder: None,
+                known: Arc::clone(&known),
                 desk: desk.clone(),
                 counts: Arc::default(),
                 stop: options.stop.clone(),
                 trace: options.trace.clone(),
                 now,
-            })
+            };
+            retrieve::preview(&mailbox, shelf.as_ref())
         });
         match listed {
-            Ok(retrieve::Preview { listing, due }) => {
+            Ok(retrieve::Preview { listing, due, too_many }) => {
                 let bytes: u64 = listing.iter().map(|listed| listed.size).sum();
                 let mut text = format!("{name}: {} messages, {}\n", listing.len(), ByteSize(bytes));
-                match due {
-                    Ok(due) if due.is_empty() => text.push_str("  nothing is due for deletion\n"),
-                    Ok(due) => {
-                        text.push_str(&format!("  {} messages would be deleted:\n", due.len()));
-                        for listed in due.iter().filter_map(|&index| listing.get(index)) {
-                            let uidl = listed.uidl.as_deref().unwrap_or("-");
-                            text.push_str(&format!(
-                                "  {:>7} {:>9} {uidl}\n",
-                                listed.number,
-                                ByteSize(listed.size).to_string()
-                            ));
-                        }
-                    }
-                    Err(too_many) => {
+                match too_many {
+                    None if due.is_empty() => text.push_str("  nothing is due for deletion\n"),
+                    None => text.push_str(&format!("  {} messages would be deleted:\n", due.len())),
+                    Some(TooMany { due, allowed }) => {
                         text.push_str(&format!(
-                            "  {} messages are due for deletion, above max_fraction ({} at once): a run refuses \
-                             without --confirm-deletions {}\n",
-                            too_many.due, too_many.allowed, too_many.due
+                            "  {due} messages are due for deletion, above max_fraction ({allowed} at once): a run \
+                             refuses without --confirm-deletions {due}\n"
                         ));
                         worst = worst.max(Exit::SomeFailed);
                     }
+                }
+                for listed in due.iter().filter_map(|&index| listing.get(index)) {
+                    let uidl = listed.uidl.as_deref().unwrap_or("-");
+                    let size = ByteSize(listed.size).to_string();
+                    text.push_str(&format!("  {:>7} {size:>9} {uidl}\n", listed.number));
                 }
                 print(&text);
             }

@@ -85,7 +85,7 @@ fn against_server(args: &cli::Verify, job: &ArchiveJob) -> Exit {
                 delete: &Deletion::Never,
                 confirmed: None,
                 limit: None,
-                folder: store.folder(),
+                folder: None,
                 known: store.known(),
                 desk: desk.clone(),
                 counts: Arc::default(),

@@ -37,10 +37,11 @@ fn too_many_deletions_are_refused_until_the_number_is_confirmed() {
         let (code, listed, _) = output(postroom().args(["check", "--connect"]).arg(&job));
         assert_eq!(code, Some(1));
         assert!(listed.contains("30 messages are due for deletion"), "{listed}");
+        assert_eq!(listed.lines().count(), 32, "each is listed: {listed}");
     };
     // Before the first run as well: what it fetches would be due at once.
     check();
-    assert_eq!(scene.archived().len(), 0);
+    assert!(!scene.store().exists(), "looking makes no archive");
     let (code, _, words) = output(postroom().args(["run", "--yes"]).arg(&job));
     assert_eq!(code, Some(1), "{words}");
     assert!(words.contains("--confirm-deletions 30"), "{words}");
@@ -101,6 +102,19 @@ fn what_is_lost_here_and_still_there_is_fetched_again() {
             assert_eq!(files.count(), all.len());
         }
     }
+}
+
+#[test]
+fn what_the_store_has_lost_is_not_due_before_it_is_old_again() {
+    let scene = Scene::counting(3);
+    let server = scene.serve(|_| {});
+    assert_eq!(scene.run(server.port()), Exit::Done);
+    fs::remove_file(scene.store().join(scene.journal()[1]["path"].as_str().unwrap())).unwrap();
+    std::thread::sleep(Duration::from_millis(2100));
+    let job = job_file(&scene, server.port(), "delete: {after: 2s, max_fraction: 100%}");
+    let (code, listed, words) = output(postroom().args(["check", "--connect"]).arg(&job));
+    assert_eq!(code, Some(0), "{words}");
+    assert!(listed.contains("2 messages would be deleted"), "{listed}");
 }
 
 #[test]
