@@ -10,7 +10,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::archive::committer::{self, Counts, Desk};
 use crate::archive::listing::TooMany;
-use crate::archive::retrieve::{self, Balance, Mailbox};
+use crate::archive::retrieve::{self, Balance, Mailbox, Preview};
 use crate::archive::session::{SessionError, Stop};
 use crate::archive::store::{self, Shelf, Store, StoreError};
 use crate::archive::{Known, index, quarantine};
@@ -193,26 +193,12 @@ pub fn preview(job: &ArchiveJob, options: &Options) -> Exit {
             retrieve::preview(&mailbox, shelf.as_ref())
         });
         match listed {
-            Ok(retrieve::Preview { listing, due, too_many }) => {
-                let bytes: u64 = listing.iter().map(|listed| listed.size).sum();
-                let mut text = format!("{name}: {} messages, {}\n", listing.len(), ByteSize(bytes));
-                match too_many {
-                    None if due.is_empty() => text.push_str("  nothing is due for deletion\n"),
-                    None => text.push_str(&format!("  {} messages would be deleted:\n", due.len())),
-                    Some(TooMany { due, allowed }) => {
-                        text.push_str(&format!(
-                            "  {due} messages are due for deletion, above max_fraction ({allowed} at once): a run \
-                             refuses without --confirm-deletions {due}\n"
-                        ));
-                        worst = worst.max(Exit::SomeFailed);
-                    }
+            Ok(preview) => {
+                let say = if options.json { preview_json } else { preview_text };
+                print(&say(name, &preview));
+                if preview.too_many.is_some() {
+                    worst = worst.max(Exit::SomeFailed);
                 }
-                for listed in due.iter().filter_map(|&index| listing.get(index)) {
-                    let uidl = listed.uidl.as_deref().unwrap_or("-");
-                    let size = ByteSize(listed.size).to_string();
-                    text.push_str(&format!("  {:>7} {size:>9} {uidl}\n", listed.number));
-                }
-                print(&text);
             }
             Err(error) => {
                 eprintln!("error: {name}: {error}");
@@ -222,6 +208,41 @@ pub fn preview(job: &ArchiveJob, options: &Options) -> Exit {
         }
     }
     worst
+}
+
+fn preview_text(name: &str, preview: &Preview) -> String {
+    let Preview { listing, due, too_many } = preview;
+    let bytes: u64 = listing.iter().map(|listed| listed.size).sum();
+    let mut text = format!("{name}: {} messages, {}\n", listing.len(), ByteSize(bytes));
+    match too_many {
+        None if due.is_empty() => text.push_str("  nothing is due for deletion\n"),
+        None => text.push_str(&format!("  {} messages would be deleted:\n", due.len())),
+        Some(TooMany { due, allowed }) => text.push_str(&format!(
+            "  {due} messages are due for deletion, above max_fraction ({allowed} at once): a run refuses without \
+             --confirm-deletions {due}\n"
+        )),
+    }
+    for listed in due.iter().filter_map(|&index| listing.get(index)) {
+        let uidl = listed.uidl.as_deref().unwrap_or("-");
+        let size = ByteSize(listed.size).to_string();
+        text.push_str(&format!("  {:>7} {size:>9} {uidl}\n", listed.number));
+    }
+    text
+}
+
+fn preview_json(name: &str, preview: &Preview) -> String {
+    let due = preview.due.iter().filter_map(|&index| preview.listing.get(index));
+    let due: Vec<_> = due
+        .map(|listed| serde_json::json!({"number": listed.number, "uidl": listed.uidl, "size": listed.size}))
+        .collect();
+    let object = serde_json::json!({
+        "mailbox": name,
+        "on_server": preview.listing.len(),
+        "bytes": preview.listing.iter().map(|listed| listed.size).sum::<u64>(),
+        "due": due,
+        "refused_above": preview.too_many.map(|too_many| too_many.allowed),
+    });
+    format!("{object}\n")
 }
 
 /// Seconds since 1970.

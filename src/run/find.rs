@@ -8,6 +8,10 @@ use crate::exit::Exit;
 
 /// Runs the command. Nothing found is an answer too, and exit 0.
 pub fn run(args: &cli::Find) -> Exit {
+    if !args.store.is_dir() {
+        eprintln!("error: there is no archive {}", args.store.display());
+        return Exit::NoInput;
+    }
     let mut out = BufWriter::new(std::io::stdout().lock());
     let found = find::find(&args.store, &args.words, args.limit, |hit| {
         let text = match args.json {

@@ -74,6 +74,9 @@ fn run(args: &cli::Run, global: &cli::Global) -> Exit {
         Ok(jobs) => jobs,
         Err(exit) => return exit,
     };
+    if let Some(exit) = meaningless(&jobs, args) {
+        return exit;
+    }
     let signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => {
@@ -108,6 +111,22 @@ fn run(args: &cli::Run, global: &cli::Global) -> Exit {
         }
     }
     worst
+}
+
+/// Refuses what an archiving job would pass over in silence: somebody relies on it.
+fn meaningless(jobs: &[Job], args: &cli::Run) -> Option<Exit> {
+    let archive = jobs.iter().find_map(|job| match job {
+        Job::Archive(job) => Some(job),
+        Job::Send(_) => None,
+    })?;
+    let given = [
+        ("--report", args.report.is_some(), "its summary goes to stdout, with --log json as JSON"),
+        ("--to", args.to.is_some(), "it sends nothing"),
+        ("--edition", args.edition.is_some(), "it has no editions"),
+    ];
+    let (option, _, why) = given.into_iter().find(|(_, given, _)| *given)?;
+    eprintln!("postroom: {option} is for jobs that send, and {} archives: {why}", archive.name);
+    Some(Exit::Usage)
 }
 
 /// `postroom verify`: the job of `--server` is read first.
@@ -147,7 +166,21 @@ fn check(args: &cli::Check, global: &cli::Global) -> Exit {
     };
     let checks = jobs.into_iter().map(|job| match job {
         Job::Send(job) => check::check(*job, args, global),
-        Job::Archive(job) if args.connect => archive::preview(&job, &archive::Options::default()),
+        Job::Archive(job) if args.connect => {
+            let trace = args.trace.then(Transcript::stderr);
+            archive::preview(&job, &archive::Options { json: args.json, trace, ..Default::default() })
+        }
+        Job::Archive(job) if args.json => {
+            let mailboxes: Vec<&str> = job.mailboxes.iter().map(|mailbox| &*mailbox.name).collect();
+            let plan = serde_json::json!({
+                "job": job.name,
+                "kind": "archive",
+                "mailboxes": mailboxes,
+                "store": job.store,
+                "deletes": archive::deletes(&job),
+            });
+            schema::print(format!("{plan}\n").as_bytes())
+        }
         Job::Archive(job) => {
             let (number, store) = (job.mailboxes.len(), job.store.display());
             let mailboxes = if number == 1 { "mailbox" } else { "mailboxes" };

@@ -213,6 +213,39 @@ fn verify_asks_the_server() {
 }
 
 #[test]
+fn options_that_an_archive_has_no_use_for_are_refused() {
+    let scene = Scene::counting(2);
+    let server = scene.serve(|_| {});
+    let job = job_file(&scene, server.port(), "");
+    for option in [["--report", "report.json"], ["--to", "ada@example.org"], ["--edition", "1"]] {
+        let (code, _, words) = output(postroom().args(["run", "--yes"]).args(option).arg(&job));
+        assert_eq!(code, Some(64), "{option:?}: {words}");
+        assert!(words.contains(option[0]) && words.contains("test archives"), "{words}");
+    }
+    assert!(!scene.store().exists());
+    let (code, _, words) = output(postroom().arg("find").arg(scene.store()).arg("word"));
+    assert_eq!(code, Some(66));
+    assert!(words.contains("there is no archive"), "{words}");
+}
+
+#[test]
+fn check_says_json_of_an_archive() {
+    let scene = Scene::counting(3);
+    let server = scene.serve(|_| {});
+    let job = job_file(&scene, server.port(), "delete: {after: 0s, max_fraction: 50%}");
+    let name = format!("ada@127.0.0.1:{}", server.port());
+    let json = |more: &[&str]| -> serde_json::Value {
+        let (_, said, words) = output(postroom().args(["check", "--json"]).args(more).arg(&job));
+        serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}{words}"))
+    };
+    let plan = json(&[]);
+    assert_eq!((&plan["kind"], &plan["mailboxes"][0]), (&"archive".into(), &(&*name).into()));
+    let listed = json(&["--connect"]);
+    assert_eq!((&listed["mailbox"], listed["due"].as_array().unwrap().len()), (&name.into(), 3));
+    assert_eq!(listed["refused_above"], 1);
+}
+
+#[test]
 fn a_maildir_store_is_one() {
     let scene = Scene::counting(10);
     let server = scene.serve(|_| {});
