@@ -69,6 +69,13 @@ fn a_relay_that_says_nothing_is_left_when_stop_is_said() {
 }
 
 #[test]
+fn a_check_waits_for_a_relay_that_is_slow() {
+    let scene = Scene::new().relay(["--fault", "connect delay 2000"]).recipients(&numbered(20));
+    let scene = scene.job(&SHORT.replace("tls: none,", "tls: none, timeouts: {connect: 1s},"));
+    scene.run("check --connect job.yaml").exit(Exit::Done).says(&["answers and lets us in"]);
+}
+
+#[test]
 fn a_list_that_does_not_come_to_its_end_is_not_waited_for() {
     for (signum, exit) in SIGNALS {
         let job = SHORT.replace("file: list.csv", "file: '-', format: csv");
