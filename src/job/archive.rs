@@ -24,6 +24,8 @@ pub struct ArchiveJob {
     pub delete: Deletion,
     /// Warnings found on the way, shown and not fatal.
     pub warnings: Vec<crate::diagnostic::Diagnostic>,
+    /// Files that are not there, and without which it cannot be carried out: certificates, secrets.
+    pub absent: Vec<crate::diagnostic::Diagnostic>,
 }
 
 /// A POP3 mailbox.

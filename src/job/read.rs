@@ -69,6 +69,8 @@ pub fn read(path: &Path, env: &Environment) -> Result<Job, Vec<Diagnostic>> {
     let house_file = root.map(|root| root.join(HOUSE_FILE));
     let house = house_file.and_then(|file| open(&reading, &file, &env.shown(&file)));
     let house = house.as_ref().map_or_else(House::default, |house| House::read(Value::of(&reading, house)));
+    // Of the shared relays and mailboxes only those that the job names need their files.
+    reading.take_absent();
     let job = job.as_ref().and_then(|document| lower_job(Value::of(&reading, document), &house, &full));
     finish(reading, job)
 }
@@ -170,13 +172,13 @@ fn lower_job(value: Value<'_>, house: &House<'_>, path: &Path) -> Option<Job> {
 }
 
 fn finish(reading: Reading, job: Option<Job>) -> Result<Job, Vec<Diagnostic>> {
-    let errors = reading.errors();
+    let (errors, absent) = (reading.errors(), reading.take_absent());
     let found = reading.into_found();
     match job {
         Some(mut job) if errors == 0 => {
             match &mut job {
-                Job::Send(job) => job.warnings = found,
-                Job::Archive(job) => job.warnings = found,
+                Job::Send(job) => (job.warnings, job.absent) = (found, absent),
+                Job::Archive(job) => (job.warnings, job.absent) = (found, absent),
             }
             Ok(job)
         }

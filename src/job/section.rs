@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::diagnostic::{Diagnostic, Level, Place};
+use crate::exit::Exit;
 use crate::measure::{self, Rate};
 
 use super::Text;
@@ -23,6 +24,8 @@ pub(super) struct Reading {
     /// What `~/` at the beginning of a path stands for.
     home: Option<PathBuf>,
     found: RefCell<Vec<Diagnostic>>,
+    /// Files that are not there, for whoever carries the job out.
+    absent: RefCell<Vec<Diagnostic>>,
     errors: Cell<usize>,
 }
 
@@ -45,6 +48,13 @@ impl Reading {
             self.errors.set(self.errors.get() + 1);
         }
         self.found.borrow_mut().push(diagnostic);
+    }
+
+    /// Takes the files down that were not there so far.
+    pub(super) fn take_absent(&self) -> Vec<Diagnostic> {
+        let mut absent = self.absent.take();
+        absent.dedup_by(|a, b| a.title == b.title);
+        absent
     }
 
     /// How many mistakes there are so far.
@@ -266,6 +276,24 @@ impl<'d> Value<'d> {
             return self.wrong(Diagnostic::error(format!("`{}` is a path, not a template", self.name())));
         }
         Some(self.reading.resolve(&words))
+    }
+
+    /// The path of a file that whoever carries the job out opens. One that is not there is no mistake of the job file:
+    /// a report needs no password, a trial no relay.
+    pub(super) fn input(&self) -> Option<PathBuf> {
+        let path = self.path()?;
+        if let Err(error) = std::fs::metadata(&path)
+            && error.kind() == std::io::ErrorKind::NotFound
+        {
+            let absent = Diagnostic::error(format!("`{}`: there is no file {}", self.name(), path.display()))
+                .at(self.place())
+                .help(
+                    "paths start at the folder of `postroom.yaml`, or at that of the job where there is none",
+                )
+                .ending(Exit::NoInput);
+            self.reading.absent.borrow_mut().push(absent);
+        }
+        Some(path)
     }
 
     /// The items of a list; anything else is a list of one.

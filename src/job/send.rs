@@ -60,6 +60,8 @@ pub struct SendJob {
     pub notify: Option<Notify>,
     /// Warnings found on the way, shown and not fatal.
     pub warnings: Vec<crate::diagnostic::Diagnostic>,
+    /// Files that are not there, and without which it cannot be carried out: certificates, secrets.
+    pub absent: Vec<crate::diagnostic::Diagnostic>,
 }
 
 /// `keep`

@@ -579,7 +579,6 @@ fn mistakes_have_a_place_and_a_remedy() {
         ),
         ("relay", "relay: {host: 'smtp://a.b'}", "'smtp://a.b'", "the host alone belongs here: `host: a.b`"),
         ("relay", "relay: {host: 'smtp://u@a.b:25/'}", "'smtp://u@a.b:25/'", "`host: a.b` and `port: 25`"),
-        ("relay", "relay: {host: 'a.b:25'}", "'a.b:25'", "`host: a.b` and `port: 25`"),
         ("relay", "relay: {host: 'a.b:smtp'}", "'a.b:smtp'", "the host alone belongs here"),
         ("relay", "relay: {host: a.b, connections: many}", "many", "takes a whole number, not text"),
         ("relay", "relay: {host: a.b, ca_file: x, tls: none}", "x", "means nothing without TLS"),
@@ -602,6 +601,24 @@ fn mistakes_have_a_place_and_a_remedy() {
         });
         assert!(words, "{line}: not marked: {marked}\n{printed}");
     }
+}
+
+#[test]
+fn files_that_are_not_there_are_told_of_the_relay_that_is_used() {
+    let house = "relays:
+  used: {host: a.b, ca_file: ca.pem, auth: {user: u, password: {file: here}}, fallback: spare}
+  spare: {host: c.d, auth: {user: u, token: {file: token}}}
+  other: {host: e.f, ca_file: other.pem}
+";
+    let job = with("relay", "relay: used");
+    let project = Project::new(&[("postroom.yaml", house), ("job.yaml", &job), ("here", "secret")]);
+    let absent = project.send("job.yaml").absent;
+    let marked: Vec<_> = absent
+        .iter()
+        .map(|one| one.place.as_ref().map(|place| &place.source[place.span.clone()]).expect("a place"))
+        .collect();
+    assert_eq!(marked, ["ca.pem", "token"]);
+    assert!(absent.iter().all(|one| one.exit == crate::exit::Exit::NoInput));
 }
 
 #[test]

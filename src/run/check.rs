@@ -66,6 +66,10 @@ pub(super) fn check(job: SendJob, args: &cli::Check, global: &cli::Global) -> Ex
         eprintln!("postroom: {words}");
         exit
     };
+    if !job.absent.is_empty() {
+        eprint!("{}", diagnostic::print(&job.absent, colour));
+        return Exit::NoInput;
+    }
     let mut rows = match source::open(&job) {
         Ok(rows) => rows,
         Err(error) => {

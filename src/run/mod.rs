@@ -96,10 +96,11 @@ fn run(args: &cli::Run, global: &cli::Global) -> Exit {
                     Exit::Io
                 }
             },
+            Job::Archive(job) if !job.absent.is_empty() => lacking(&job, global),
             Job::Archive(job) => {
                 // Archives that stand next to one another on the command line are made together.
                 let mut together = vec![job];
-                while let Some(Job::Archive(next)) = jobs.next_if(|job| matches!(job, Job::Archive(_))) {
+                while let Some(Job::Archive(next)) = jobs.next_if(complete_archive) {
                     together.push(next);
                 }
                 archive::run_all(&together, &archiving(args, global, &signals))
@@ -127,6 +128,17 @@ fn meaningless(jobs: &[Job], args: &cli::Run) -> Option<Exit> {
     let (option, _, why) = given.into_iter().find(|(_, given, _)| *given)?;
     eprintln!("postroom: {option} is for jobs that send, and {} archives: {why}", archive.name);
     Some(Exit::Usage)
+}
+
+/// An archive that can be made: its files are there.
+fn complete_archive(job: &Job) -> bool {
+    matches!(job, Job::Archive(job) if job.absent.is_empty())
+}
+
+/// Names the files that an archiving job lacks.
+fn lacking(job: &job::ArchiveJob, global: &cli::Global) -> Exit {
+    eprint!("{}", diagnostic::print(&job.absent, global.color.on_stderr()));
+    Exit::NoInput
 }
 
 /// `postroom verify`: the job of `--server` is read first.
@@ -166,6 +178,7 @@ fn check(args: &cli::Check, global: &cli::Global) -> Exit {
     };
     let checks = jobs.into_iter().map(|job| match job {
         Job::Send(job) => check::check(*job, args, global),
+        Job::Archive(job) if !job.absent.is_empty() => lacking(&job, global),
         Job::Archive(job) if args.connect => {
             let trace = args.trace.then(Transcript::stderr);
             archive::preview(&job, &archive::Options { json: args.json, trace, ..Default::default() })

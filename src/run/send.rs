@@ -77,6 +77,11 @@ fn carry_out(
             "there is no terminal to ask whether to send: say --yes, or try it with --sandbox",
         ));
     }
+    // A trial needs neither certificates nor secrets.
+    if purpose != Purpose::Sandbox && !job.absent.is_empty() {
+        eprint!("{}", diagnostic::print(&job.absent, global.color.on_stderr()));
+        return Err(Stop::new(Exit::NoInput, "nothing was sent"));
+    }
     for warning in &job.warnings {
         eprint!("{}", diagnostic::print(std::slice::from_ref(warning), global.color.on_stderr()));
     }

@@ -93,6 +93,7 @@ impl Scene {
             layout: Layout::Dated,
             delete: Deletion::Never,
             warnings: Vec::new(),
+            absent: Vec::new(),
         }
     }
 

@@ -265,6 +265,31 @@ fn no_letter_goes_out_in_clear_where_tls_was_asked_for() {
 }
 
 #[test]
+fn a_file_that_the_relay_needs_is_missed_before_anything_is_sent() {
+    for (relay, said) in [
+        ("tls: starttls, ca_file: keys/none.pem", "`ca_file`: there is no file"),
+        ("tls: starttls, client_cert: list.csv, client_key: keys/none", "`client_key`: there is no file"),
+        ("tls: none, auth: {user: news, password: {file: secrets/none}}", "secrets/none"),
+    ] {
+        let scene = Scene::new().relay([] as [&str; 0]).job(&changed("tls: none", relay));
+        let scene = scene.recipients(&numbered(3));
+        for line in ["check job.yaml", "run --yes job.yaml"] {
+            scene.run(line).exit(Exit::NoInput).says(&["job.yaml:", said]);
+        }
+        assert_eq!(scene.its_relay().letters().len(), 0);
+        // A trial needs no relay.
+        scene.run("run --sandbox job.yaml").exit(Exit::Done);
+    }
+    let scene = Scene::new().job(
+        "kind: archive\nname: inbox\nstore: archive\n\
+         mailbox: {host: 127.0.0.1, tls: none, auth: {user: u, password: {file: secrets/none}}}\n",
+    );
+    for line in ["check job.yaml", "run job.yaml"] {
+        scene.run(line).exit(Exit::NoInput).says(&["job.yaml:", "secrets/none"]);
+    }
+}
+
+#[test]
 fn a_relay_that_refuses_the_sender_stops_the_run() {
     let scene =
         Scene::new().relay(["--fault", "mail reply 550 5.7.1 not you"]).job(SHORT).recipients(&numbered(20));

@@ -45,6 +45,7 @@ pub(in crate::job) fn archive(section: &Section<'_>, house: &House<'_>, path: &P
         layout: layout?,
         delete: delete?,
         warnings: Vec::new(),
+        absent: Vec::new(),
     })
 }
 

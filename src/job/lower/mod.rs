@@ -6,7 +6,6 @@ mod relay;
 mod send;
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 
 use crate::diagnostic::Diagnostic;
 use crate::secret::Secret;
@@ -424,10 +423,9 @@ pub(super) fn is_loopback(host: &str) -> bool {
 }
 
 fn tls(section: &Section<'_>, mode: TlsMode) -> Option<TlsSpec> {
-    let path = |key: &'static str| -> Option<PathBuf> { section.get(key).and_then(|value| value.path()) };
     let keys = [section.get("client_cert"), section.get("client_key")];
     let client_cert = match keys {
-        [Some(cert), Some(key)] => cert.path().zip(key.path()),
+        [Some(cert), Some(key)] => cert.input().zip(key.input()),
         [Some(lonely), None] | [None, Some(lonely)] => {
             lonely.wrong(Diagnostic::error("a client certificate is `client_cert` and `client_key` together"))
         }
@@ -448,7 +446,8 @@ fn tls(section: &Section<'_>, mode: TlsMode) -> Option<TlsSpec> {
             }
         }
     }
-    Some(TlsSpec { mode, ca_file: path("ca_file"), client_cert, only_tls13: minimum.unwrap_or(false) })
+    let ca_file = section.get("ca_file").and_then(|value| value.input());
+    Some(TlsSpec { mode, ca_file, client_cert, only_tls13: minimum.unwrap_or(false) })
 }
 
 fn auth(value: Value<'_>, provider: Option<&'static preset::Preset>) -> Option<Auth> {
@@ -524,7 +523,7 @@ fn access_token(value: Value<'_>, provider: Option<&'static preset::Preset>) -> 
     let client_secret = section.get("client_secret").map(credential);
     let refresh_token = section.need("refresh_token").and_then(credential);
     let scope = section.get("scope").map(|value| value.words());
-    let ca_file = section.get("ca_file").map(|value| value.path());
+    let ca_file = section.get("ca_file").map(|value| value.input());
     Some(Credential::Refresh(Box::new(Refresh {
         url: url?,
         client_id: client_id?,
@@ -588,7 +587,7 @@ fn credential_of(value: Value<'_>, section: &Section<'_>) -> Option<Credential> 
             }
         }
         (None, Some(file), None) => {
-            let credential = Credential::File(file.path()?);
+            let credential = Credential::File(file.input()?);
             if let Some(warning) = credential.warning() {
                 value.reading.note(Diagnostic::warning(warning).at(file.place()));
             }

@@ -96,6 +96,7 @@ pub(in crate::job) fn send(section: &Section<'_>, house: &House<'_>, path: &Path
         keep: given(keep)?,
         notify: given(notify)?,
         warnings: Vec::new(),
+        absent: Vec::new(),
     })
 }
 
