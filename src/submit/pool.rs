@@ -118,6 +118,7 @@ fn begin(
         desk: Desk::default(),
         failures: 0,
         not_before: None,
+        at_once: false,
         jitter: Jitter::new(),
         handed: 0,
         granted: 0,
@@ -397,6 +398,8 @@ struct Pool {
     heed_at: Instant,
     failures: u32,
     not_before: Option<Instant>,
+    /// A connection could not even be begun: no event will tell that another address or relay may be tried.
+    at_once: bool,
     jitter: Jitter,
     /// Letters handed over and not yet given back.
     handed: usize,
@@ -502,6 +505,7 @@ impl Pool {
             };
             (self.berth_at, self.berth_since) = (None, None);
             if let Err(error) = self.open(berth, now) {
+                self.at_once = true;
                 return self.came_to_nothing(error, now);
             }
         }
@@ -1148,7 +1152,8 @@ impl Pool {
     }
 
     fn wait(&mut self, ready: &mut mio::Events, now: Instant) {
-        let eager = self.connections.iter().flatten().any(Connection::is_eager);
+        let eager =
+            std::mem::take(&mut self.at_once) || self.connections.iter().flatten().any(Connection::is_eager);
         let timeout = if eager { Some(Duration::ZERO) } else { self.next_deadline(now) };
         self.sleeping.store(true, Ordering::SeqCst);
         let timeout = if self.inbox.is_empty() { timeout } else { Some(Duration::ZERO) };
@@ -1362,7 +1367,11 @@ mod tests {
             panic!("a sending job");
         };
         let mut relay = Relay::new(&job.relay, &Accounts::alone()).expect("a relay");
-        relay.dialer = relay.dialer.resolver(Arc::new(move |_, _| Ok(addresses.clone())));
+        let resolver = move |_: &str, _| match addresses.is_empty() {
+            true => Err(io::Error::other("no such name")),
+            false => Ok(addresses.clone()),
+        };
+        relay.dialer = relay.dialer.resolver(Arc::new(resolver));
         relay
     }
 
@@ -1398,6 +1407,25 @@ mod tests {
             let (events, _inbox) = crossbeam_channel::unbounded();
             let started = begin(VecDeque::from([relay]), &Accounts::alone(), None, events);
             assert!(started.is_ok(), "{bad:?}: {:?}", started.err());
+        }
+    }
+
+    #[test]
+    fn a_connection_that_cannot_be_begun_makes_way_at_once() {
+        let good = says(&["220 relay\r\n", "250 relay\r\n"]);
+        // The system refuses to connect to the address of all.
+        let nowhere = SocketAddr::from(([255, 255, 255, 255], 25));
+        for relays in [vec![vec![nowhere, good]], vec![vec![], vec![good]], vec![vec![nowhere], vec![good]]] {
+            let told = format!("{relays:?}");
+            let (events, _inbox) = crossbeam_channel::unbounded();
+            let (tell, heard) = crossbeam_channel::bounded(1);
+            std::thread::spawn(move || {
+                let relays = relays.into_iter().map(relay_at).collect();
+                let started = begin(relays, &Accounts::alone(), None, events);
+                tell.send(started.map(drop).map_err(|error| error.to_string()))
+            });
+            let started = heard.recv_timeout(Duration::from_secs(10));
+            assert_eq!(started, Ok(Ok(())), "{told}");
         }
     }
 }
