@@ -12,7 +12,7 @@ use crate::net::{BlockingLink, Dialer, NetError};
 use crate::wire::pop3::{
     Capabilities, Command, Content, MAX_STATUS_LINE, MAX_UIDL, NotALine, NotAReply, Reply, ResponseCode,
 };
-use crate::wire::sasl::{NoMechanism, SaslError};
+use crate::wire::sasl::{NoMechanism, SaslError, Secrets};
 
 /// Why a session could not do what it was for.
 #[derive(Debug, thiserror::Error)]
@@ -134,6 +134,8 @@ pub struct Session {
     unanswered: usize,
     timeouts: Timeouts,
     trace: Option<Transcript>,
+    /// What was said of the login that is going on.
+    secrets: Secrets,
     stop: Stop,
     /// What CAPA listed last.
     pub capabilities: Capabilities,
@@ -161,6 +163,7 @@ impl Session {
             unanswered: 1,
             timeouts: *timeouts,
             trace,
+            secrets: Secrets::default(),
             stop,
             capabilities: Capabilities::default(),
         };
@@ -186,6 +189,10 @@ impl Session {
         self.out.clear();
         for command in commands {
             command.write(&mut self.out)?;
+            match command.secret() {
+                Some(secret) => self.secrets.said(secret),
+                None => self.secrets = Secrets::default(),
+            }
             if let Some(trace) = &self.trace {
                 match command.before_secret() {
                     Some(shown) => trace.client_secret(&shown),
@@ -229,11 +236,12 @@ impl Session {
     /// The next status line, if it begins to come within `patience`.
     pub fn reply_within(&mut self, patience: Duration) -> Result<Reply, SessionError> {
         let (start, end) = self.line(MAX_STATUS_LINE, patience)?;
-        let line = &self.buffer[start..end];
+        // A server may repeat the line that it did not understand.
+        let line = self.secrets.hide(&self.buffer[start..end]);
         if let Some(trace) = &self.trace {
-            trace.server(line);
+            trace.server(&line);
         }
-        let reply = Reply::parse(line)?;
+        let reply = Reply::parse(&line)?;
         self.unanswered = self.unanswered.saturating_sub(1);
         Ok(reply)
     }

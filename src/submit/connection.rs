@@ -262,8 +262,7 @@ impl Connection {
                 break;
             };
             if let Some(transcript) = &self.transcript {
-                let said = String::from_utf8_lossy(reply.bytes());
-                transcript.server(self.session.without_secrets(&said).as_bytes());
+                transcript.server(&self.session.without_secrets(reply.bytes()));
             }
             self.session.on_reply(&reply);
         }

@@ -8,7 +8,7 @@ use postroom::archive::quarantine;
 use postroom::exit::Exit;
 use postroom::sandbox::{Muddle, Uidls};
 
-use super::scene::{Scene, faults, job_file, output, postroom};
+use super::scene::{PASSWORD, Scene, faults, job_file, output, postroom};
 
 #[test]
 fn everything_is_archived_byte_for_byte_and_once() {
@@ -193,6 +193,18 @@ fn scripted(answers: &[(&str, &str)]) -> u16 {
         }
     });
     port
+}
+
+#[test]
+fn what_a_server_repeats_of_a_login_is_shown_nowhere() {
+    let scene = Scene::counting(0);
+    let repeats = format!("-ERR unknown command: PASS {PASSWORD}\r\n");
+    let port = scripted(&[("AUTH", "-ERR\r\n"), ("CAPA", "+OK\r\nUSER\r\n.\r\n"), ("PASS", &repeats)]);
+    let job = job_file(&scene, port, "");
+    let (code, said, words) = output(postroom().args(["run", "--yes", "--trace"]).arg(&job));
+    assert_eq!(code, Some(77), "{words}");
+    assert!(!words.contains(PASSWORD) && !said.contains(PASSWORD), "{words}");
+    assert!(words.contains("unknown command: PASS [secret]"), "{words}");
 }
 
 #[test]

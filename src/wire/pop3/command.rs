@@ -77,6 +77,15 @@ impl Command<'_> {
         }
     }
 
+    /// What must not be shown of it.
+    pub fn secret(&self) -> Option<&str> {
+        match *self {
+            Command::Pass(secret) | Command::Apop(_, secret) | Command::SaslLine(secret) => Some(secret),
+            Command::Auth(_, secret) => secret,
+            _ => None,
+        }
+    }
+
     /// The command's word, as an error names it.
     pub fn word(&self) -> &'static str {
         match self {

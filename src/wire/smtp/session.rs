@@ -935,13 +935,14 @@ impl<P: Parcel> Session<P> {
     /// What the server said, without what it repeats of our secrets.
     fn heard(&self, reply: &Reply<'_>) -> Heard {
         let mut heard = reply.heard();
-        heard.text = self.secrets.hide(&heard.text).into_owned();
+        let hidden = self.secrets.hide(heard.text.as_bytes());
+        heard.text = String::from_utf8_lossy(&hidden).into_owned();
         heard
     }
 
     /// What may be told of a text that came from the server: servers there are that repeat the line they
     /// did not understand, and that may be one with a password.
-    pub fn without_secrets<'t>(&self, text: &'t str) -> Cow<'t, str> {
+    pub fn without_secrets<'t>(&self, text: &'t [u8]) -> Cow<'t, [u8]> {
         self.secrets.hide(text)
     }
 
