@@ -36,6 +36,18 @@ impl Only {
     fn wanted(&self, claimed: Vec<Claimed>) -> Vec<Claimed> {
         claimed.into_iter().filter(|claimed| self.seqs.binary_search(&claimed.seq).is_ok()).collect()
     }
+
+    /// Those that are deferred, and when each is due.
+    fn deferred(&self, edition: EditionId) -> Result<Vec<(i64, u64)>, LedgerError> {
+        let mut deferred = Vec::new();
+        for &seq in &self.seqs {
+            let record = self.reader.letter(edition, seq)?.map(|letter| letter.record);
+            if let Some(record) = record.filter(|record| record.state == State::Deferred) {
+                deferred.extend(record.next_attempt.map(|at| (at, seq)));
+            }
+        }
+        Ok(deferred)
+    }
 }
 
 impl Reader for Only {
@@ -72,7 +84,11 @@ impl Reader for Only {
     }
 
     fn claim_due(&self, edition: EditionId, now: i64, limit: usize) -> Result<Vec<Claimed>, LedgerError> {
-        Ok(self.wanted(self.reader.claim_due(edition, now, limit.saturating_add(1 << 20))?))
+        let mut due: Vec<(i64, u64)> = self.deferred(edition)?;
+        due.retain(|(at, _)| *at <= now);
+        due.sort_unstable();
+        let seqs: Vec<u64> = due.into_iter().take(limit).map(|(_, seq)| seq).collect();
+        self.reader.claim_these(edition, &seqs)
     }
 
     fn claim_these(&self, edition: EditionId, seqs: &[u64]) -> Result<Vec<Claimed>, LedgerError> {
@@ -81,10 +97,7 @@ impl Reader for Only {
 
     /// Those who are deferred and not wanted are nobody to wait for.
     fn next_due(&self, edition: EditionId, after: i64) -> Result<Option<i64>, LedgerError> {
-        let Some(next) = self.reader.next_due(edition, after)? else { return Ok(None) };
-        let mut due = self.reader.claim_due(edition, i64::MAX, usize::MAX >> 1)?;
-        due.retain(|claimed| self.seqs.binary_search(&claimed.seq).is_ok());
-        Ok((!due.is_empty()).then_some(next))
+        Ok(self.deferred(edition)?.into_iter().map(|(at, _)| at).filter(|at| *at > after).min())
     }
 
     fn editions(&self, job: &str, purpose: Purpose) -> Result<Vec<Edition>, LedgerError> {

@@ -98,6 +98,25 @@ fn a_part_of_a_list_that_is_deferred_is_not_done() {
     scene.run("run --yes --limit 1 --only u3@example.org job.yaml").exit(Exit::Again);
 }
 
+#[test]
+fn who_is_asked_for_alone_is_tried_again_and_nobody_else() {
+    let scene = Scene::new()
+        .relay([
+            "--fault",
+            "rcpt if=u1@* first=1 reply 450 4.2.1 later",
+            "--fault",
+            "rcpt if=u2@* reply 450 4.2.1 later",
+        ])
+        .job(&SHORT.replace("stay: 60s", "stay: 0s"))
+        .recipients(&numbered(4));
+    scene.run("run --yes --only u2@example.org job.yaml").exit(Exit::Again);
+    let scene = scene.job(SHORT);
+    scene.run("run --yes --only u1@example.org job.yaml").exit(Exit::Done);
+    assert_eq!(scene.its_relay().received().into_keys().collect::<Vec<_>>(), ["u1@example.org"]);
+    let states: Vec<String> = ledger_says(&scene).into_values().collect();
+    assert_eq!(states, ["pending", "accepted", "deferred", "pending"]);
+}
+
 /// More keys than are claimed at once, some of them done already.
 #[test]
 fn every_one_of_many_keys_is_sent() {
