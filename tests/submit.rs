@@ -9,7 +9,9 @@ use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::time::Duration;
 
 use crossbeam_channel::RecvTimeoutError;
-use postroom::job::{Auth, Credential, Pipelining, RelaySpec, Retry, Timeouts, TlsMode, TlsSpec, Unsure};
+use postroom::job::{
+    Auth, Credential, DomainLimit, Pipelining, RelaySpec, Retry, Timeouts, TlsMode, TlsSpec, Unsure,
+};
 use postroom::letter::{Content, Envelope, Message, Outcome, Slice};
 use postroom::sandbox::{Fault, Options, Protocol, Relay};
 use postroom::secret::Secret;
@@ -129,12 +131,24 @@ impl Told {
     }
 }
 
+/// The same to one recipient of this domain.
+fn letter_to(domain: &str, seq: u64) -> Consignment {
+    let mut letter = letter(seq, 1, 500);
+    letter.message.envelope.recipients = vec![format!("u{seq}@{domain}").parse().unwrap()];
+    letter
+}
+
 /// Submits letters as they are wanted and hears until all is closed. Each letter must have exactly one end.
 fn run(spec: &RelaySpec, count: u64, recipients: usize, octets: usize) -> Told {
+    run_all(spec, (0..count).map(|seq| letter(seq, recipients, octets)).collect())
+}
+
+fn run_all(spec: &RelaySpec, letters: Vec<Consignment>) -> Told {
     let (events, inbox) = crossbeam_channel::unbounded();
     let submitter = Submitter::start(spec, &Accounts::alone(), None, events).expect("a relay");
     let (mut told, mut sent, mut ended) = (Told::default(), 0, BTreeMap::new());
-    let mut letters = (0..count).map(|seq| letter(seq, recipients, octets));
+    let count = letters.len() as u64;
+    let mut letters = letters.into_iter();
     let mut closed = false;
     while !closed {
         let batch = inbox.recv_timeout(Duration::from_secs(60)).expect("an event");
@@ -269,6 +283,20 @@ fn sessions_hold_as_many_letters_as_they_may() {
         let told = run(&scene.spec, 40, 1, 500);
         assert_eq!(told.count(Outcome::Accepted), 40);
         assert!(scene.relay.summary().connections >= 8, "{:?}", scene.relay.summary());
+    }
+}
+
+#[test]
+fn domains_of_few_connections_have_others_once_theirs_end() {
+    // The others stand idle as soon as their three letters are sent.
+    for (level, connections) in [(Pipelining::Off, 1), (Pipelining::Auto, 1), (Pipelining::Envelope, 2)] {
+        let mut scene = Scene::faulty(&["end delay 20"]).at(level);
+        let domains = vec!["slow.test".to_owned()];
+        scene.spec.limits = vec![DomainLimit { domains, rate: None, connections: Some(connections) }];
+        scene.spec.messages_per_connection = Some(5);
+        let domain = |seq| if (3..6).contains(&seq) { "example.org" } else { "slow.test" };
+        let told = run_all(&scene.spec, (0..43).map(|seq| letter_to(domain(seq), seq)).collect());
+        assert_eq!(told.count(Outcome::Accepted), 43, "{level:?} {connections}");
     }
 }
 

@@ -38,8 +38,8 @@ pub(super) struct Connection {
     pub(super) session: Session<Queued>,
     /// The address it was made to.
     pub(super) address: SocketAddr,
-    /// It was greeted and logged in: letters could be submitted.
-    pub(super) was_ready: bool,
+    /// It was greeted and logged in, as the so manieth of the pool: letters could be submitted.
+    pub(super) ready_as: Option<u64>,
     /// Mechanisms that were begun: only those the server does not take from us (504, 534) make way for another.
     pub(super) refused: Vec<Mechanism>,
     /// Which secret its login was begun with.
@@ -71,7 +71,7 @@ impl Connection {
             link,
             session,
             address,
-            was_ready: false,
+            ready_as: None,
             refused: Vec::new(),
             issue: 0,
             replies: Replies::default(),
@@ -222,6 +222,16 @@ impl Connection {
             Some(Awaited::Quit) | None => "no reply came",
         };
         Loss::Silence(what.to_owned())
+    }
+
+    /// Letters may be given to it, or are still on it.
+    pub(super) fn carries(&self) -> bool {
+        self.session.is_ready() || (self.ready_as.is_some() && self.session.held() > 0)
+    }
+
+    /// It may become ready yet.
+    pub(super) fn is_opening(&self) -> bool {
+        self.ready_as.is_none() && !self.session.is_over()
     }
 
     /// The server never said a word of SMTP.

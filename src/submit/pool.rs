@@ -113,6 +113,7 @@ fn begin(
         fallbacks: relays,
         connections: Vec::new(),
         opened: 0,
+        readied: 0,
         reported: 0,
         turn: 0,
         desk: Desk::default(),
@@ -247,16 +248,20 @@ struct Lanes {
 struct Lane {
     domains: Vec<String>,
     pace: Option<Pace>,
-    /// On the first so many connections only.
+    /// Only on the so many connections that have been ready longest: one that is opened later never takes the place of
+    /// one that still carries letters of this lane.
     connections: Option<usize>,
     letters: VecDeque<Queued>,
 }
 
 impl Lane {
-    fn ready(&self, now: Instant, slot: usize) -> bool {
-        !self.letters.is_empty()
-            && self.connections.is_none_or(|most| slot < most)
-            && self.pace.as_ref().is_none_or(|pace| pace.wait(now).is_none())
+    /// Whether letters wait here that a connection of this rank may carry.
+    fn may_use(&self, rank: usize) -> bool {
+        !self.letters.is_empty() && self.connections.is_none_or(|most| rank < most)
+    }
+
+    fn ready(&self, now: Instant, rank: usize) -> bool {
+        self.may_use(rank) && self.pace.as_ref().is_none_or(|pace| pace.wait(now).is_none())
     }
 }
 
@@ -298,13 +303,18 @@ impl Lanes {
         self.of(&queued).letters.push_front(queued);
     }
 
-    /// Whether a letter may start now on this connection, as far as this process knows.
-    fn ready(&self, now: Instant, slot: usize) -> bool {
-        self.waiting > 0 && self.lanes.iter().any(|lane| lane.ready(now, slot))
+    /// Whether a letter may start now on a connection of this rank, as far as this process knows.
+    fn ready(&self, now: Instant, rank: usize) -> bool {
+        self.waiting > 0 && self.lanes.iter().any(|lane| lane.ready(now, rank))
     }
 
-    /// The next letter that may start now on this connection; lanes take turns.
-    fn take(&mut self, now: Instant, slot: usize) -> Option<Queued> {
+    /// Letters that a connection of this rank could carry.
+    fn waiting_for(&self, rank: usize) -> usize {
+        self.lanes.iter().filter(|lane| lane.may_use(rank)).map(|lane| lane.letters.len()).sum()
+    }
+
+    /// The next letter that may start now on a connection of this rank; lanes take turns.
+    fn take(&mut self, now: Instant, rank: usize) -> Option<Queued> {
         if self.waiting == 0 {
             return None;
         }
@@ -312,7 +322,7 @@ impl Lanes {
         for step in 0..count {
             let place = (self.turn + step) % count;
             let lane = &mut self.lanes[place];
-            if !lane.ready(now, slot) || lane.pace.as_mut().is_some_and(|pace| !pace.start(now)) {
+            if !lane.ready(now, rank) || lane.pace.as_mut().is_some_and(|pace| !pace.start(now)) {
                 continue;
             }
             self.turn = place + 1;
@@ -322,11 +332,11 @@ impl Lanes {
         None
     }
 
-    /// When a lane that waits for its pace may go on.
-    fn next(&self, now: Instant) -> Option<Instant> {
+    /// When a lane that waits for its pace may go on, on a connection of this rank.
+    fn next(&self, now: Instant, rank: usize) -> Option<Instant> {
         self.lanes
             .iter()
-            .filter(|lane| !lane.letters.is_empty())
+            .filter(|lane| lane.may_use(rank))
             .map(|lane| lane.pace.as_ref().and_then(|pace| pace.wait(now)).unwrap_or(now))
             .min()
     }
@@ -367,6 +377,8 @@ struct Pool {
     connections: Vec<Option<Connection>>,
     /// Connections opened so far.
     opened: u32,
+    /// Connections that became ready so far.
+    readied: u64,
     /// The count of connections last told.
     reported: usize,
     /// The connection that is given letters first this turn.
@@ -480,14 +492,18 @@ impl Pool {
         let wanted = match self.phase {
             Phase::Trial(_) => usize::from(self.live() == 0),
             Phase::Running | Phase::Draining(_) if self.lanes.waiting > 0 => {
-                let (mut room, mut opening) = (0, 0);
+                let (mut room, mut ready, mut opening) = (0, 0, 0);
                 for connection in self.connections.iter().flatten() {
                     room += connection.session.room();
-                    opening += usize::from(!connection.session.is_ready() && !connection.session.is_over());
+                    ready += usize::from(connection.carries());
+                    opening += usize::from(connection.is_opening());
                 }
                 // One that is being opened will take a few.
                 let served = room + opening * self.depth();
-                let startable = self.startable(now, Duration::from_millis(50)).min(self.lanes.waiting);
+                // One more ranks behind all of them. Whoever may use it may use their room, too; others wait for
+                // theirs, and need no other.
+                let waiting = self.lanes.waiting_for(ready + opening);
+                let startable = self.startable(now, Duration::from_millis(50)).min(waiting);
                 let needed = startable.saturating_sub(served).div_ceil(self.depth().max(1));
                 needed.min(self.cap.saturating_sub(self.live()))
             }
@@ -542,19 +558,14 @@ impl Pool {
         if count == 0 || !self.relay.berths.are_asked_for(count, none_needed, now) {
             return;
         }
-        // One that has nothing to do, or else the last: lower ones may have a group of domains of their own.
-        let mut given = None;
-        for (slot, connection) in self.connections.iter().enumerate() {
-            let Some(connection) = connection.as_ref().filter(|connection| connection.session.is_ready())
-            else {
-                continue;
-            };
-            given = Some(slot);
-            if idle(connection) {
-                break;
-            }
-        }
-        if let Some(connection) = given.and_then(|slot| self.connections[slot].as_mut()) {
+        // One that has nothing to do, or else the last: earlier ones may carry a group of domains that no other may.
+        let given = self
+            .connections
+            .iter_mut()
+            .flatten()
+            .filter(|connection| connection.session.is_ready())
+            .max_by_key(|connection| (idle(connection), connection.ready_as));
+        if let Some(connection) = given {
             connection.note("another run asks for a connection of this account: this one ends");
             connection.session.set_limit(Some(connection.session.begun()));
         }
@@ -607,18 +618,19 @@ impl Pool {
         self.turn = (self.turn + 1) % count.max(1);
         for step in 0..count {
             let slot = (self.turn + step) % count;
+            let rank = self.rank(slot);
             let Some(connection) = &mut self.connections[slot] else { continue };
             while connection.session.room() > 0 {
                 if self.throttle.wait(now).is_some() {
                     return;
                 }
-                if !self.lanes.ready(now, slot) {
+                if !self.lanes.ready(now, rank) {
                     break;
                 }
                 if self.pace.as_mut().is_some_and(|pace| !pace.start(now)) {
                     return;
                 }
-                let Some(queued) = self.lanes.take(now, slot) else {
+                let Some(queued) = self.lanes.take(now, rank) else {
                     // Another process took the turn of the only group that was ready.
                     self.pace.iter_mut().for_each(|pace| pace.give_back(now));
                     break;
@@ -755,7 +767,8 @@ impl Pool {
         let accepted = connection.session.accepted() > 0;
         let worked = accepted || connection.session.begun() > 0;
         let quitting = connection.session.awaits() == Some(Awaited::Quit);
-        let (address, was_ready, young) = (connection.address, connection.was_ready, connection.is_young());
+        let (address, young) = (connection.address, connection.is_young());
+        let was_ready = connection.ready_as.is_some();
         if let Some(loss) = &loss {
             connection.note(&format!("the connection is over: {}", words(loss)));
         }
@@ -893,7 +906,8 @@ impl Pool {
         self.failures = 0;
         self.not_before = None;
         let Some(connection) = &mut self.connections[slot] else { return };
-        connection.was_ready = true;
+        self.readied += 1;
+        connection.ready_as = Some(self.readied);
         self.relay.addresses.worked(connection.address);
         if let Phase::Trial(_) = &self.phase
             && let Phase::Trial(first) = std::mem::replace(&mut self.phase, Phase::Running)
@@ -1179,14 +1193,15 @@ impl Pool {
         if matches!(self.phase, Phase::Trial(_) | Phase::Running | Phase::Draining(_)) {
             let waits = self.lanes.waiting > 0 || matches!(self.phase, Phase::Trial(_));
             let reopen = self.not_before.filter(|&at| waits && at > now);
-            let has_room = self.connections.iter().flatten().any(|connection| connection.session.room() > 0);
-            let pace = (self.lanes.waiting > 0 && has_room)
-                .then(|| {
-                    let account = self.pace.as_ref().and_then(|pace| pace.wait(now));
-                    let relay = self.throttle.wait(now);
-                    account.into_iter().chain(relay).chain(self.lanes.next(now)).max()
-                })
-                .flatten();
+            let roomy = |&slot: &usize| {
+                self.connections[slot].as_ref().is_some_and(|connection| connection.session.room() > 0)
+            };
+            let first = (0..self.connections.len()).filter(roomy).map(|slot| self.rank(slot)).min();
+            let pace = first.and_then(|rank| self.lanes.next(now, rank)).map(|lane| {
+                let account = self.pace.as_ref().and_then(|pace| pace.wait(now));
+                let relay = self.throttle.wait(now);
+                account.into_iter().chain(relay).fold(lane, Instant::max)
+            });
             let regrow = self.regrow_at.filter(|_| waits);
             let berth = self.berth_at.filter(|&at| waits && at > now);
             let heed = (self.relay.berths.are_shared() && self.live() > 0).then_some(self.heed_at);
@@ -1217,6 +1232,13 @@ impl Pool {
         for connection in self.connections.iter_mut().flatten() {
             connection.session.set_window(window);
         }
+    }
+
+    /// How many connections that may carry letters were ready before this one.
+    fn rank(&self, slot: usize) -> usize {
+        let Some(own) = &self.connections[slot] else { return 0 };
+        let before = |other: &&Connection| other.carries() && other.ready_as < own.ready_as;
+        self.connections.iter().flatten().filter(before).count()
     }
 
     /// Connections that are open or being opened.
