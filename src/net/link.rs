@@ -218,10 +218,9 @@ impl Link {
             more
         });
         let taken = tls.writer().write_vectored(&slices[..enough.count()]).map_err(unwrap_tls)?;
-        match push(tls, &mut self.stream) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            other => other?,
-        }
+        // Records may have gone before one failed, so what was taken is told as taken. The next write, or flush, fails
+        // where this one did.
+        let _ = push(tls, &mut self.stream);
         Ok(taken)
     }
 
@@ -464,8 +463,9 @@ impl Link {
         }
         // What the session owes the server (the end of the handshake, a new key) goes as soon as it can.
         match push(tls, &mut self.stream) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-            other => other,
+            Err(error) if handshaking && error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            // That the server takes no more is for the next write to find. What it said can still be read.
+            _ => Ok(()),
         }
     }
 }

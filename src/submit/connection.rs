@@ -137,6 +137,15 @@ impl Connection {
         Ok(())
     }
 
+    /// Hears what has come already over a connection that can no longer be written to. That nothing more comes is no
+    /// news.
+    pub(super) fn hear_out(&mut self, now: Instant) {
+        if self.established && !self.securing {
+            (self.readable, self.ended) = (true, true);
+            let _ = self.receive(now);
+        }
+    }
+
     /// Writes as much as is taken, in turns.
     pub(super) fn send(&mut self, now: Instant) -> Result<(), Loss> {
         if let Some(transcript) = &self.transcript {

@@ -656,7 +656,12 @@ impl Pool {
             }
             let sent = connection.send(now);
             match sent {
-                Err(loss) => self.lose(slot, Some(loss), now),
+                Err(loss) => {
+                    // What the server said before it went counts: letters are answered there.
+                    connection.hear_out(now);
+                    self.attend(slot, now);
+                    self.lose(slot, Some(loss), now);
+                }
                 // Writing may have finished a letter that was answered early.
                 Ok(()) => self.attend(slot, now),
             }
@@ -1376,6 +1381,8 @@ mod tests {
 
     use super::*;
     use crate::job::Job;
+    use crate::letter::{Content, Envelope, Message, Slice};
+    use crate::wire::smtp::Window;
 
     /// A relay of the job file, at addresses of the test's.
     fn relay_at(addresses: Vec<SocketAddr>) -> Relay {
@@ -1449,5 +1456,65 @@ mod tests {
             let started = heard.recv_timeout(Duration::from_secs(10));
             assert_eq!(started, Ok(Ok(())), "{told}");
         }
+    }
+
+    fn letter(seq: u64, octets: usize) -> Queued {
+        let own = format!("Subject: {seq}\r\n\r\n{}\r\n", "x".repeat(octets)).into_bytes();
+        let all = own.len();
+        let envelope = Envelope {
+            reverse_path: Some("news@example.com".parse().expect("an address")),
+            recipients: vec!["ada@example.org".parse().expect("an address")],
+        };
+        let content = Content::new(own, vec![Slice::Own(0..all)]);
+        let message = Message { envelope, content, eight_bit: false, smtputf8: false };
+        Queued { consignment: Consignment { seq, message }, losses: 0, began: Instant::now() }
+    }
+
+    #[test]
+    fn what_was_said_is_heard_though_nothing_more_can_be_written() {
+        // The relay answers the first letter, has enough, and goes with more letters than a socket holds unread.
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let relay = std::thread::spawn(move || {
+            let (stream, _) = listener.accept().expect("a client");
+            let mut heard = BufReader::new(&stream).lines();
+            let say = |line: &str| (&stream).write_all(line.as_bytes()).expect("written");
+            say("220 relay\r\n");
+            heard.next();
+            say("250-relay\r\n250-PIPELINING\r\n250 CHUNKING\r\n");
+            heard.find(|line| line.as_ref().is_ok_and(|line| line.starts_with("Subject: 1")));
+            heard.nth(1);
+            say("250 reset\r\n250 sender\r\n250 recipient\r\n250 taken\r\n421 4.7.0 enough\r\n");
+        });
+        let relays = relay_at(vec![address]);
+        let link = relays.dialer.begin(address).expect("a link");
+        let berth = relays.berths.take(0, Instant::now()).expect("a berth");
+        let window = Window { parcels: 100, octets: usize::MAX };
+        let session = Session::new("client.test", Security::Settled, Level::Window, true, window);
+        let mut connection = Connection::new(link, session, berth, address, Instant::now(), None);
+        let until = Instant::now() + Duration::from_secs(10);
+        while !matches!(connection.session.next_event(), Some(Wire::Greeted)) && Instant::now() < until {
+            connection.ready(true, true, false);
+            assert!(connection.receive(Instant::now()).is_ok() && connection.send(Instant::now()).is_ok());
+        }
+        connection.session.open();
+        (1..=100).for_each(|seq| connection.session.submit(letter(seq, 250_000)));
+        let lost = loop {
+            connection.ready(false, true, false);
+            if let Err(loss) = connection.send(Instant::now()) {
+                break loss;
+            }
+            assert!(Instant::now() < until, "all was written");
+        };
+        assert!(matches!(lost, Loss::Net(_)), "{lost:?}");
+        connection.hear_out(Instant::now());
+        relay.join().expect("the relay's part");
+        let Some(Wire::Done(first, record)) = connection.session.next_event() else { panic!("no letter") };
+        assert_eq!((first.consignment.seq, record.end.map(|heard| heard.code)), (1, Some(250)));
+        let rest: Vec<_> = std::iter::from_fn(|| connection.session.next_event()).collect();
+        let doubts =
+            rest.iter().filter(|event| matches!(event, Wire::Done(_, record) if record.way == Way::Silent));
+        assert_eq!(doubts.count(), 0);
+        assert!(matches!(rest.last(), Some(Wire::Closing(_))));
     }
 }
