@@ -467,6 +467,63 @@ fn answer_until(stream: &TcpStream, last: &str) -> Vec<String> {
 }
 
 #[test]
+fn a_relay_that_lets_us_in_and_says_no_more_is_given_up() {
+    for rule in ["mail drop", "mail hang"] {
+        for level in [Pipelining::Off, Pipelining::Window, Pipelining::Auto] {
+            let scene = Scene::faulty(&[rule]).at(level);
+            let told = run(&scene.spec, 100, 1, 500);
+            assert!(
+                matches!(told.failed, Some(SubmitError::Silent { .. })),
+                "{level:?} {rule}: {:?}",
+                told.failed
+            );
+            compare("nothing was sent", &told, &scene.accepted());
+            // A window is written whole before anything is answered.
+            let unsure = told.count(Outcome::Unsure) > 0;
+            assert_eq!(unsure, level == Pipelining::Window, "{level:?} {rule}");
+            let connections = scene.relay.summary().connections;
+            assert!(connections <= 12, "{level:?} {rule}: {connections} connections");
+        }
+    }
+}
+
+/// Takes letters from a client, and closes when a command comes before the one before it was answered.
+fn answer_one_at_a_time(stream: &TcpStream) {
+    let (mut reader, mut out) = (BufReader::new(stream), stream);
+    let (mut line, mut in_content) = (String::new(), false);
+    let mut say = |reply: &[u8]| out.write_all(reply).is_ok();
+    let mut open = say(b"220 relay\r\n");
+    while open && reader.read_line(&mut line).is_ok_and(|octets| octets > 0) {
+        let verb = line.trim_end().split(' ').next().unwrap_or_default();
+        open = match verb {
+            "." => {
+                in_content = false;
+                say(b"250 taken\r\n")
+            }
+            _ if in_content => true,
+            _ if !reader.buffer().is_empty() => false,
+            "EHLO" => say(b"250-relay\r\n250 PIPELINING\r\n"),
+            "DATA" => {
+                in_content = true;
+                say(b"354 go on\r\n")
+            }
+            _ => say(b"250 ok\r\n"),
+        };
+        line.clear();
+    }
+}
+
+#[test]
+fn a_relay_that_closes_on_early_commands_gets_one_at_a_time() {
+    for (level, accepted) in [(Pipelining::Auto, 20), (Pipelining::Envelope, 0)] {
+        let port = played(|_, stream| answer_one_at_a_time(&stream));
+        let told = run(&RelaySpec { pipelining: level, ..spec(port) }, 20, 1, 500);
+        assert_eq!(told.count(Outcome::Accepted), accepted, "{level:?} {:?}", told.failed);
+        assert_eq!(told.failed.is_some(), accepted == 0, "{level:?}");
+    }
+}
+
+#[test]
 fn a_relay_that_is_left_gets_nothing_that_is_the_fallbacks() {
     // One connection works while two wait for their greeting. It is lost, one of the two is refused, so the fallback
     // takes over; then the other is greeted.

@@ -233,6 +233,11 @@ impl Connection {
         Loss::Silence(what.to_owned())
     }
 
+    /// How long nothing was written or heard.
+    pub(super) fn quiet_for(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.progress)
+    }
+
     /// Letters may be given to it, or are still on it.
     pub(super) fn carries(&self) -> bool {
         self.session.is_ready() || (self.ready_as.is_some() && self.session.held() > 0)

@@ -35,6 +35,11 @@ const MAX_FAILURES: u32 = 7;
 /// The first wait before another connection is tried after one that came to nothing; doubled each time.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(15);
+/// With `pipelining: auto`, so many connections in a row that end before anything on them was answered cost a level:
+/// some servers close when commands come early, whatever they announce.
+const UNHEARD: u32 = 2;
+/// A server that closes a connection which carried nothing for so long tidies up: that is no failure.
+const IDLE: Duration = Duration::from_secs(10);
 /// A letter at which so many connections were lost waits like one that was deferred.
 const MAX_LOSSES: u8 = 3;
 /// After a relay said "too many connections", one more is tried each time so long has passed.
@@ -118,6 +123,7 @@ fn begin(
         turn: 0,
         desk: Desk::default(),
         failures: 0,
+        unheard: 0,
         not_before: None,
         at_once: false,
         jitter: Jitter::new(),
@@ -408,7 +414,10 @@ struct Pool {
     berth_since: Option<Instant>,
     /// When others are heeded next who ask for a connection.
     heed_at: Instant,
+    /// Connections in a row that came to nothing; an answered MAIL is something.
     failures: u32,
+    /// Connections in a row on which letters were begun and nothing was answered.
+    unheard: u32,
     not_before: Option<Instant>,
     /// A connection could not even be begun: no event will tell that another address or relay may be tried.
     at_once: bool,
@@ -740,6 +749,9 @@ impl Pool {
             self.proven = true;
             self.throttle.accepted(now);
         }
+        if record.mail.is_some() {
+            (self.failures, self.unheard, self.not_before) = (0, 0, None);
+        }
         let losses = queued.losses + u8::from(culprit);
         let told = self.batch.len();
         let step = self.desk.judge(queued.consignment, record, &mut self.batch);
@@ -768,12 +780,14 @@ impl Pool {
     /// A connection is over. What it held is given back.
     fn lose(&mut self, slot: usize, loss: Option<Loss>, now: Instant) {
         let Some(connection) = &mut self.connections[slot] else { return };
+        let unheard = connection.session.level_begun().filter(|_| !connection.session.has_answered());
         connection.session.lost();
         let accepted = connection.session.accepted() > 0;
-        let worked = accepted || connection.session.begun() > 0;
+        let begun = connection.session.begun() > 0;
         let quitting = connection.session.awaits() == Some(Awaited::Quit);
         let (address, young) = (connection.address, connection.is_young());
         let was_ready = connection.ready_as.is_some();
+        let idled = was_ready && !begun && connection.quiet_for(now) >= IDLE;
         if let Some(loss) = &loss {
             connection.note(&format!("the connection is over: {}", words(loss)));
         }
@@ -787,17 +801,20 @@ impl Pool {
         if young || (!was_ready && !others.any(|other| other.address == address)) {
             self.relay.addresses.led_nowhere(address);
         }
-        if accepted {
-            self.failures = 0;
-            return;
+        let Some(loss) = loss.filter(|_| !quitting && !accepted) else { return };
+        if let Some(level) = unheard {
+            self.went_unheard(level);
         }
-        let Some(loss) = loss.filter(|_| !quitting) else { return };
         let relay = self.relay.name.clone();
         let error = match loss {
             Loss::Net(error) => refused_by_net(&relay, error),
             Loss::Protocol(reason) => SubmitError::Protocol { relay, reason },
             Loss::Silence(reason) => SubmitError::Silent { relay, reason },
-            Loss::Closed if worked => return self.back_off(now),
+            Loss::Closed if idled => return self.back_off(now),
+            Loss::Closed if begun => {
+                let reason = "it closed the connection before it answered a letter".to_owned();
+                SubmitError::Silent { relay, reason }
+            }
             Loss::Closed => SubmitError::Silent { relay, reason: "it closed the connection".to_owned() },
         };
         self.came_to_nothing(error, now);
@@ -907,9 +924,21 @@ impl Pool {
         }
     }
 
+    /// A connection ended before anything was answered to letters begun at this level. It may be that the server
+    /// closes when commands come early.
+    fn went_unheard(&mut self, level: Level) {
+        // Those that were begun before the last step say nothing new.
+        if self.relay.spec.pipelining != Pipelining::Auto || level == Level::Off || level > self.ceiling {
+            return;
+        }
+        self.unheard += 1;
+        if self.unheard >= UNHEARD {
+            self.unheard = 0;
+            self.step_down(level);
+        }
+    }
+
     fn became_ready(&mut self, slot: usize) {
-        self.failures = 0;
-        self.not_before = None;
         let Some(connection) = &mut self.connections[slot] else { return };
         self.readied += 1;
         connection.ready_as = Some(self.readied);
@@ -918,6 +947,8 @@ impl Pool {
             && let Phase::Trial(first) = std::mem::replace(&mut self.phase, Phase::Running)
         {
             self.tried = true;
+            // Addresses that led nowhere are no failures of the one that does not.
+            self.failures = 0;
             let offers = connection.session.offers().clone();
             // Nobody waits any more: then nobody will hand anything over, and the engine's end aborts us.
             let _ = first.send(Ok((offers, self.relay.name.clone())));
@@ -944,7 +975,11 @@ impl Pool {
     /// A connection came to nothing. After some in a row with none that works, the relay is given up.
     fn came_to_nothing(&mut self, error: SubmitError, now: Instant) {
         self.failures += 1;
-        let works = self.connections.iter().flatten().any(|connection| connection.session.is_ready());
+        // One that lets us in and is then silent about the first letter does not work yet.
+        let works = self.connections.iter().flatten().any(|connection| {
+            let session = &connection.session;
+            session.is_ready() && (session.has_answered() || session.begun() == 0)
+        });
         let hopeless = matches!(
             &error,
             SubmitError::Tls { .. } | SubmitError::Credential { .. } | SubmitError::NoStartTls { .. }
@@ -1015,7 +1050,7 @@ impl Pool {
         self.lanes = Lanes::new(&next);
         waiting.into_iter().for_each(|queued| self.lanes.push(queued));
         self.relay = next;
-        self.failures = 0;
+        (self.failures, self.unheard) = (0, 0);
         (self.not_before, self.regrow_at) = (None, None);
         (self.berth_at, self.berth_since) = (None, None);
     }
@@ -1061,15 +1096,20 @@ impl Pool {
 
     /// The server lost the thread: the whole pool steps down for the rest of the run.
     fn stumbled(&mut self, slot: usize, level: Level) {
-        self.ceiling = self.ceiling.min(level.lower());
-        for connection in self.connections.iter_mut().flatten() {
-            connection.session.set_ceiling(self.ceiling);
-        }
+        self.step_down(level);
         if let Some(connection) = &self.connections[slot] {
             connection.note(&format!(
                 "the relay lost the order of pipelined commands: at most {:?} from now on",
                 self.ceiling
             ));
+        }
+    }
+
+    /// Below this level from now on.
+    fn step_down(&mut self, level: Level) {
+        self.ceiling = self.ceiling.min(level.lower());
+        for connection in self.connections.iter_mut().flatten() {
+            connection.session.set_ceiling(self.ceiling);
         }
     }
 

@@ -226,6 +226,8 @@ pub struct Session<P> {
     /// Transactions that this session may begin: ours, not the server's word.
     limit: Option<u32>,
     accepted: u32,
+    /// A MAIL was answered.
+    has_answered: bool,
     events: VecDeque<Event<P>>,
 }
 
@@ -257,6 +259,7 @@ impl<P: Parcel> Session<P> {
             begun: 0,
             limit: None,
             accepted: 0,
+            has_answered: false,
             events: VecDeque::new(),
         }
     }
@@ -294,6 +297,16 @@ impl<P: Parcel> Session<P> {
     /// Transactions begun in this session.
     pub fn begun(&self) -> u32 {
         self.begun
+    }
+
+    /// Whether a MAIL was answered in this session: the server works.
+    pub fn has_answered(&self) -> bool {
+        self.has_answered
+    }
+
+    /// The level of the oldest parcel that is on the wire.
+    pub fn level_begun(&self) -> Option<Level> {
+        self.flights.front().map(|flight| flight.level)
     }
 
     /// Parcels taken and not given back.
@@ -625,6 +638,7 @@ impl<P: Parcel> Session<P> {
             }
             Awaited::Mail => {
                 flight.record.mail = Some(heard());
+                self.has_answered = true;
                 match (off, yes) {
                     (true, true) => self.say_rcpt(0),
                     (true, false) => self.finish(Way::Answered),
