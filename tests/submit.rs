@@ -264,6 +264,23 @@ fn silence_ends_with_the_timeouts() {
 }
 
 #[test]
+fn a_reply_has_to_be_whole_in_its_time() {
+    // An octet now and then is no reply.
+    let port = played(|_, mut stream| {
+        stream.write_all(b"220 relay\r\n").unwrap();
+        answer_until(&stream, "MAIL");
+        for octet in b"250 well, well, well, well, well, well, well, well, well".iter().cycle() {
+            if stream.write_all(&[*octet]).is_err() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    });
+    let told = run(&RelaySpec { connections: 1, ..spec(port) }, 1, 1, 500);
+    assert_eq!(told.count(Outcome::Deferred), 1, "{:?}", told.failed);
+}
+
+#[test]
 fn a_server_that_knows_no_bdat_costs_a_level_and_no_letter() {
     for rules in [vec!["bdat reply 502 5.5.1 what is BDAT"], vec!["bdat reply 503 5.5.1 out of order"]] {
         for level in [Pipelining::Auto, Pipelining::Window] {

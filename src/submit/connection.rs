@@ -117,8 +117,10 @@ impl Connection {
                 Ok(0) => return Err(Loss::Closed),
                 Ok(count) => {
                     self.replies.filled(count);
-                    self.progress = now;
-                    self.hear()?;
+                    // Only a whole reply is progress (RFC 5321 §4.5.3.2 gives a reply its time, not an octet).
+                    if self.hear()? {
+                        self.progress = now;
+                    }
                     // A socket that gave less than asked for is empty; the next edge tells of more.
                     if self.link.drained() && !self.ended {
                         self.readable = false;
@@ -279,7 +281,9 @@ impl Connection {
         Ok(())
     }
 
-    fn hear(&mut self) -> Result<(), Loss> {
+    /// Whether a whole reply was among what has come.
+    fn hear(&mut self) -> Result<bool, Loss> {
+        let mut heard = false;
         while !self.session.wants_tls() {
             let Some(reply) = self.replies.take().map_err(|no_reply| Loss::Protocol(no_reply.to_string()))?
             else {
@@ -289,7 +293,8 @@ impl Connection {
                 transcript.server(&self.session.without_secrets(reply.bytes()));
             }
             self.session.on_reply(&reply);
+            heard = true;
         }
-        Ok(())
+        Ok(heard)
     }
 }
