@@ -106,6 +106,7 @@ fn begin(
         pace: relay.pace(),
         throttle: Throttle::default(),
         enough: None,
+        cut_off: None,
         session_limit: None,
         lanes: Lanes::new(&relay),
         cap: relay.spec.connections.max(1),
@@ -397,6 +398,8 @@ struct Pool {
     throttle: Throttle,
     /// Letters after which the relay closed a session, when it last said that it was enough.
     enough: Option<u32>,
+    /// Letters accepted in the session that was lost last, if that was without a word and in the middle of others.
+    cut_off: Option<u32>,
     /// Letters that a session may hold, because the relay closed two at the same count.
     session_limit: Option<u32>,
     ceiling: Level,
@@ -780,9 +783,12 @@ impl Pool {
     /// A connection is over. What it held is given back.
     fn lose(&mut self, slot: usize, loss: Option<Loss>, now: Instant) {
         let Some(connection) = &mut self.connections[slot] else { return };
+        let wordless =
+            matches!(loss, Some(Loss::Closed | Loss::Net(_))) && connection.session.awaits().is_some();
         let unheard = connection.session.level_begun().filter(|_| !connection.session.has_answered());
         connection.session.lost();
-        let accepted = connection.session.accepted() > 0;
+        let letters = connection.session.accepted();
+        let accepted = letters > 0;
         let begun = connection.session.begun() > 0;
         let quitting = connection.session.awaits() == Some(Awaited::Quit);
         let (address, young) = (connection.address, connection.is_young());
@@ -800,6 +806,9 @@ impl Pool {
         let mut others = self.connections.iter().flatten().filter(|other| other.session.is_ready());
         if young || (!was_ready && !others.any(|other| other.address == address)) {
             self.relay.addresses.led_nowhere(address);
+        }
+        if accepted {
+            self.learn_limit(letters, wordless && !quitting);
         }
         let Some(loss) = loss.filter(|_| !quitting && !accepted) else { return };
         if let Some(level) = unheard {
@@ -924,6 +933,22 @@ impl Pool {
         }
     }
 
+    /// A session ended after so many letters. Two in a row that were cut off at the same count, or within one of it (the
+    /// last answer may have been lost, too), say how many a session may hold, as a 421 would.
+    fn learn_limit(&mut self, accepted: u32, cut_off: bool) {
+        let before = std::mem::replace(&mut self.cut_off, cut_off.then_some(accepted));
+        if let Some(before) = before.filter(|before| cut_off && before.abs_diff(accepted) <= 1) {
+            self.limit_sessions(before.min(accepted));
+        }
+    }
+
+    fn limit_sessions(&mut self, letters: u32) {
+        self.session_limit = self.session_limit.into_iter().chain([letters]).min();
+        for connection in self.connections.iter_mut().flatten() {
+            connection.session.set_limit(Some(letters));
+        }
+    }
+
     /// A connection ended before anything was answered to letters begun at this level. It may be that the server
     /// closes when commands come early.
     fn went_unheard(&mut self, level: Level) {
@@ -1045,7 +1070,7 @@ impl Pool {
         self.growth = next.growth();
         self.pace = next.pace();
         self.throttle = Throttle::default();
-        (self.enough, self.session_limit) = (None, None);
+        (self.enough, self.cut_off, self.session_limit) = (None, None, None);
         let waiting: Vec<Queued> = self.lanes.drain().collect();
         self.lanes = Lanes::new(&next);
         waiting.into_iter().for_each(|queued| self.lanes.push(queued));
@@ -1349,7 +1374,7 @@ impl Pool {
             Some(Hint::Enough) => {
                 let again = self.enough.replace(accepted) == Some(accepted);
                 if again && accepted > 0 {
-                    self.session_limit = Some(accepted);
+                    self.limit_sessions(accepted);
                 }
             }
             Some(Hint::MaybeTooFast) | None => {}

@@ -364,9 +364,9 @@ impl<P: Parcel> Session<P> {
         most.saturating_sub(self.held()).min(self.left().saturating_sub(self.waiting.len()))
     }
 
-    /// No more transactions than this.
+    /// No more transactions than this, nor than was said before.
     pub fn set_limit(&mut self, limit: Option<u32>) {
-        self.limit = limit;
+        self.limit = self.limit.into_iter().chain(limit).min();
     }
 
     /// All transactions that this session may hold were held, and answered.
