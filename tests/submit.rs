@@ -426,6 +426,19 @@ fn where_the_relay_is_down_its_fallback_is_tried() {
 }
 
 #[test]
+fn where_the_relay_is_silent_its_fallback_is_tried() {
+    for rule in ["connect hang", "connect drop", "helo hang", "mail drop"] {
+        let (silent, scene) = (Scene::faulty(&[rule]), Scene::new(Options::default()));
+        let with_fallback = RelaySpec { fallback: Some(Box::new(scene.spec.clone())), ..silent.spec.clone() };
+        let told = run(&with_fallback, 20, 1, 500);
+        compare(rule, &told, &scene.accepted());
+        let deferred = told.count(Outcome::Deferred);
+        assert_eq!(told.count(Outcome::Accepted) + deferred, 20, "{rule}: {:?}", told.failed);
+        assert!(deferred <= 6, "{rule}: {deferred} deferred");
+    }
+}
+
+#[test]
 fn an_abort_gives_every_letter_one_end() {
     for level in LEVELS {
         let scene = Scene::faulty(&["end every=10 delay 50"]).at(level);

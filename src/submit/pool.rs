@@ -1034,7 +1034,10 @@ impl Pool {
 
     /// The relay cannot be worked with. Its fallback takes over, if it cannot be reached and there is one.
     fn fail(&mut self, error: SubmitError, now: Instant) {
-        let reachable = !matches!(error, SubmitError::Connect { .. } | SubmitError::Refused { .. });
+        let reachable = !matches!(
+            error,
+            SubmitError::Connect { .. } | SubmitError::Refused { .. } | SubmitError::Silent { .. }
+        );
         if matches!(self.phase, Phase::Stopping(_) | Phase::Over) {
             return;
         }
