@@ -281,6 +281,21 @@ fn a_reply_has_to_be_whole_in_its_time() {
 }
 
 #[test]
+fn a_reply_too_long_is_said_to_be_so() {
+    let begins = "the connection was lost each time this letter was submitted: a reply line is longer than";
+    let behind = "the whole content was sent, then no reply came: a reply line is longer than";
+    for (rule, outcome, text) in
+        [("rcpt flood", Outcome::Deferred, begins), ("end flood", Outcome::Unsure, behind)]
+    {
+        let mut scene = Scene::faulty(&[rule]).at(Pipelining::Envelope);
+        scene.spec.connections = 1;
+        let told = run(&scene.spec, 1, 1, 500);
+        let (address, (own, answer)) = told.outcomes.first_key_value().expect("an outcome");
+        assert!(*own == outcome && answer.starts_with(text), "{rule}: {address} {own:?} {answer}");
+    }
+}
+
+#[test]
 fn a_server_that_knows_no_bdat_costs_a_level_and_no_letter() {
     for rules in [vec!["bdat reply 502 5.5.1 what is BDAT"], vec!["bdat reply 503 5.5.1 out of order"]] {
         for level in [Pipelining::Auto, Pipelining::Window] {

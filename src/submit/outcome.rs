@@ -191,8 +191,13 @@ impl Desk {
                 settle(consignment, &record, Some((Outcome::Deferred, answer_of(end))), events)
             }
             (None, Way::Silent) => {
-                let silence = "the whole content was sent, then the connection was lost before the reply";
-                settle(consignment, &record, Some((Outcome::Unsure, said_by_us(silence))), events)
+                let silence = match &record.nonsense {
+                    Some(nonsense) => format!("the whole content was sent, then no reply came: {nonsense}"),
+                    None => {
+                        "the whole content was sent, then the connection was lost before the reply".to_owned()
+                    }
+                };
+                settle(consignment, &record, Some((Outcome::Unsure, said_by_us(&silence))), events)
             }
             (None, _) => Step::Back(consignment),
         }

@@ -756,6 +756,7 @@ impl Pool {
             (self.failures, self.unheard, self.not_before) = (0, 0, None);
         }
         let losses = queued.losses + u8::from(culprit);
+        let nonsense = record.nonsense.clone();
         let told = self.batch.len();
         let step = self.desk.judge(queued.consignment, record, &mut self.batch);
         let settled = self.batch[told..]
@@ -767,8 +768,11 @@ impl Pool {
             Step::Settled => {}
             Step::Again(consignment) => self.put_back(Queued { consignment, losses, began: now }),
             Step::Back(consignment) if losses >= MAX_LOSSES => {
-                let text = "the connection was lost each time this letter was submitted";
-                let answer = outcome::said_by_us(text);
+                let mut text = "the connection was lost each time this letter was submitted".to_owned();
+                if let Some(nonsense) = nonsense {
+                    text = format!("{text}: {nonsense}");
+                }
+                let answer = outcome::said_by_us(&text);
                 self.handed -= 1;
                 let _ = outcome::settle_all(consignment, Outcome::Deferred, &answer, &mut self.batch);
             }
@@ -797,7 +801,11 @@ impl Pool {
         if let Some(loss) = &loss {
             connection.note(&format!("the connection is over: {}", words(loss)));
         }
-        self.attend_rest(slot, now);
+        let nonsense = match &loss {
+            Some(Loss::Protocol(reason)) => Some(reason.clone()),
+            _ => None,
+        };
+        self.attend_rest(slot, nonsense, now);
         let Some(mut connection) = self.connections[slot].take() else { return };
         connection.link.close();
         // A socket that is closed leaves the poll by itself.
@@ -829,17 +837,18 @@ impl Pool {
         self.came_to_nothing(error, now);
     }
 
-    /// Hears what a lost session gives back.
-    fn attend_rest(&mut self, slot: usize, now: Instant) {
+    /// Hears what a lost session gives back. `nonsense`: it was lost because of what came in place of a reply.
+    fn attend_rest(&mut self, slot: usize, nonsense: Option<String>, now: Instant) {
         let mut untouched = Vec::new();
         let (mut first, mut in_doubt) = (true, false);
         while let Some(event) =
             self.connections[slot].as_mut().and_then(|connection| connection.session.next_event())
         {
             match event {
-                Wire::Done(queued, record) => {
+                Wire::Done(queued, mut record) => {
                     // Only the oldest may be the cause.
                     let culprit = std::mem::take(&mut first);
+                    record.nonsense = nonsense.clone().filter(|_| culprit);
                     in_doubt |= record.way == Way::Silent && record.level == Level::Window;
                     self.judge(slot, queued, record, culprit, now);
                 }

@@ -19,6 +19,8 @@ pub struct Record {
     pub end: Option<Heard>,
     /// The 421 that ended the session at this parcel, whichever command it answered.
     pub closing: Option<Heard>,
+    /// What was wrong with what came in place of a reply, where the connection was given up for that.
+    pub nonsense: Option<String>,
     /// How the transaction ended.
     pub way: Way,
 }
