@@ -30,7 +30,7 @@ pub struct Uid {
     /// Its octets by LIST when it was fetched.
     pub listed: u64,
     /// Those of the other messages that were fetched with this UIDL; some servers give one to several.
-    pub others: Vec<u64>,
+    pub others: Box<[u64]>,
     /// Whether its bytes were fetched and hashed; otherwise only header and size are alike.
     pub certain: bool,
     /// When that was: seconds since 1970.
@@ -50,7 +50,7 @@ impl Uid {
         if let ([one], []) = (listed, &*self.others) {
             return *one == self.listed;
         }
-        let mut left = self.others.clone();
+        let mut left = self.others.to_vec();
         left.push(self.listed);
         listed.iter().all(|size| {
             let at = left.iter().position(|fetched| fetched == size);
@@ -138,11 +138,10 @@ impl Known {
                     return;
                 };
                 let listed = line.entry.listed;
-                let fresh = Uid { file, listed, others: Vec::new(), certain, at, deleting: false };
+                let fresh = Uid { file, listed, others: Box::default(), certain, at, deleting: false };
                 match mailbox.uidls.get_mut(uidl) {
                     Some(uid) if uid.certain == certain => {
-                        let mut others = std::mem::take(&mut uid.others);
-                        others.push(uid.listed);
+                        let others = uid.others.iter().copied().chain([uid.listed]).collect();
                         *uid = Uid { others, deleting: uid.deleting, ..fresh };
                     }
                     // Fetched after all: what was probable is certain.
@@ -237,7 +236,7 @@ mod tests {
         let uid = |listed, others: &[u64], deleting| Uid {
             file: 0,
             listed,
-            others: others.to_vec(),
+            others: others.into(),
             certain: true,
             at: 0,
             deleting,

@@ -58,18 +58,20 @@ pub fn standings(listing: &[Listed], known: &Known, mailbox: &str, policy: &Dele
 /// anew, and the next message only happens to be as long as the one before it: before something is deleted
 /// all of them are fetched again.
 pub fn doubtful<'l>(listing: &'l [Listed], mailbox: &Mailbox, policy: &Deletion) -> HashSet<&'l str> {
-    let mut sizes: HashMap<&str, Vec<u64>> = HashMap::new();
-    for listed in listing {
-        if let Some(uidl) = listed.uidl.as_deref().filter(|uidl| mailbox.uidls.contains_key(*uidl)) {
-            sizes.entry(uidl).or_default().push(listed.size);
-        }
+    let named = listing.iter().filter_map(|listed| Some((listed.uidl.as_deref()?, listed.size)));
+    let mut known: Vec<(&str, u64)> = named.filter(|(uidl, _)| mailbox.uidls.contains_key(*uidl)).collect();
+    known.sort_unstable();
+    let (mut doubtful, mut other_size) = (HashSet::new(), false);
+    for same in known.chunk_by(|one, other| one.0 == other.0) {
+        let sizes: Vec<u64> = same.iter().map(|(_, size)| *size).collect();
+        let Some(uid) = mailbox.uidls.get(same[0].0).filter(|uid| !uid.covers(&sizes)) else { continue };
+        doubtful.insert(same[0].0);
+        other_size |= sizes.len() == 1 && !uid.deleting;
     }
-    let covered = |uidl: &str| mailbox.uidls.get(uidl).is_some_and(|uid| uid.covers(&sizes[uidl]));
-    let doubtful: HashSet<&str> = sizes.keys().copied().filter(|uidl| !covered(uidl)).collect();
-    let other_size = doubtful
-        .iter()
-        .any(|uidl| sizes[uidl].len() == 1 && mailbox.uidls.get(*uidl).is_some_and(|uid| !uid.deleting));
-    if other_size && *policy != Deletion::Never { sizes.into_keys().collect() } else { doubtful }
+    if other_size && *policy != Deletion::Never {
+        doubtful.extend(known.iter().map(|(uidl, _)| uidl));
+    }
+    doubtful
 }
 
 /// Of each UIDL, how many messages have it. It should be one.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::committer::{Counts, Desk};
 use super::digest::Digest;
 use super::journal::{DateSource, Entry, What};
-use super::known::{Known, Record};
+use super::known::Known;
 use super::listing::{self, Listed, Standing, TooMany};
 use super::login::login;
 use super::quarantine;
@@ -514,10 +514,11 @@ impl<'a> Work<'a> {
         let listed = listing::times(listing);
         let doubtful = listing::doubtful(listing, mailbox, self.mailbox.delete);
         let here = mailbox.uidls.iter().filter(|(uidl, _)| listed.contains_key(&***uidl));
-        let files: HashMap<u32, Record> =
-            here.filter_map(|(_, uid)| Some((uid.file, *known.file(uid.file)?))).collect();
+        let mut files: Vec<u32> = here.map(|(_, uid)| uid.file).collect();
+        files.sort_unstable();
+        files.dedup();
         drop(known);
-        let lost = self.lost(files)?;
+        let lost = self.lost(&files)?;
         let known = locked(&self.mailbox.known);
         let Some(mailbox) = known.mailbox(&self.mailbox.name) else { return Ok(()) };
         let mut entries = Vec::new();
@@ -573,13 +574,15 @@ impl<'a> Work<'a> {
     }
 
     /// Those of the files that are not in the store as long as they must be.
-    fn lost(&self, files: HashMap<u32, Record>) -> Result<HashSet<u32>, SessionError> {
+    fn lost(&self, files: &[u32]) -> Result<HashSet<u32>, SessionError> {
         let mut lost = HashSet::new();
         if files.is_empty() {
             return Ok(lost);
         }
         let shelf = Shelf::of(self.folder()?.path())?;
-        for (file, record) in files {
+        for &file in files {
+            let record = locked(&self.mailbox.known).file(file).copied();
+            let Some(record) = record else { continue };
             if !shelf.holds(&record)? {
                 shelf.make_room(&record)?;
                 lost.insert(file);
