@@ -71,13 +71,13 @@ fn frozen(
     if args.new_edition {
         return Ok(None);
     }
-    let mut editions = reader.editions(&job.name, purpose)?;
-    match &args.edition {
-        Some(name) => editions.retain(|edition| edition.name == *name),
-        None => editions.retain(Edition::is_unfinished),
-    }
-    let last = editions.pop().filter(|edition| edition.enlisted_at.is_some() && edition.is_unfinished());
-    let Some(edition) = last else { return Ok(None) };
+    let goes_on = |edition: &Edition| match &args.edition {
+        // By its name one that was left is taken up again.
+        Some(name) => edition.name == *name && edition.finished_at.is_none() && edition.pruned_at.is_none(),
+        None => edition.is_unfinished(),
+    };
+    let last = reader.editions(&job.name, purpose)?.into_iter().rfind(goes_on);
+    let Some(edition) = last.filter(|edition| edition.enlisted_at.is_some()) else { return Ok(None) };
     let open = reader.counts(edition.id)?.open();
     Ok((open > 0).then_some(edition))
 }
@@ -154,7 +154,7 @@ pub(super) fn take_in(
         // The ledger that had the list has made room for this one: it is read after all.
         List::Frozen(columns) => {
             let rows = source::open(&plan.job)?;
-            if rows.columns().map(|now| now.names().to_vec()) != columns.map(|then| then.names().to_vec()) {
+            if rows.columns() != columns {
                 let words = "the list on standard input has other columns than the one before it: run again";
                 return Err(Stop::new(Exit::Job, words));
             }

@@ -43,11 +43,14 @@ fn a_new_edition_takes_in_its_own_piped_list() {
     piped(&scene, "run --yes job.yaml", &numbered(5)).exit(Exit::Job).says(&["--new-edition"]);
     piped(&scene, "run --yes --new-edition job.yaml", &numbered(4)).exit(Exit::Done);
     assert_eq!(scene.its_relay().letters().len(), 7);
+    // The edition that was left has its list still.
+    piped(&scene, "run --yes --edition 1 job.yaml", "").exit(Exit::Done);
+    assert_eq!(scene.its_relay().letters().len(), 9);
     // A trial that is over makes room for the next, whose list is its own.
     for _ in 0..2 {
         piped(&scene, "run --yes --to me@example.org --limit 1 job.yaml", &numbered(2)).exit(Exit::Done);
     }
-    assert_eq!(scene.its_relay().letters().len(), 9);
+    assert_eq!(scene.its_relay().letters().len(), 11);
 }
 
 /// By another key everybody would be new.
