@@ -311,13 +311,15 @@ impl Plan {
         // Each is looked for, whatever is wrong with another: what it finds is this row's.
         for wanted in self.templates.patterns(row) {
             match wanted.map_err(|error| error.to_string()).and_then(|wanted| self.enclosures(wanted, key)) {
-                Ok(found) => found.into_iter().for_each(|file| {
-                    // Patterns overlap; nobody wants the same file under the same name twice.
-                    let same = |other: &Enclosure| other.path == file.path && other.name == file.name;
-                    if !enclosures.iter().any(same) {
-                        enclosures.push(file);
-                    }
-                }),
+                Ok(mut found) => {
+                    // Patterns overlap; nobody wants the same file under the same name twice. What one pattern
+                    // finds is different in itself.
+                    found.retain(|file| {
+                        let same = |other: &Enclosure| other.path == file.path && other.name == file.name;
+                        !enclosures.iter().any(same)
+                    });
+                    enclosures.append(&mut found);
+                }
                 Err(reason) => drop(wrong.get_or_insert(reason)),
             }
         }
@@ -369,8 +371,8 @@ impl Plan {
         self.finder.fold(files.own()).map_err(|error| with_cause(&error))
     }
 
-    /// The parts of a row's files and pictures. Files that are not what they were when the row was enlisted are not
-    /// sent: whoever looked at the list then has not seen them. What was read is what is compared.
+    /// The parts of a row's files and pictures. Files that are not what they were when the row was enlisted
+    /// are not sent: whoever looked at the list then has not seen them. What was read is what is compared.
     fn enclose(
         &self,
         files: &OwnFiles,
@@ -445,15 +447,18 @@ impl Plan {
 /// The content-ids that an HTML names (RFC 2392), and whether each is certainly the URL of a picture: it
 /// stands behind a `=` or `url(`, and not in some sentence.
 fn cid_references(html: &str) -> Vec<(&str, bool)> {
-    let found = memchr::memmem::find_iter(html.as_bytes(), b"cid:");
     let reference = |at: usize| {
-        let (before, behind) = (&html[..at], &html[at + 4..]);
+        let (before, behind) = (html.get(..at.checked_sub(3)?)?, &html[at + 1..]);
+        if !html[before.len()..at].eq_ignore_ascii_case("cid") {
+            return None;
+        }
         let ends = |c: char| c.is_whitespace() || "\"'<>()&?#;,".contains(c);
         let name = &behind[..behind.find(ends).unwrap_or(behind.len())];
         let before = before.strip_suffix(['"', '\'']).unwrap_or(before);
-        (name, before.ends_with('=') || before.ends_with("url("))
+        Some((name, before.ends_with('=') || before.ends_with("url(")))
     };
-    let mut references: Vec<(&str, bool)> = found.map(reference).collect();
+    let colons = memchr::memchr_iter(b':', html.as_bytes());
+    let mut references: Vec<(&str, bool)> = colons.filter_map(reference).collect();
     references.sort_unstable();
     references.dedup();
     references
@@ -465,7 +470,7 @@ mod tests {
 
     #[test]
     fn pictures_are_shown_by_their_name_as_a_whole() {
-        let html = "<img src=\"cid:pic1\"><td background=cid:bg.1@x style='background:url(cid:a-b)'>\
+        let html = ":日本:<img src=\"CID:pic1\"><td background=cid:bg.1@x style='background:url(cid:a-b)'>\
                     <p>cid:said, (cid:text)</p><img src='cid:pic1'>";
         let expected = [("a-b", true), ("bg.1@x", true), ("pic1", true), ("said", false), ("text", false)];
         assert_eq!(cid_references(html), expected);
