@@ -413,10 +413,11 @@ impl Core {
                     self.groups[group].cursor = last.seq;
                 }
                 // What was settled in the meantime may have been read before that.
-                let settled = std::mem::take(&mut self.since_claimed);
-                let fresh = claims.into_iter().filter(|claim| !settled.contains(&claim.seq));
-                fresh.for_each(|claim| self.take(group, claim));
-                self.since_claimed = settled;
+                for claim in claims {
+                    if !self.since_claimed.contains(&claim.seq) {
+                        self.take(group, claim);
+                    }
+                }
                 if !self.groups.iter().any(|group| group.claiming) {
                     self.since_claimed.clear();
                 }

@@ -30,14 +30,14 @@ pub use lock::RunLock;
 pub use record::{Forgotten, LetterRecord, Pruned, RcptRecord, Record, RequeueRecord, Standing};
 pub use sqlite::Sqlite;
 
-/// How many recipients, and how many files, a letter may have.
-pub const MOST_ITEMS: usize = 1 << 10;
-
 use std::ops::ControlFlow;
 
 use crate::job::{Dedupe, Unsure};
 use crate::letter::Purpose;
 use crate::mail::EmailAddress;
+
+/// How many recipients, and how many files, a letter may have.
+pub const MOST_ITEMS: usize = 1 << 10;
 
 /// What a run writes. One writer per job: [`Ledger::lock`] is taken first.
 pub trait Ledger: Send {
@@ -96,8 +96,8 @@ pub trait Ledger: Send {
     /// with the date it had, to those who have not accepted it.
     fn requeue(&mut self, edition: EditionId, wish: &Requeue<'_>) -> Result<Vec<(State, u64)>, LedgerError>;
 
-    /// Takes the personal data of an address, however it is spelled, out of all editions. Its key is replaced by a keyed hash, so that
-    /// a list that still has it does not mail it a second time.
+    /// Takes the personal data of an address, however it is spelled, out of all editions. Its key is
+    /// replaced by a keyed hash, so that a list that still has it does not mail it a second time.
     fn forget(&mut self, address: &EmailAddress) -> Result<Forgotten, LedgerError>;
 
     /// Takes editions out that were finished, or left, before `before`. Their names stay.

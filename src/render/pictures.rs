@@ -66,27 +66,14 @@ pub(super) struct Shown {
 
 /// Reads what a template shows.
 pub(super) fn shown(source: &str, language: Language) -> Shown {
-    let mut reader = Reader {
-        source,
-        bytes: source.as_bytes(),
-        at: 0,
-        found: Vec::new(),
-        left: Vec::new(),
-        raw: raw_blocks(source),
-        commented: false,
-    };
+    let mut reader = Reader { raw: raw_blocks(source), ..Reader::new(source) };
     match language {
         Language::Html => reader.document(),
         Language::Css => reader.css(0..source.len()),
     }
     let Reader { found, left, raw, .. } = reader;
     let is_raw = |span: &Range<usize>| raw.iter().any(|raw| raw.start <= span.start && span.end <= raw.end);
-    let mut shown = Shown::default();
-    for (words, span) in left {
-        if leads_to_files(&source[span.clone()], &words) {
-            shown.left.push((words, span));
-        }
-    }
+    let mut shown = Shown { references: Vec::new(), left };
     for span in found {
         let text = &source[span.clone()];
         let has_jinja = ["{{", "{%", "{#"].into_iter().any(|open| text.contains(open));
@@ -95,7 +82,7 @@ pub(super) fn shown(source: &str, language: Language) -> Shown {
             continue;
         }
         let undecided = text.contains("{%") || text.contains("{#");
-        if undecided && leads_to_files(text, "") {
+        if undecided && leads_to_a_file(text) {
             shown.left.push(("a path with `{% %}` or `{# #}` in it".to_owned(), span.clone()));
         }
         shown.references.extend(reference(source, span));
@@ -104,12 +91,15 @@ pub(super) fn shown(source: &str, language: Language) -> Shown {
 }
 
 /// Whether a value that is left as it is names a file. Of what is written between braces nobody knows.
-fn leads_to_files(value: &str, words: &str) -> bool {
+fn leads_to_a_file(value: &str) -> bool {
+    let text = plain::decoded(&without_jinja(value));
+    !leads_elsewhere(text.trim()) && !text.trim().starts_with("cid:")
+}
+
+/// The same of the pictures in a `srcset`.
+fn leads_to_files(value: &str) -> bool {
     let text = plain::decoded(&without_jinja(value));
     let text = text.trim();
-    if !words.starts_with("`srcset`") {
-        return !leads_elsewhere(text) && !text.starts_with("cid:");
-    }
     !text.starts_with("data:")
         && text.split(',').any(|candidate| {
             // What is behind the blank is a width, and what was all braces is nobody knows what.
@@ -138,15 +128,7 @@ fn without_jinja(text: &str) -> String {
 
 /// What stands between `{% raw %}` and `{% endraw %}`: there braces are braces.
 fn raw_blocks(source: &str) -> Vec<Range<usize>> {
-    let mut reader = Reader {
-        source,
-        bytes: source.as_bytes(),
-        at: 0,
-        found: Vec::new(),
-        left: Vec::new(),
-        raw: Vec::new(),
-        commented: false,
-    };
+    let mut reader = Reader::new(source);
     let mut blocks = Vec::new();
     while let Some(open) = source.get(reader.at..).and_then(|rest| rest.find('{')) {
         reader.at += open;
@@ -379,14 +361,26 @@ struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
     found: Vec<Range<usize>>,
-    /// Places that may name a file and are not embedded, in words.
+    /// Places that name a file and are not embedded, in words.
     left: Vec<(String, Range<usize>)>,
     raw: Vec<Range<usize>>,
     /// Within what only Outlook reads, `<!--[if mso]> … <![endif]-->`.
     commented: bool,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    fn new(source: &'a str) -> Reader<'a> {
+        Reader {
+            source,
+            bytes: source.as_bytes(),
+            at: 0,
+            found: Vec::new(),
+            left: Vec::new(),
+            raw: Vec::new(),
+            commented: false,
+        }
+    }
+
     fn document(&mut self) {
         while self.at < self.bytes.len() {
             if self.skip_jinja() {
@@ -423,7 +417,14 @@ impl Reader<'_> {
     fn note(&mut self, span: Range<usize>, words: impl FnOnce() -> String) {
         match self.commented {
             false => self.found.push(span),
-            true => self.left.push((format!("{} for Outlook", words()), span)),
+            true => self.leave(format!("{} for Outlook", words()), span),
+        }
+    }
+
+    /// Notes a place that is not embedded, if it names a file.
+    fn leave(&mut self, words: String, span: Range<usize>) {
+        if leads_to_a_file(&self.source[span.clone()]) {
+            self.left.push((words, span));
         }
     }
 
@@ -530,8 +531,11 @@ impl Reader<'_> {
                 "src" if is_picture => self.note(span, || format!("`src` of `{name}`")),
                 "background" => self.note(span, || "`background`".to_owned()),
                 "style" => self.css(span),
-                "srcset" | "poster" => self.left.push((format!("`{key}` of `{name}`"), span)),
-                "src" if is_shown(&name) => self.left.push((format!("`src` of `{name}`"), span)),
+                "srcset" if leads_to_files(&self.source[span.clone()]) => {
+                    self.left.push((format!("`srcset` of `{name}`"), span));
+                }
+                "poster" => self.leave(format!("`poster` of `{name}`"), span),
+                "src" if is_shown(&name) => self.leave(format!("`src` of `{name}`"), span),
                 _ => {}
             }
         }

@@ -109,14 +109,12 @@ pub(super) fn enlist(
             }
         });
         loop {
-            let looked = match receive.recv_timeout(SLOW) {
-                Err(RecvTimeoutError::Timeout) => {
-                    enlister.rest()?;
-                    receive.recv().map_err(|_| RecvTimeoutError::Disconnected)
-                }
-                looked => looked,
-            };
-            let Ok(looked) = looked else { break };
+            let mut next = receive.recv_timeout(SLOW);
+            if let Err(RecvTimeoutError::Timeout) = next {
+                enlister.rest()?;
+                next = receive.recv().map_err(RecvTimeoutError::from);
+            }
+            let Ok(looked) = next else { break };
             source.rows += looked.len() as u64;
             unread += write(&mut *enlister, &looked, &mut source, |number, reason| {
                 bad += 1;

@@ -37,6 +37,25 @@ impl Only {
         claimed.into_iter().filter(|claimed| self.seqs.binary_search(&claimed.seq).is_ok()).collect()
     }
 
+    /// Of these behind `after` at most `limit` that `next` gives: the next one behind a number.
+    fn behind(
+        &self,
+        after: u64,
+        limit: usize,
+        next: impl Fn(u64) -> Result<Vec<Claimed>, LedgerError>,
+    ) -> Result<Vec<Claimed>, LedgerError> {
+        let start = self.seqs.partition_point(|&seq| seq <= after);
+        let mut claimed = Vec::new();
+        for &seq in &self.seqs[start..] {
+            // It may be somebody else.
+            claimed.extend(next(seq - 1)?.into_iter().filter(|next| next.seq == seq));
+            if claimed.len() == limit {
+                break;
+            }
+        }
+        Ok(claimed)
+    }
+
     /// Those that are deferred, and when each is due.
     fn deferred(&self, edition: EditionId) -> Result<Vec<(i64, u64)>, LedgerError> {
         let mut deferred = Vec::new();
@@ -52,17 +71,7 @@ impl Only {
 
 impl Reader for Only {
     fn claim(&self, edition: EditionId, after: u64, limit: usize) -> Result<Vec<Claimed>, LedgerError> {
-        let start = self.seqs.partition_point(|&seq| seq <= after);
-        let mut claimed = Vec::new();
-        for &seq in &self.seqs[start..] {
-            // The next one that is pending may be somebody else.
-            let next = self.reader.rows_in(edition, &[State::Pending], seq - 1, 1)?;
-            claimed.extend(next.into_iter().filter(|next| next.seq == seq));
-            if claimed.len() == limit {
-                break;
-            }
-        }
-        Ok(claimed)
+        self.behind(after, limit, |before| self.reader.rows_in(edition, &[State::Pending], before, 1))
     }
 
     fn claim_of(
@@ -72,15 +81,7 @@ impl Reader for Only {
         after: u64,
         limit: usize,
     ) -> Result<Vec<Claimed>, LedgerError> {
-        let mut claimed = Vec::new();
-        for &seq in self.seqs.iter().filter(|&&seq| seq > after) {
-            let next = self.reader.claim_of(edition, domains, seq - 1, 1)?;
-            claimed.extend(next.into_iter().filter(|next| next.seq == seq));
-            if claimed.len() == limit {
-                break;
-            }
-        }
-        Ok(claimed)
+        self.behind(after, limit, |before| self.reader.claim_of(edition, domains, before, 1))
     }
 
     fn claim_due(&self, edition: EditionId, now: i64, limit: usize) -> Result<Vec<Claimed>, LedgerError> {

@@ -232,11 +232,9 @@ impl Reader for SqliteReader {
         };
         // Comparisons written out: a list of names looked through as a table costs more than the row.
         let (after, limit) = (schema::delivery(edition, after_seq), limit as i64);
+        let lists;
         let mut values: Vec<&dyn ToSql> = vec![&after, &last, &limit];
         let mut any = String::from("0");
-        let (patterns, plain): (Vec<&str>, Vec<&str>) =
-            names.iter().map(String::as_str).partition(|name| name.contains('*'));
-        let (patterns, plain) = (Json::from(patterns).to_string(), Json::from(plain).to_string());
         if names.len() <= MAX_COMPARISONS {
             for name in names {
                 values.push(name);
@@ -244,7 +242,10 @@ impl Reader for SqliteReader {
                 any.push_str(&format!(" OR d.domain {compares} ?{}", values.len()));
             }
         } else {
-            values.extend([&plain as &dyn ToSql, &patterns]);
+            let (patterns, plain): (Vec<&str>, Vec<&str>) =
+                names.iter().map(String::as_str).partition(|name| name.contains('*'));
+            lists = [Json::from(plain).to_string(), Json::from(patterns).to_string()];
+            values.extend(lists.iter().map(|list| list as &dyn ToSql));
             any.push_str(
                 " OR d.domain IN (SELECT value FROM json_each(?4))
                   OR EXISTS (SELECT 1 FROM json_each(?5) WHERE d.domain GLOB value)",
