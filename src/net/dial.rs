@@ -119,12 +119,24 @@ impl Dialer {
         ))
     }
 
+    /// Has these addresses race, without waiting: see [`Race::step`].
+    pub fn begin_race(&self, addresses: Vec<SocketAddr>, now: Instant) -> Race {
+        Race {
+            waiting: addresses.into_iter(),
+            tried: Vec::new(),
+            running: Vec::new(),
+            failed: None,
+            next_start: now,
+            deadline: now + self.connect,
+        }
+    }
+
     /// Connects and waits until the link is established, TLS included where it begins with the first byte.
-    /// Addresses race (RFC 8305 §5): the first that answers wins.
+    /// Addresses [race](Race).
     pub fn dial(&self) -> Result<BlockingLink, NetError> {
+        let addresses = self.addresses()?;
         let deadline = Instant::now() + self.connect;
-        let link = self.race(&self.addresses()?, deadline)?;
-        let mut link = BlockingLink::new(link, self.connect);
+        let mut link = BlockingLink::new(self.race(addresses)?, self.connect);
         link.establish(deadline.saturating_duration_since(Instant::now())).map_err(|error| match error {
             NetError::Timeout { to, doing, .. } => NetError::Timeout { to, doing, after: self.connect },
             other => other,
@@ -132,60 +144,90 @@ impl Dialer {
         Ok(link)
     }
 
-    fn race(&self, addresses: &[SocketAddr], deadline: Instant) -> Result<Link, NetError> {
-        let mut waiting = addresses.iter();
-        let mut running: Vec<Link> = Vec::new();
-        let mut last = None;
-        let mut next_start = Instant::now();
+    fn race(&self, addresses: Vec<SocketAddr>) -> Result<Link, NetError> {
+        let mut race = self.begin_race(addresses, Instant::now());
         loop {
-            let now = Instant::now();
-            if now >= deadline && !running.is_empty() {
-                return Err(NetError::Timeout {
-                    to: self.to.to_string(),
-                    doing: "connecting",
-                    after: self.connect,
-                });
+            if let Some(link) = race.step(self, Instant::now(), |_| Ok(()))? {
+                return Ok(link);
             }
-            if running.is_empty() || now >= next_start {
-                match waiting.next() {
-                    Some(&address) => match self.begin(address) {
-                        Ok(link) => {
-                            running.push(link);
-                            next_start = now + STAGGER;
-                        }
-                        Err(error) => last = Some(error),
-                    },
-                    None if running.is_empty() => {
-                        // `addresses` is never empty, so one of them has failed.
-                        return Err(last.unwrap_or_else(|| NetError::Connect {
-                            to: self.to.to_string(),
-                            source: io::ErrorKind::AddrNotAvailable.into(),
-                        }));
-                    }
-                    None => next_start = deadline,
-                }
-                if running.is_empty() {
-                    continue;
-                }
-            }
-            let mut fds: Vec<_> = running.iter().map(|link| PollFd::new(link, PollFlags::OUT)).collect();
-            poll(&mut fds, next_start.min(deadline).saturating_duration_since(now))
+            let mut fds: Vec<_> = race.running.iter().map(|link| PollFd::new(link, PollFlags::OUT)).collect();
+            poll(&mut fds, race.due().saturating_duration_since(Instant::now()))
                 .map_err(|source| NetError::Connect { to: self.to.to_string(), source })?;
-            let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
-            drop(fds);
-            for index in (0..running.len()).rev().filter(|&index| ready[index]) {
-                match running[index].connected() {
-                    Ok(true) => return Ok(running.swap_remove(index)),
-                    Ok(false) => {}
-                    Err(error) => {
-                        last = Some(NetError::from_io(error, &self.to));
-                        running.swap_remove(index);
-                        // A refusal is an answer: the next address need not wait.
-                        next_start = Instant::now();
-                    }
+        }
+    }
+}
+
+/// Connections on their way to the addresses of one server: who does not answer soon gets a rival, and the first that
+/// stands wins (RFC 8305 §5). It never waits; the others are closed with it.
+pub struct Race {
+    waiting: std::vec::IntoIter<SocketAddr>,
+    tried: Vec<SocketAddr>,
+    running: Vec<Link>,
+    failed: Option<NetError>,
+    next_start: Instant,
+    deadline: Instant,
+}
+
+impl Race {
+    /// Who has won, if it is decided. Begins what is due, and tells `begun` of each. Worth a call when a socket can be
+    /// written to, and when the race is [`Race::due`].
+    pub fn step(
+        &mut self,
+        dialer: &Dialer,
+        now: Instant,
+        mut begun: impl FnMut(&mut Link) -> io::Result<()>,
+    ) -> Result<Option<Link>, NetError> {
+        let mut place = 0;
+        while let Some(link) = self.running.get_mut(place) {
+            match link.connected() {
+                Ok(true) => return Ok(Some(self.running.swap_remove(place))),
+                Ok(false) => place += 1,
+                Err(error) => {
+                    self.failed = Some(NetError::from_io(error, &dialer.to));
+                    self.running.remove(place);
+                    // A refusal is an answer: the next address need not wait.
+                    self.next_start = now;
                 }
             }
         }
+        let to = || dialer.to.to_string();
+        if now >= self.deadline {
+            return Err(NetError::Timeout { to: to(), doing: "connecting", after: dialer.connect });
+        }
+        while now >= self.next_start
+            && let Some(address) = self.waiting.next()
+        {
+            self.tried.push(address);
+            let link = dialer.begin(address).and_then(|mut link| match begun(&mut link) {
+                Ok(()) => Ok(link),
+                Err(source) => Err(NetError::Connect { to: to(), source }),
+            });
+            match link {
+                Ok(link) => {
+                    self.running.push(link);
+                    self.next_start = now + STAGGER;
+                }
+                Err(error) => self.failed = Some(error),
+            }
+        }
+        if self.running.is_empty() {
+            let source = io::ErrorKind::AddrNotAvailable.into();
+            return Err(self.failed.take().unwrap_or_else(|| NetError::Connect { to: to(), source }));
+        }
+        Ok(None)
+    }
+
+    /// When it goes on, though no socket says anything.
+    pub fn due(&self) -> Instant {
+        match self.waiting.as_slice() {
+            [] => self.deadline,
+            _ => self.next_start.min(self.deadline),
+        }
+    }
+
+    /// The addresses to which a connection was begun.
+    pub fn tried(&self) -> &[SocketAddr] {
+        &self.tried
     }
 }
 

@@ -1,7 +1,7 @@
 //! Sockets, TLS and what goes over them. Everything that leaves this machine leaves through a [`Link`].
 //!
 //! A [`Dialer`] knows a server and how to reach it: addresses ([`resolve`]), a proxy ([`proxy`]),
-//! what is verified ([`tls`]). It gives a [`Link`], driven by readiness, for the pool of the SMTP
+//! what is verified ([`tls`]). Addresses [`Race`]. It gives a [`Link`], driven by readiness, for the pool of the SMTP
 //! shell, or a [`BlockingLink`] with a timeout on each operation for the POP3 client and for the first
 //! login. What the protocols say over a link is no affair of this room; [`transcript`] writes it down.
 
@@ -14,7 +14,7 @@ pub mod tls;
 pub mod token;
 pub mod transcript;
 
-pub use dial::Dialer;
+pub use dial::{Dialer, Race};
 pub use error::{NetError, TlsTrouble};
 pub use link::{BlockingLink, Link};
 

@@ -3,30 +3,27 @@
 
 use std::net::SocketAddr;
 
-/// Addresses in the order in which they are tried, round and round.
+/// Addresses in the order in which they are tried, the one that works first.
 #[derive(Debug, Default)]
 pub(super) struct Addresses {
     all: Vec<SocketAddr>,
-    next: usize,
+    /// A connection to it was ready, the last of all.
+    worked: Option<SocketAddr>,
+    /// Those that led nowhere, until that is true of all.
+    shunned: Vec<SocketAddr>,
     /// They are to be looked up again: names move.
     stale: bool,
 }
 
 impl Addresses {
-    /// How many there are, as far as is known.
-    pub(super) fn count(&self) -> usize {
-        self.all.len()
-    }
-
     /// Whether the name is to be looked up before a connection is made.
     pub(super) fn are_wanted(&self) -> bool {
         self.stale || self.all.is_empty()
     }
 
-    /// What the name stands for now. The one whose turn it is stays next, if it is still among them.
+    /// What the name stands for now.
     pub(super) fn found(&mut self, all: Vec<SocketAddr>) {
-        let next = self.next();
-        self.next = all.iter().position(|&address| Some(address) == next).unwrap_or(0);
+        self.shunned.retain(|address| all.contains(address));
         self.all = all;
         self.stale = false;
     }
@@ -36,23 +33,32 @@ impl Addresses {
         self.stale = true;
     }
 
-    /// The address that the next connection is made to.
-    pub(super) fn next(&self) -> Option<SocketAddr> {
-        self.all.get(self.next).copied()
+    /// Whether there is one that has not led nowhere yet.
+    pub(super) fn any_left(&self) -> bool {
+        self.shunned.len() < self.all.len()
     }
 
-    /// A connection to this one was ready: the next one goes there, too.
-    pub(super) fn worked(&mut self, address: SocketAddr) {
-        if let Some(place) = self.all.iter().position(|&known| known == address) {
-            self.next = place;
+    /// Those that the next connection may be made to. Once all have led nowhere, each has another chance.
+    pub(super) fn next(&mut self) -> Vec<SocketAddr> {
+        if !self.any_left() {
+            self.shunned.clear();
         }
+        let mut left: Vec<_> =
+            self.all.iter().copied().filter(|address| !self.shunned.contains(address)).collect();
+        left.sort_by_key(|&address| self.worked != Some(address));
+        left
     }
 
-    /// A connection to this one ended before it was ready. Of several that were made at once the first to end passes
-    /// the turn on.
+    /// A connection to this one was ready: the next one goes there first.
+    pub(super) fn worked(&mut self, address: SocketAddr) {
+        self.worked = Some(address);
+        self.shunned.retain(|&shunned| shunned != address);
+    }
+
+    /// A connection to this one could not be made, or ended before it was ready.
     pub(super) fn led_nowhere(&mut self, address: SocketAddr) {
-        if self.next() == Some(address) {
-            self.next = (self.next + 1) % self.all.len();
+        if self.all.contains(&address) && !self.shunned.contains(&address) {
+            self.shunned.push(address);
         }
     }
 }
@@ -65,38 +71,55 @@ mod tests {
         SocketAddr::from(([192, 0, 2, last], 25))
     }
 
-    #[test]
-    fn each_has_its_turn_and_the_one_that_works_stays() {
-        let mut addresses = Addresses::default();
-        assert!(addresses.are_wanted() && addresses.next().is_none());
-        addresses.led_nowhere(at(1));
-        addresses.found(vec![at(1), at(2), at(3)]);
-        assert!(!addresses.are_wanted());
-        for (failed, next) in [(1, 2), (1, 2), (2, 3), (3, 1), (1, 2)] {
-            addresses.led_nowhere(at(failed));
-            assert_eq!(addresses.next(), Some(at(next)), "{failed} led nowhere");
-        }
-        addresses.worked(at(3));
-        assert_eq!(addresses.next(), Some(at(3)));
-        addresses.worked(at(9));
-        assert_eq!(addresses.next(), Some(at(3)), "one that is not known");
+    fn all(lasts: &[u8]) -> Vec<SocketAddr> {
+        lasts.iter().map(|&last| at(last)).collect()
     }
 
     #[test]
-    fn a_new_list_does_not_start_at_the_first_again() {
+    fn each_has_its_turn_and_the_one_that_works_is_first() {
+        let mut addresses = Addresses::default();
+        assert!(addresses.are_wanted() && addresses.next().is_empty() && !addresses.any_left());
+        addresses.led_nowhere(at(1));
+        addresses.found(all(&[1, 2, 3]));
+        assert!(!addresses.are_wanted());
+        for (failed, any_left, next) in [
+            (2, true, &[1, 3][..]),
+            (2, true, &[1, 3]),
+            (9, true, &[1, 3]), // one that is not known
+            (1, true, &[3]),
+            (3, false, &[1, 2, 3]),
+        ] {
+            addresses.led_nowhere(at(failed));
+            assert_eq!(
+                (addresses.any_left(), addresses.next()),
+                (any_left, all(next)),
+                "{failed} led nowhere"
+            );
+        }
+        addresses.led_nowhere(at(3));
+        addresses.worked(at(3));
+        assert_eq!(addresses.next(), all(&[3, 1, 2]));
+        addresses.led_nowhere(at(1));
+        addresses.led_nowhere(at(3));
+        assert_eq!(addresses.next(), all(&[2]));
+    }
+
+    #[test]
+    fn a_new_list_forgets_nothing_of_those_that_stay() {
         for (found, next) in [
-            (&[1, 2, 3][..], 2),
-            (&[2, 3, 1], 2), // a resolver that turns its answers
-            (&[4, 2], 2),
-            (&[4, 5], 4),
+            (&[1, 2, 3][..], &[3, 2][..]),
+            (&[2, 3, 1], &[3, 2]), // a resolver that turns its answers
+            (&[4, 2], &[4, 2]),
+            (&[1], &[1]),
         ] {
             let mut addresses = Addresses::default();
-            addresses.found(vec![at(1), at(2), at(3)]);
-            addresses.expire();
+            addresses.found(all(&[1, 2, 3]));
+            addresses.worked(at(3));
             addresses.led_nowhere(at(1));
+            addresses.expire();
             assert!(addresses.are_wanted());
-            addresses.found(found.iter().map(|&last| at(last)).collect());
-            assert_eq!((addresses.next(), addresses.are_wanted()), (Some(at(next)), false), "{found:?}");
+            addresses.found(all(found));
+            assert_eq!((addresses.next(), addresses.are_wanted()), (all(next), false), "{found:?}");
         }
     }
 }

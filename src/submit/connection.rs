@@ -59,18 +59,18 @@ pub(super) struct Connection {
 }
 
 impl Connection {
+    /// A connection that was `began` then.
     pub(super) fn new(
         link: Link,
         session: Session<Queued>,
         berth: Berth,
-        address: SocketAddr,
-        now: Instant,
+        began: Instant,
         transcript: Option<Transcript>,
     ) -> Connection {
         let mut connection = Connection {
+            address: link.peer(),
             link,
             session,
-            address,
             ready_as: None,
             refused: Vec::new(),
             issue: 0,
@@ -80,8 +80,8 @@ impl Connection {
             readable: false,
             writable: false,
             ended: false,
-            began: now,
-            progress: now,
+            began,
+            progress: began,
             transcript,
             _berth: berth,
         };

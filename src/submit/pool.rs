@@ -22,7 +22,7 @@ use super::{Command, Consignment, Door, Event, Porter, Queued, SubmitError, Subm
 use crate::job::{Pipelining, RelaySpec, TlsMode};
 use crate::letter::{Answer, Outcome};
 use crate::net::transcript::Transcript;
-use crate::net::{Dialer, NetError};
+use crate::net::{Dialer, Link, NetError, Race};
 use crate::wire::smtp::{
     Awaited, Class, Content as _, Event as Wire, Heard, Level, LoginError, Offers, Record, Security, Session,
     Way,
@@ -54,6 +54,8 @@ const HEED: Duration = Duration::from_secs(1);
 const AHEAD: Duration = Duration::from_millis(500);
 
 const WAKER: Token = Token(usize::MAX);
+/// All sockets of connections on their way. Those of connections are numbered by place.
+const RACE: Token = Token(usize::MAX - 1);
 
 /// Starts the thread and waits until its first connection is ready.
 pub(super) fn start(
@@ -117,6 +119,7 @@ fn begin(
         heed_at: Instant::now() + HEED,
         relay,
         fallbacks: relays,
+        openings: Vec::new(),
         connections: Vec::new(),
         opened: 0,
         readied: 0,
@@ -124,6 +127,7 @@ fn begin(
         turn: 0,
         desk: Desk::default(),
         failures: 0,
+        refusal: None,
         unheard: 0,
         not_before: None,
         at_once: false,
@@ -359,6 +363,14 @@ impl Lanes {
     }
 }
 
+/// A connection that is on its way: nobody has answered yet.
+struct Opening {
+    race: Race,
+    berth: Berth,
+    began: Instant,
+    transcript: Option<Transcript>,
+}
+
 enum Phase {
     /// The first connection is tried; who started us waits for the answer.
     Trial(Sender<Result<(Offers, String), SubmitError>>),
@@ -381,6 +393,7 @@ struct Pool {
     trace: Option<Transcript>,
     relay: Relay,
     fallbacks: VecDeque<Relay>,
+    openings: Vec<Opening>,
     connections: Vec<Option<Connection>>,
     /// Connections opened so far.
     opened: u32,
@@ -419,10 +432,12 @@ struct Pool {
     heed_at: Instant,
     /// Connections in a row that came to nothing; an answered MAIL is something.
     failures: u32,
+    /// What an address said that sent us to another one: it tells more than that the other is silent.
+    refusal: Option<Answer>,
     /// Connections in a row on which letters were begun and nothing was answered.
     unheard: u32,
     not_before: Option<Instant>,
-    /// A connection could not even be begun: no event will tell that another address or relay may be tried.
+    /// A connection came to nothing: no event will tell that another address or relay may be tried.
     at_once: bool,
     jitter: Jitter,
     /// Letters handed over and not yet given back.
@@ -446,6 +461,7 @@ impl Pool {
             self.take_commands(now);
             self.heed_others(now);
             self.open_connections(now);
+            self.race(now);
             self.dispatch(now);
             self.send(now);
             self.grant(now);
@@ -504,7 +520,7 @@ impl Pool {
         let wanted = match self.phase {
             Phase::Trial(_) => usize::from(self.live() == 0),
             Phase::Running | Phase::Draining(_) if self.lanes.waiting > 0 => {
-                let (mut room, mut ready, mut opening) = (0, 0, 0);
+                let (mut room, mut ready, mut opening) = (0, 0, self.openings.len());
                 for connection in self.connections.iter().flatten() {
                     room += connection.session.room();
                     ready += usize::from(connection.carries());
@@ -533,7 +549,6 @@ impl Pool {
             };
             (self.berth_at, self.berth_since) = (None, None);
             if let Err(error) = self.open(berth, now) {
-                self.at_once = true;
                 return self.came_to_nothing(error, now);
             }
         }
@@ -565,7 +580,7 @@ impl Pool {
         self.heed_at = now + HEED;
         let idle = |connection: &Connection| connection.session.is_ready() && connection.session.held() == 0;
         let live = self.connections.iter().flatten();
-        let (count, any_idle) = (live.clone().count(), live.clone().any(idle));
+        let (count, any_idle) = (self.live(), live.clone().any(idle));
         let none_needed = self.lanes.waiting == 0 && any_idle;
         if count == 0 || !self.relay.berths.are_asked_for(count, none_needed, now) {
             return;
@@ -589,12 +604,40 @@ impl Pool {
         if relay.addresses.are_wanted() {
             relay.addresses.found(relay.dialer.addresses().map_err(trouble)?);
         }
-        let Some(address) = relay.addresses.next() else { return Ok(()) };
-        let begun = relay.dialer.begin(address).map_err(trouble);
-        if begun.is_err() {
-            relay.addresses.led_nowhere(address);
+        self.opened += 1;
+        self.openings.push(Opening {
+            race: relay.dialer.begin_race(relay.addresses.next(), now),
+            berth,
+            began: now,
+            transcript: self.trace.as_ref().map(|trace| trace.connection(self.opened)),
+        });
+        Ok(())
+    }
+
+    /// Goes on with the connections that are on their way.
+    fn race(&mut self, now: Instant) {
+        let mut place = 0;
+        while let Some(opening) = self.openings.get_mut(place) {
+            let registry = self.poll.registry();
+            let step = opening
+                .race
+                .step(&self.relay.dialer, now, |link| link.register(registry, RACE, Interest::WRITABLE));
+            if let Ok(None) = step {
+                place += 1;
+                continue;
+            }
+            let opening = self.openings.remove(place);
+            match step {
+                Ok(None) => {}
+                Ok(Some(link)) => self.connected(link, opening, now),
+                Err(error) => self.nobody_answered(&opening, error, now),
+            }
         }
-        let mut link = begun?;
+    }
+
+    /// Somebody has answered.
+    fn connected(&mut self, mut link: Link, opening: Opening, now: Instant) {
+        let relay = &self.relay;
         let slot = match self.connections.iter().position(Option::is_none) {
             Some(free) => free,
             None => {
@@ -602,8 +645,11 @@ impl Pool {
                 self.connections.len() - 1
             }
         };
-        link.register(self.poll.registry(), Token(slot), Interest::READABLE | Interest::WRITABLE)
-            .map_err(|source| trouble(NetError::Lost { to: relay.name.clone(), source }))?;
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Err(source) = link.reregister(self.poll.registry(), Token(slot), interest) {
+            let error = NetError::Lost { to: relay.name.clone(), source };
+            return self.nobody_answered(&opening, error, now);
+        }
         let security =
             if relay.spec.tls.mode == TlsMode::StartTls { Security::StartTls } else { Security::Settled };
         let mut session = Session::new(
@@ -614,11 +660,17 @@ impl Pool {
             self.growth.window(),
         );
         session.set_limit(relay.spec.messages_per_connection.into_iter().chain(self.session_limit).min());
-        self.opened += 1;
-        let transcript = self.trace.as_ref().map(|trace| trace.connection(self.opened));
-        self.connections[slot] = Some(Connection::new(link, session, berth, address, now, transcript));
+        let Opening { berth, began, transcript, .. } = opening;
+        self.connections[slot] = Some(Connection::new(link, session, berth, began, transcript));
         self.set_windows();
-        Ok(())
+    }
+
+    fn nobody_answered(&mut self, opening: &Opening, error: NetError, now: Instant) {
+        if let Some(transcript) = &opening.transcript {
+            transcript.note(&format!("no connection: {error}"));
+        }
+        opening.race.tried().iter().for_each(|&address| self.relay.addresses.led_nowhere(address));
+        self.came_to_nothing(refused_by_net(&self.relay.name, error), now);
     }
 
     /// Gives waiting letters to connections with room.
@@ -711,7 +763,7 @@ impl Pool {
                 }
                 Wire::Refused(heard) => {
                     gone = Some(None);
-                    self.refused(heard, now);
+                    self.refused(slot, heard, now);
                 }
                 Wire::Done(queued, record) => self.judge(slot, queued, record, false, now),
                 Wire::Untouched(queued) => untouched.push(queued),
@@ -977,6 +1029,7 @@ impl Pool {
         self.readied += 1;
         connection.ready_as = Some(self.readied);
         self.relay.addresses.worked(connection.address);
+        self.refusal = None;
         if let Phase::Trial(_) = &self.phase
             && let Phase::Trial(first) = std::mem::replace(&mut self.phase, Phase::Running)
         {
@@ -991,16 +1044,22 @@ impl Pool {
     }
 
     /// The greeting, EHLO or STARTTLS was refused.
-    fn refused(&mut self, heard: Heard, now: Instant) {
+    fn refused(&mut self, slot: usize, heard: Heard, now: Instant) {
         let others =
             self.connections.iter().flatten().filter(|connection| connection.session.is_ready()).count();
-        let error =
-            SubmitError::Refused { relay: self.relay.name.clone(), answer: outcome::answer_of(&heard) };
         if others > 0 {
             // Too many connections: so many as work are allowed; more are tried later.
             return self.shrink(others, now);
         }
-        match heard.code < 500 {
+        if let Some(connection) = &self.connections[slot] {
+            self.relay.addresses.led_nowhere(connection.address);
+        }
+        let answer = outcome::answer_of(&heard);
+        // RFC 5321 §3.1: 554 says that there is no SMTP here. There may be at another address (§5.1).
+        let elsewhere = self.relay.addresses.any_left();
+        self.refusal = elsewhere.then(|| answer.clone());
+        let error = SubmitError::Refused { relay: self.relay.name.clone(), answer };
+        match elsewhere || heard.code < 500 {
             true => self.came_to_nothing(error, now),
             false => self.fail(error, now),
         }
@@ -1009,6 +1068,7 @@ impl Pool {
     /// A connection came to nothing. After some in a row with none that works, the relay is given up.
     fn came_to_nothing(&mut self, error: SubmitError, now: Instant) {
         self.failures += 1;
+        self.at_once = true;
         // One that lets us in and is then silent about the first letter does not work yet.
         let works = self.connections.iter().flatten().any(|connection| {
             let session = &connection.session;
@@ -1019,11 +1079,11 @@ impl Pool {
             SubmitError::Tls { .. } | SubmitError::Credential { .. } | SubmitError::NoStartTls { .. }
         ) || matches!(&error, SubmitError::Connect { source, .. } if !source.may_pass());
         let trial = matches!(self.phase, Phase::Trial(_));
-        let tries = match trial {
-            true => self.relay.addresses.count() as u32,
-            false => MAX_FAILURES,
+        let enough = match trial {
+            true => !self.relay.addresses.any_left(),
+            false => self.failures >= MAX_FAILURES,
         };
-        if !works && (hopeless || self.failures >= tries.max(1)) {
+        if !works && (hopeless || enough) {
             return self.fail(error, now);
         }
         if !trial {
@@ -1050,6 +1110,10 @@ impl Pool {
         if matches!(self.phase, Phase::Stopping(_) | Phase::Over) {
             return;
         }
+        let error = match (error, self.refusal.take()) {
+            (SubmitError::Connect { relay, .. }, Some(answer)) => SubmitError::Refused { relay, answer },
+            (error, _) => error,
+        };
         if !reachable && let Some(next) = self.fallbacks.pop_front() {
             return self.take_over(next, now);
         }
@@ -1066,6 +1130,7 @@ impl Pool {
     /// From now on letters go to this relay. What was opened to the one before is lost with it: a connection that is
     /// greeted late must not get the password of another relay, nor its letters.
     fn take_over(&mut self, next: Relay, now: Instant) {
+        self.openings.clear();
         for slot in 0..self.connections.len() {
             self.lose(slot, None, now);
         }
@@ -1088,6 +1153,7 @@ impl Pool {
         waiting.into_iter().for_each(|queued| self.lanes.push(queued));
         self.relay = next;
         (self.failures, self.unheard) = (0, 0);
+        (self.refusal, self.at_once) = (None, true);
         (self.not_before, self.regrow_at) = (None, None);
         (self.berth_at, self.berth_since) = (None, None);
     }
@@ -1110,6 +1176,7 @@ impl Pool {
         if !matches!(self.phase, Phase::Over) {
             self.phase = Phase::Stopping(now);
         }
+        self.openings.clear();
         for slot in 0..self.connections.len() {
             self.lose(slot, None, now);
         }
@@ -1215,6 +1282,7 @@ impl Pool {
             }
         }
         self.send(now);
+        self.openings.clear();
         // One that is not ready has nobody to say goodbye to.
         for slot in 0..self.connections.len() {
             let hopeless = self.connections[slot].as_ref().is_some_and(|connection| {
@@ -1271,7 +1339,8 @@ impl Pool {
             Phase::Draining(until) | Phase::Stopping(until) => Some(until),
             _ => None,
         };
-        let mut next = connections.chain(phase).min();
+        let races = self.openings.iter().map(|opening| opening.race.due());
+        let mut next = connections.chain(races).chain(phase).min();
         if matches!(self.phase, Phase::Trial(_) | Phase::Running | Phase::Draining(_)) {
             let waits = self.lanes.waiting > 0 || matches!(self.phase, Phase::Trial(_));
             let reopen = self.not_before.filter(|&at| waits && at > now);
@@ -1325,7 +1394,7 @@ impl Pool {
 
     /// Connections that are open or being opened.
     fn live(&self) -> usize {
-        self.connections.iter().flatten().count()
+        self.openings.len() + self.connections.iter().flatten().count()
     }
 
     /// Letters that a connection can have on the wire.
@@ -1505,6 +1574,7 @@ mod tests {
         let good = says(&["220 relay\r\n", "250 relay\r\n"]);
         for bad in [
             &["421 4.3.2 not now\r\n"][..],
+            &["554 5.3.2 no mail here\r\n"],
             &[""],
             &["what?\r\n"],
             &["220 relay\r\n", "451 4.3.0 later\r\n", "451 4.3.0 later\r\n"],
@@ -1513,6 +1583,61 @@ mod tests {
             let (events, _inbox) = crossbeam_channel::unbounded();
             let started = begin(VecDeque::from([relay]), &Accounts::alone(), None, events);
             assert!(started.is_ok(), "{bad:?}: {:?}", started.err());
+        }
+    }
+
+    /// An address where connections are neither taken nor refused: its queue is full as long as these sockets live.
+    fn black_hole() -> (SocketAddr, [socket2::Socket; 3]) {
+        let sockets = [(); 3].map(|()| {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+            let socket = socket.expect("a socket");
+            socket.set_nonblocking(true).expect("set");
+            socket
+        });
+        sockets[0].bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("bound");
+        sockets[0].listen(0).expect("listening");
+        let address = sockets[0].local_addr().expect("an address").as_socket().expect("of IP");
+        for socket in &sockets[1..] {
+            let _ = socket.connect(&address.into());
+        }
+        (address, sockets)
+    }
+
+    #[test]
+    fn an_address_that_does_not_answer_soon_gets_rivals() {
+        let good = says(&["220 relay\r\n", "250 relay\r\n"]);
+        let busy = says(&["421 4.3.2 not now\r\n"]);
+        let ((silent, _held), (mute, _kept)) = (black_hole(), black_hole());
+        for addresses in [vec![silent, good], vec![silent, mute, good], vec![silent, busy, good]] {
+            let asked = Instant::now();
+            let (events, _inbox) = crossbeam_channel::unbounded();
+            let started =
+                begin(VecDeque::from([relay_at(addresses.clone())]), &Accounts::alone(), None, events);
+            assert!(started.is_ok(), "{addresses:?}: {:?}", started.err());
+            // A connection alone would be waited for 30 s.
+            assert!(asked.elapsed() < Duration::from_secs(10), "{addresses:?}: {:?}", asked.elapsed());
+        }
+    }
+
+    #[test]
+    fn what_an_address_says_is_told_where_the_others_say_nothing() {
+        let nobody = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let nobody = nobody.expect("an address");
+        let (busy, closed) = (says(&["421 4.3.2 not now\r\n"]), says(&["554 5.3.2 no mail here\r\n"]));
+        for (addresses, expected) in [
+            (vec![closed], 554),
+            (vec![closed, nobody], 554),
+            (vec![nobody, closed], 554),
+            (vec![closed, busy, nobody], 421),
+        ] {
+            let told = format!("{addresses:?}");
+            let (events, _inbox) = crossbeam_channel::unbounded();
+            match begin(VecDeque::from([relay_at(addresses)]), &Accounts::alone(), None, events).err() {
+                Some(SubmitError::Refused { answer, .. }) => {
+                    assert_eq!(answer.code, expected, "{told}")
+                }
+                other => panic!("{told}: {other:?}"),
+            }
         }
     }
 
@@ -1568,7 +1693,7 @@ mod tests {
         let berth = relays.berths.take(0, Instant::now()).expect("a berth");
         let window = Window { parcels: 100, octets: usize::MAX };
         let session = Session::new("client.test", Security::Settled, Level::Window, true, window);
-        let mut connection = Connection::new(link, session, berth, address, Instant::now(), None);
+        let mut connection = Connection::new(link, session, berth, Instant::now(), None);
         let until = Instant::now() + Duration::from_secs(10);
         while !matches!(connection.session.next_event(), Some(Wire::Greeted)) && Instant::now() < until {
             connection.ready(true, true, false);
