@@ -155,6 +155,24 @@ pub fn run(job: &ArchiveJob, options: &Options) -> Exit {
     exits.into_iter().max_by_key(|exit| urgency(*exit)).unwrap_or(Exit::Done)
 }
 
+/// What a run would do, for `check`: mailboxes and store, in words or as a line of JSON.
+pub(super) fn plan(job: &ArchiveJob, json: bool) -> String {
+    if json {
+        let mailboxes: Vec<&str> = job.mailboxes.iter().map(|mailbox| &*mailbox.name).collect();
+        let plan = serde_json::json!({
+            "job": job.name,
+            "kind": "archive",
+            "mailboxes": mailboxes,
+            "store": job.store,
+            "deletes": job.delete != Deletion::Never,
+        });
+        return format!("{plan}\n");
+    }
+    let (number, store) = (job.mailboxes.len(), job.store.display());
+    let mailboxes = if number == 1 { "mailbox" } else { "mailboxes" };
+    format!("{} · {number} {mailboxes}, into {store}\n", job.name)
+}
+
 /// What a run would delete now, for `check --connect`: by the same reckoning, with nothing fetched.
 pub fn preview(job: &ArchiveJob, options: &Options) -> Exit {
     let mut worst = Exit::Done;
@@ -539,9 +557,4 @@ impl Progress {
         // A display that failed has nothing to tell.
         let _ = self.thread.join();
     }
-}
-
-/// Whether a job may delete anything.
-pub fn deletes(job: &ArchiveJob) -> bool {
-    job.delete != Deletion::Never
 }

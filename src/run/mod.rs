@@ -183,22 +183,7 @@ fn check(args: &cli::Check, global: &cli::Global) -> Exit {
             let trace = args.trace.then(Transcript::stderr);
             archive::preview(&job, &archive::Options { json: args.json, trace, ..Default::default() })
         }
-        Job::Archive(job) if args.json => {
-            let mailboxes: Vec<&str> = job.mailboxes.iter().map(|mailbox| &*mailbox.name).collect();
-            let plan = serde_json::json!({
-                "job": job.name,
-                "kind": "archive",
-                "mailboxes": mailboxes,
-                "store": job.store,
-                "deletes": archive::deletes(&job),
-            });
-            schema::print(format!("{plan}\n").as_bytes())
-        }
-        Job::Archive(job) => {
-            let (number, store) = (job.mailboxes.len(), job.store.display());
-            let mailboxes = if number == 1 { "mailbox" } else { "mailboxes" };
-            schema::print(format!("{} · {number} {mailboxes}, into {store}\n", job.name).as_bytes())
-        }
+        Job::Archive(job) => schema::print(archive::plan(&job, args.json).as_bytes()),
     });
     checks.max().unwrap_or(Exit::Done)
 }
