@@ -30,6 +30,14 @@ pub struct Place {
     pub span: Range<usize>,
 }
 
+impl Place {
+    /// Line and column of its first sign, counted from 1.
+    pub fn line_and_column(&self) -> (usize, usize) {
+        let (window, line, span) = window(self);
+        (line, 1 + window[..span.start].chars().count())
+    }
+}
+
 /// One mistake or warning.
 #[derive(Debug, Clone)]
 pub struct Diagnostic {

@@ -9,19 +9,10 @@
 //! `letter`; the crafts know `letter`, `mail` and what they stand on, not one another;
 //! `wire` knows only `mail` and `secret`. `tests/house.rs` keeps it so.
 
-/// The standard library's macros of these names panic where stderr is closed: a terminal that went
-/// away, a pipe that nobody reads any more. What is said is no reason to end a run in its middle.
-macro_rules! eprint {
-    ($($words:tt)*) => {{
-        use std::io::Write as _;
-        let _ = write!(std::io::stderr(), $($words)*);
-    }};
-}
+/// The standard library's macro of this name panics where stderr is closed: a terminal that went away, a
+/// pipe that nobody reads any more. What is said is no reason to end a run in its middle.
 macro_rules! eprintln {
-    ($($words:tt)*) => {{
-        use std::io::Write as _;
-        let _ = writeln!(std::io::stderr(), $($words)*);
-    }};
+    ($($words:tt)*) => { $crate::talk::line(&format!($($words)*)) };
 }
 
 pub mod cli;
@@ -62,3 +53,4 @@ pub mod exit;
 pub mod failpoint;
 pub mod measure;
 pub mod secret;
+pub mod talk;

@@ -17,13 +17,14 @@ const STAIRS: &[(&str, &[&str])] = &[
     ("measure", &[]),
     ("failpoint", &[]),
     ("diagnostic", &["exit"]),
+    ("talk", &["diagnostic"]),
     ("mail", &[]),
     ("letter", &["mail"]),
     ("wire", &["mail", "secret"]),
     // What was asked.
     ("job", &["diagnostic", "exit", "mail", "measure", "secret", "wire"]),
     // The crafts: the words of `letter`, the specs of `job`, and what they stand on; not one another.
-    ("net", &["job", "measure", "secret", "wire"]),
+    ("net", &["job", "measure", "secret", "talk", "wire"]),
     ("recipients", &["exit", "job", "letter", "mail", "measure"]),
     ("enclosures", &["job", "letter", "mail", "measure"]),
     ("render", &["diagnostic", "job", "letter", "mail", "measure"]),
@@ -190,6 +191,7 @@ fn some_words_stay_in_their_rooms() {
         ("ureq::", &["net"], "what goes over HTTPS goes through net::token"),
         ("tokio::", &[], "there is no runtime"),
         ("println!(", &["eprintln"], "it panics when a pipe is closed; writeln! says so"),
+        ("eprint!(", &[], "what is said goes through talk"),
         ("unsafe ", &[], "none of our own"),
         ("dbg!(", &[], "left over"),
         ("todo!(", &[], "left over"),

@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jiff::Timestamp;
 
 use crate::secret::MASK;
+use crate::talk;
 
 /// A place where dialogues are written down, seen from one connection. Cheap to clone.
 #[derive(Clone)]
@@ -107,9 +108,12 @@ impl Transcript {
     fn said(&self, who: char, lines: &[u8]) {
         let time = (self.sink.clock)().strftime("%H:%M:%S%.3f").to_string();
         let lines = lines.strip_suffix(b"\n").unwrap_or(lines);
-        let mut text = String::with_capacity(lines.len() + 24);
-        for line in lines.split(|&byte| byte == b'\n') {
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let lines = lines.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+        if self.sink.buffer.is_none() && talk::is_json() {
+            return lines.for_each(|line| self.said_in_json(who, line));
+        }
+        let mut text = String::new();
+        for line in lines {
             let _ = write!(text, "{time} {} {who}: ", self.connection);
             plain(line, &mut text);
             text.push('\n');
@@ -126,6 +130,13 @@ impl Transcript {
                 }
             }
         }
+    }
+
+    fn said_in_json(&self, who: char, line: &[u8]) {
+        let mut text = String::new();
+        plain(line, &mut text);
+        let who = who.to_string();
+        talk::event("trace", serde_json::json!({"connection": self.connection, "who": who, "text": text}));
     }
 }
 

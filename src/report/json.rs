@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Map, Value as Json, json};
 
-use crate::ledger::{Counts, Edition, LetterRecord, RcptRecord, Reader, Record, State};
+use crate::ledger::{Counts, Edition, LetterRecord, RcptRecord, Reader, Record, Standing, State};
 
 use super::ReportError;
 use super::text::{Clock, rfc3339, zone};
@@ -21,32 +21,8 @@ pub fn json(
     states: &[State],
 ) -> Result<(), ReportError> {
     let standing = reader.standing(edition.id)?;
-    let zone = zone(&edition.timezone);
-    let time = |at: Option<i64>| at.map(|at| rfc3339(at, &zone));
-    let source = edition.source.unwrap_or_default();
-    let head = json!({
-        "job": edition.job,
-        "edition": edition.name,
-        "purpose": edition.purpose.word(),
-        "timezone": edition.timezone,
-        "begun": time(Some(edition.begun)),
-        "enlisted_at": time(edition.enlisted_at),
-        "finished_at": time(edition.finished_at),
-        "left_at": time(edition.left_at),
-        "pruned_at": time(edition.pruned_at),
-        "next_attempt": time(standing.next_due),
-        "counts": counts(&standing.counts),
-        "skipped": standing.skipped.iter().map(|(reason, n)| (reason.clone(), (*n).into())).collect::<Map<_, _>>(),
-        "rows": {
-            "read": source.rows,
-            "rejected": standing.rejected,
-            "filtered": source.filtered,
-            "equal": source.duplicates,
-            "repeated": standing.repeated,
-        },
-    });
     // The head is written without its closing brace; the lists follow.
-    let head = head.to_string();
+    let head = summary(edition, &standing).to_string();
     out.write_all(&head.as_bytes()[..head.len() - 1])?;
 
     out.write_all(b",\n\"domains\":[")?;
@@ -68,7 +44,7 @@ pub fn json(
     }
     out.write_all(b"],\n\"recipients\":[")?;
     between = "";
-    let (mut failed, mut line, mut clock) = (None, Vec::new(), Clock::new(zone));
+    let (mut failed, mut line, mut clock) = (None, Vec::new(), Clock::new(zone(&edition.timezone)));
     reader.each(edition.id, states, &mut |record| {
         line.clear();
         let written = serde_json::to_writer(&mut line, &Recipient::of(&record, &mut clock))
@@ -89,6 +65,34 @@ pub fn json(
     failed.map_or(Ok(()), Err)?;
     out.write_all(b"]}\n")?;
     Ok(())
+}
+
+/// An edition without its lists: what it is, when it was what, and how many stand where.
+pub fn summary(edition: &Edition, standing: &Standing) -> Json {
+    let zone = zone(&edition.timezone);
+    let time = |at: Option<i64>| at.map(|at| rfc3339(at, &zone));
+    let source = edition.source.unwrap_or_default();
+    json!({
+        "job": edition.job,
+        "edition": edition.name,
+        "purpose": edition.purpose.word(),
+        "timezone": edition.timezone,
+        "begun": time(Some(edition.begun)),
+        "enlisted_at": time(edition.enlisted_at),
+        "finished_at": time(edition.finished_at),
+        "left_at": time(edition.left_at),
+        "pruned_at": time(edition.pruned_at),
+        "next_attempt": time(standing.next_due),
+        "counts": counts(&standing.counts),
+        "skipped": standing.skipped.iter().map(|(reason, n)| (reason.clone(), (*n).into())).collect::<Map<_, _>>(),
+        "rows": {
+            "read": source.rows,
+            "rejected": standing.rejected,
+            "filtered": source.filtered,
+            "equal": source.duplicates,
+            "repeated": standing.repeated,
+        },
+    })
 }
 
 /// A number for each outcome there is.

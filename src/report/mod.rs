@@ -10,7 +10,7 @@ mod tests;
 mod text;
 
 pub use csv::csv;
-pub use json::{json, letter_json};
+pub use json::{json, letter_json, summary};
 pub use letter::letter;
 pub use table::{View, counts_line, table};
 

@@ -20,6 +20,7 @@ use crate::measure::ByteSize;
 use crate::net::transcript::Transcript;
 use crate::net::{Dialer, NetError, token};
 use crate::secret::Secret;
+use crate::talk;
 
 /// How a run is to go.
 #[derive(Default, Clone)]
@@ -514,7 +515,7 @@ impl Progress {
                     sum(|counts| counts.wanted_bytes.load(Relaxed)),
                 )
             };
-            if std::io::stderr().is_terminal() {
+            if std::io::stderr().is_terminal() && !talk::is_json() {
                 let bar = bars.add(ProgressBar::new(0)).with_prefix(job);
                 let style = ProgressStyle::with_template(
                     "{prefix} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {msg} {eta} left",
@@ -534,6 +535,14 @@ impl Progress {
             let begun = Instant::now();
             while end.recv_timeout(LINE_EVERY).is_err_and(|error| error.is_timeout()) {
                 let (received, wanted, bytes, wanted_bytes) = all();
+                if talk::is_json() {
+                    let facts = serde_json::json!({
+                        "job": job, "received": received, "wanted": wanted, "bytes": bytes,
+                        "wanted_bytes": wanted_bytes,
+                    });
+                    talk::event("progress", facts);
+                    continue;
+                }
                 let left = match bytes {
                     0 => "unknown".to_owned(),
                     _ => format!(

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::cli;
-use crate::diagnostic;
 use crate::exit::Exit;
 use crate::job::{SendJob, SourceSpec};
 use crate::ledger::{
@@ -14,6 +13,7 @@ use crate::letter::{Columns, Purpose};
 use crate::plan::Plan;
 use crate::recipients;
 use crate::render::RECIPIENT;
+use crate::talk;
 
 use super::enlist::{self, NotEnlisted};
 use super::source;
@@ -54,7 +54,7 @@ pub(super) fn open_list(
     match source::open(job) {
         Ok(rows) => Ok(List::Rows(Box::new(rows))),
         Err(error) => {
-            eprint!("{}", diagnostic::print(&[error.diagnostic(job)], global.color.on_stderr()));
+            talk::diagnostics(&[error.diagnostic(job)], global.color.on_stderr());
             Err(Stop::new(error.exit(), "nothing was sent"))
         }
     }

@@ -4,9 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use crate::cli::{Command, Global};
-use crate::diagnostic::{self, Diagnostic};
+use crate::diagnostic::Diagnostic;
 use crate::exit::Exit;
 use crate::job::{self, Environment, Job, LedgerUrl, SendJob};
+use crate::talk;
 
 use super::report::Said;
 use super::{flag, report, upkeep};
@@ -29,7 +30,7 @@ pub(super) fn run(command: &Command, global: &Global) -> Option<Exit> {
     };
     Some(done.unwrap_or_else(|said| {
         if !said.reason.is_empty() {
-            eprintln!("postroom: {}", said.reason);
+            talk::error(&said.reason);
         }
         said.exit
     }))
@@ -78,6 +79,6 @@ fn file(ledger: LedgerUrl) -> PathBuf {
 
 /// Shows mistakes of the job file; nothing is left to say.
 fn shown(mistakes: &[Diagnostic], global: &Global, exit: Exit) -> Said {
-    eprint!("{}", diagnostic::print(mistakes, global.color.on_stderr()));
+    talk::diagnostics(mistakes, global.color.on_stderr());
     Said { exit, reason: String::new() }
 }

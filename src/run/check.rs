@@ -16,6 +16,7 @@ use crate::measure::{self, ByteSize};
 use crate::plan::{Examined, Identity, Plan, PlanError, Unwritten};
 use crate::recipients::{BadRow, Rows};
 use crate::submit::Submitter;
+use crate::talk;
 
 use super::source::{self, NoList};
 
@@ -63,17 +64,17 @@ enum Looked {
 pub(super) fn check(job: SendJob, args: &cli::Check, global: &cli::Global) -> Exit {
     let colour = global.color.on_stderr();
     let fail = |exit: Exit, words: String| {
-        eprintln!("postroom: {words}");
+        talk::error(&words);
         exit
     };
     if !job.absent.is_empty() {
-        eprint!("{}", diagnostic::print(&job.absent, colour));
+        talk::diagnostics(&job.absent, colour);
         return Exit::NoInput;
     }
     let mut rows = match source::open(&job) {
         Ok(rows) => rows,
         Err(error) => {
-            eprint!("{}", diagnostic::print(&[error.diagnostic(&job)], colour));
+            talk::diagnostics(&[error.diagnostic(&job)], colour);
             return error.exit();
         }
     };
@@ -83,7 +84,7 @@ pub(super) fn check(job: SendJob, args: &cli::Check, global: &cli::Global) -> Ex
     let plan = match Plan::lay(job, columns.as_deref(), Purpose::Real, None) {
         Ok(plan) => plan,
         Err(PlanError::Mistakes(mistakes)) => {
-            eprint!("{}", diagnostic::print(&mistakes, colour));
+            talk::diagnostics(&mistakes, colour);
             return Exit::Job;
         }
         Err(PlanError::Recipients(error)) => return fail(error.exit(), super::with_causes(&error)),
@@ -94,7 +95,7 @@ pub(super) fn check(job: SendJob, args: &cli::Check, global: &cli::Global) -> Ex
         Err(error) => return fail(Exit::Job, error.to_string()),
     };
     if !warnings.is_empty() && !global.quiet {
-        eprint!("{}", diagnostic::print(&warnings, colour));
+        talk::diagnostics(&warnings, colour);
     }
     let findings = match findings(&plan, &edition, &mut rows) {
         Ok(findings) => findings,
@@ -102,7 +103,7 @@ pub(super) fn check(job: SendJob, args: &cli::Check, global: &cli::Global) -> Ex
     };
     if findings.rows == 0 && !global.quiet {
         let empty = diagnostic::Diagnostic::warning("the list has no rows");
-        eprint!("{}", diagnostic::print(&[empty], colour));
+        talk::diagnostics(&[empty], colour);
     }
 
     let stdout = std::io::stdout().lock();
@@ -384,7 +385,7 @@ fn connect(plan: &Plan, args: &cli::Check) -> Exit {
         }
         Err(error) => {
             let stop = super::send::submit_trouble(&error, &plan.job.relay);
-            eprintln!("postroom: {}", stop.words);
+            talk::error(&stop.words);
             stop.exit
         }
     }

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::exit::Exit;
 use crate::job;
+use crate::talk;
 
 /// Each file of the project and what is in it.
 const FILES: &[(&str, &[u8])] = &[
@@ -28,15 +29,17 @@ pub fn init(dir: &Path) -> Exit {
     let names = || FILES.iter().map(|(name, _)| *name).chain([SCHEMA]);
     let there: Vec<&str> = names().filter(|name| fs::symlink_metadata(dir.join(name)).is_ok()).collect();
     if !there.is_empty() {
-        eprintln!("postroom init: {} is there already; nothing was written", there.join(", "));
-        eprintln!("  choose an empty folder: postroom init NAME");
+        talk::error(&format!(
+            "{} is there already; nothing was written\n  choose an empty folder: postroom init NAME",
+            there.join(", ")
+        ));
         return Exit::Io;
     }
     let schema = format!("{:#}\n", job::schema());
     let files = FILES.iter().copied().chain([(SCHEMA, schema.as_bytes())]);
     for (name, bytes) in files {
         if let Err(error) = write(&dir.join(name), bytes) {
-            eprintln!("postroom init: cannot write {}: {error}", dir.join(name).display());
+            talk::error(&format!("cannot write {}: {error}", dir.join(name).display()));
             return Exit::Io;
         }
     }

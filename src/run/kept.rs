@@ -15,6 +15,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::failpoint;
 use crate::ledger::{Edition, LedgerError, Reader, Settlement};
 use crate::letter::{Content, Outcome};
+use crate::talk;
 
 /// The longest part of a name that is made of a key, in octets; file systems take 255 for all of it.
 const LONGEST: usize = 120;
@@ -103,7 +104,7 @@ impl Kept {
                 }
                 Some((key, _)) => {
                     // Its copy may be in its place: then this is of an attempt that came to nothing.
-                    eprintln!("postroom: what lay aside of the letter to {key} is not what was accepted");
+                    talk::error(&format!("what lay aside of the letter to {key} is not what was accepted"));
                     fs::remove_file(&path).map_err(NotKept::of(&path))?;
                 }
                 None => fs::remove_file(&path).map_err(NotKept::of(&path))?,
@@ -147,11 +148,11 @@ impl Kept {
                 false => fs::remove_file(&aside),
             };
             if let Err(error) = done {
-                eprintln!(
-                    "postroom: the copy {} is not in its place {}: {error}",
+                talk::error(&format!(
+                    "the copy {} is not in its place {}: {error}",
                     aside.display(),
                     place.display()
-                );
+                ));
             }
             failpoint::reach("kept.place.after");
         }

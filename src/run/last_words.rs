@@ -9,6 +9,7 @@ use crate::ledger::{Edition, Enlisting, Ledger, Reader, Sqlite, Standing, State}
 use crate::letter::Purpose;
 use crate::plan::Plan;
 use crate::report::{self, ReportError, View};
+use crate::talk;
 
 use super::stop::Stop;
 
@@ -35,10 +36,14 @@ pub(super) fn last_words(
         };
         let command = format!("postroom report {}{trial}", plan.job.path.display());
         let view = View { only: None, some: 10, domains: false, enlisting, command: &command };
-        match report::table(&mut std::io::stderr().lock(), &*reader, &edition, standing, &view) {
-            // Nobody listens any more; what became of everyone is in the ledger.
-            Err(ReportError::Output(_)) | Ok(()) => {}
-            Err(error) => return Err(unsaid(error)),
+        if talk::is_json() {
+            talk::event("summary", report::summary(&edition, standing));
+        } else {
+            match report::table(&mut std::io::stderr().lock(), &*reader, &edition, standing, &view) {
+                // Nobody listens any more; what became of everyone is in the ledger.
+                Err(ReportError::Output(_)) | Ok(()) => {}
+                Err(error) => return Err(unsaid(error)),
+            }
         }
     }
     if let Some(path) = &args.report {

@@ -6,6 +6,7 @@ use crate::dispatch::{Maker, Unmade};
 use crate::ledger::{Claimed, Edition, Mark, Settlement};
 use crate::letter::{Answer, Columns, Content, Message, Outcome, Purpose, RcptOutcome, Row};
 use crate::plan::{Identity, Plan, Unwritten, Written};
+use crate::talk;
 
 use super::kept::Kept;
 
@@ -97,7 +98,7 @@ impl Maker for Letters {
             let words = error.to_string();
             let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
             if *said != words {
-                eprintln!("postroom: {words}; the suppress list stays as it was");
+                talk::error(&format!("{words}; the suppress list stays as it was"));
                 *said = words;
             }
             false

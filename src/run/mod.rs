@@ -32,10 +32,10 @@ pub mod verify;
 
 use crate::archive::session::Stop;
 use crate::cli::{self, Cli, Command};
-use crate::diagnostic;
 use crate::exit::Exit;
 use crate::job::{self, Job};
 use crate::net::transcript::Transcript;
+use crate::talk;
 
 use signals::Signals;
 
@@ -45,6 +45,9 @@ pub fn main() -> Exit {
         Ok(cli) => cli,
         Err(exit) => return exit,
     };
+    if cli.global.log == cli::LogForm::Json {
+        talk::begin_json();
+    }
     if let Some(exit) = book::run(&cli.command, &cli.global) {
         return exit;
     }
@@ -62,7 +65,7 @@ pub fn main() -> Exit {
         Command::Completions(args) => schema::completions(args),
         Command::Man(args) => schema::man(args),
         other => {
-            eprintln!("postroom: not built yet: {other:?}");
+            eprintln!("error: not built yet: {other:?}");
             Exit::Bug
         }
     }
@@ -80,7 +83,7 @@ fn run(args: &cli::Run, global: &cli::Global) -> Exit {
     let signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => {
-            eprintln!("postroom: cannot listen to signals: {error}");
+            talk::error(&format!("cannot listen to signals: {error}"));
             return Exit::Bug;
         }
     };
@@ -92,7 +95,7 @@ fn run(args: &cli::Run, global: &cli::Global) -> Exit {
             Job::Archive(job) if args.sandbox => match trial::of(*job) {
                 Ok(trial) => archive::run(&trial.job, &archiving(args, global, &signals)),
                 Err(error) => {
-                    eprintln!("postroom: the sandbox does not start: {error}");
+                    talk::error(&format!("the sandbox does not start: {error}"));
                     Exit::Io
                 }
             },
@@ -126,7 +129,7 @@ fn meaningless(jobs: &[Job], args: &cli::Run) -> Option<Exit> {
         ("--edition", args.edition.is_some(), "it has no editions"),
     ];
     let (option, _, why) = given.into_iter().find(|(_, given, _)| *given)?;
-    eprintln!("postroom: {option} is for jobs that send, and {} archives: {why}", archive.name);
+    talk::error(&format!("{option} is for jobs that send, and {} archives: {why}", archive.name));
     Some(Exit::Usage)
 }
 
@@ -137,7 +140,7 @@ fn complete_archive(job: &Job) -> bool {
 
 /// Names the files that an archiving job lacks.
 fn lacking(job: &job::ArchiveJob, global: &cli::Global) -> Exit {
-    eprint!("{}", diagnostic::print(&job.absent, global.color.on_stderr()));
+    talk::diagnostics(&job.absent, global.color.on_stderr());
     Exit::NoInput
 }
 
@@ -150,7 +153,7 @@ fn verify(args: &cli::Verify, global: &cli::Global) -> Exit {
     match jobs.first() {
         Some(Job::Archive(job)) => verify::run(args, Some(job)),
         Some(Job::Send(_)) => {
-            eprintln!("postroom: --server wants a job of `kind: archive`");
+            talk::error("--server wants a job of `kind: archive`");
             Exit::Usage
         }
         None => verify::run(args, None),
@@ -193,7 +196,7 @@ fn read(paths: &[std::path::PathBuf], global: &cli::Global) -> Result<Vec<Job>, 
     let environment = match job::Environment::process() {
         Ok(environment) => environment,
         Err(error) => {
-            eprintln!("postroom: cannot tell which folder this is: {error}");
+            talk::error(&format!("cannot tell which folder this is: {error}"));
             return Err(Exit::Io);
         }
     };
@@ -202,7 +205,7 @@ fn read(paths: &[std::path::PathBuf], global: &cli::Global) -> Result<Vec<Job>, 
         match job::read(path, &environment) {
             Ok(job) => jobs.push(job),
             Err(mistakes) => {
-                eprint!("{}", diagnostic::print(&mistakes, global.color.on_stderr()));
+                talk::diagnostics(&mistakes, global.color.on_stderr());
                 exit = mistakes.iter().map(|mistake| mistake.exit).fold(exit, Exit::max);
             }
         }

@@ -13,6 +13,7 @@ use crate::mail::{self, EmailAddress};
 use crate::plan::Plan;
 use crate::report::{self, View};
 use crate::submit::{Consignment, Event, Submitter};
+use crate::talk;
 
 /// A relay that has not taken the letter by then is not waited for.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -59,9 +60,9 @@ pub(super) fn tell(
         Err(reason) => Err((reason, true)),
     };
     if let Err((reason, perhaps)) = done {
-        eprintln!("postroom: {}: not all were told by letter (`notify`): {reason}", plan.job.name);
+        talk::error(&format!("{}: not all were told by letter (`notify`): {reason}", plan.job.name));
         if !perhaps && let Err(error) = ledger.untell(edition.id, kind.word()) {
-            eprintln!("postroom: {}", super::with_causes(&error));
+            talk::error(&super::with_causes(&error));
         }
     }
 }

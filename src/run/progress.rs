@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-use crate::cli::{Global, LogForm};
+use crate::cli::Global;
 use crate::dispatch::Progress;
+use crate::talk;
 
 /// Without a terminal a line is written this often.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -15,6 +16,7 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 /// Shows a run's progress on stderr.
 #[derive(Debug)]
 pub(super) struct Show {
+    name: String,
     form: Form,
     total: u64,
     started: Instant,
@@ -33,7 +35,7 @@ impl Show {
         let terminal = std::io::stderr().is_terminal();
         let form = if global.quiet {
             Form::Silent
-        } else if terminal && global.log == LogForm::Text {
+        } else if terminal && !talk::is_json() {
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(8));
             let template = "{prefix} {wide_bar} {pos}/{len} {pace}/s, {eta} left {msg}";
             let style =
@@ -45,9 +47,9 @@ impl Show {
             bar.set_prefix(name.to_owned());
             Form::Bar(bar)
         } else {
-            Form::Lines { said: Instant::now(), json: global.log == LogForm::Json, paused: false }
+            Form::Lines { said: Instant::now(), json: talk::is_json(), paused: false }
         };
-        Show { form, total, started: Instant::now() }
+        Show { name: name.to_owned(), form, total, started: Instant::now() }
     }
 
     /// Shows where it stands.
@@ -67,7 +69,7 @@ impl Show {
                 }
                 *said = Instant::now();
                 if *json {
-                    eprintln!("{}", line_json(progress, done, self.total));
+                    talk::event("progress", facts(progress, done, self.total, &self.name));
                 } else {
                     let pace = done as f64 / self.started.elapsed().as_secs_f64().max(0.001);
                     eprintln!("postroom: {done} of {} letters, {pace:.0}/s {}", self.total, words(progress));
@@ -107,10 +109,10 @@ fn words(progress: &Progress) -> String {
     if said.is_empty() { String::new() } else { format!("({})", said.join(", ")) }
 }
 
-fn line_json(progress: &Progress, done: u64, total: u64) -> serde_json::Value {
+fn facts(progress: &Progress, done: u64, total: u64, job: &str) -> serde_json::Value {
     let counts = &progress.counts;
     serde_json::json!({
-        "event": "progress", "done": done, "total": total,
+        "job": job, "done": done, "total": total,
         "accepted": counts.accepted, "refused": counts.refused, "deferred": counts.deferred,
         "failed": counts.failed, "unsure": counts.unsure, "connections": progress.connections,
         "paused": progress.paused, "waiting": progress.waiting,

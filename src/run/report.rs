@@ -10,6 +10,7 @@ use crate::job::{Keep, SendJob};
 use crate::ledger::{Edition, LedgerError, Reader, Sqlite, State};
 use crate::letter::Purpose;
 use crate::report::{self, ReportError, View};
+use crate::talk;
 
 use super::kept;
 
@@ -89,7 +90,7 @@ fn print(
             }
             Some(letter) => report::letter(out, edition, &letter, kept.as_deref())?,
             None => {
-                eprintln!("postroom: edition {} has nobody with the key {key}", edition.name);
+                talk::error(&format!("edition {} has nobody with the key {key}", edition.name));
                 return Ok(Exit::SomeFailed);
             }
         }

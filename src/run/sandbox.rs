@@ -14,6 +14,7 @@ use crate::sandbox::{
     Fault, Maildrop, MaildropOptions, Muddle, Options, Protocol, Relay, Summary, Tls, Uidls,
 };
 use crate::secret::Secret;
+use crate::talk;
 
 /// Where the relay listens if nothing is said. 25 would need privileges and 587 would look real.
 const SMTP_PORT: u16 = 2525;
@@ -31,11 +32,11 @@ pub fn run(args: &cli::Sandbox) -> Exit {
     let servers = match Servers::start(args) {
         Ok(servers) => servers,
         Err(Trouble::Usage(reason)) => {
-            eprintln!("postroom sandbox: {reason}");
+            talk::error(&format!("sandbox: {reason}"));
             return Exit::Usage;
         }
         Err(Trouble::Io(what, error)) => {
-            eprintln!("postroom sandbox: {what}: {error}");
+            talk::error(&format!("sandbox: {what}: {error}"));
             return Exit::Io;
         }
     };
@@ -47,7 +48,7 @@ pub fn run(args: &cli::Sandbox) -> Exit {
             signals.forever().next();
         }
         Err(error) => {
-            eprintln!("postroom sandbox: cannot wait for signals: {error}");
+            talk::error(&format!("sandbox: cannot wait for signals: {error}"));
             return Exit::Io;
         }
     }

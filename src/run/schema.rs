@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::cli::{self, Cli};
 use crate::exit::Exit;
 use crate::job;
+use crate::talk;
 
 /// Prints the JSON Schema of the job file.
 pub fn schema() -> Exit {
@@ -26,7 +27,7 @@ pub fn man(args: &cli::Man) -> Exit {
         (None, None) => Ok(Exit::Bug),
     });
     result.unwrap_or_else(|error| {
-        eprintln!("postroom man: {error}");
+        talk::error(&format!("man: {error}"));
         Exit::Io
     })
 }
@@ -41,7 +42,7 @@ pub(super) fn print(bytes: &[u8]) -> Exit {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            eprintln!("postroom: cannot write to stdout: {error}");
+            talk::error(&format!("cannot write to stdout: {error}"));
             Exit::Io
         }
         _ => Exit::Done,

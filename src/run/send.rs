@@ -1,13 +1,12 @@
 //! `postroom run` for a job that sends: plan, edition, enlisting, the question, the engine, the summary.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::unbounded;
 
 use crate::cli;
-use crate::diagnostic;
 use crate::dispatch::core::{Config, Doubt, End};
 use crate::dispatch::{Ended, Engine, Trouble};
 use crate::exit::Exit;
@@ -19,6 +18,7 @@ use crate::net::transcript::Transcript;
 use crate::plan::{Plan, PlanError};
 use crate::sandbox;
 use crate::submit::{Accounts, SubmitError, Submitter};
+use crate::talk;
 
 use super::kept::Kept;
 use super::last_words::last_words;
@@ -53,7 +53,7 @@ pub(super) fn run(job: SendJob, args: &cli::Run, global: &cli::Global, signals: 
     match ended {
         Ok(exit) => exit,
         Err(stop) => {
-            eprintln!("postroom: {name}: {}", stop.words);
+            talk::error(&format!("{name}: {}", stop.words));
             stop.exit
         }
     }
@@ -79,11 +79,11 @@ fn carry_out(
     }
     // A trial needs neither certificates nor secrets.
     if purpose != Purpose::Sandbox && !job.absent.is_empty() {
-        eprint!("{}", diagnostic::print(&job.absent, global.color.on_stderr()));
+        talk::diagnostics(&job.absent, global.color.on_stderr());
         return Err(Stop::new(Exit::NoInput, "nothing was sent"));
     }
     for warning in &job.warnings {
-        eprint!("{}", diagnostic::print(std::slice::from_ref(warning), global.color.on_stderr()));
+        talk::diagnostics(std::slice::from_ref(warning), global.color.on_stderr());
     }
 
     let path = ledger_file::path(&job, purpose);
@@ -125,8 +125,8 @@ fn carry_out(
     let unsure = ledger.recover(edition.id, plan.job.relay.unsure)?;
     let (edition, enlisting) = begin::take_in(&plan, &mut ledger, edition, opened, args)?;
     if !unsure.is_empty() && !global.quiet {
-        eprintln!("postroom: {} letters of a run that broke off are in doubt:", unsure.len());
-        unsure.iter().take(10).for_each(|(_, key)| eprintln!("  {key}"));
+        let keys: String = unsure.iter().take(10).map(|(_, key)| format!("\n  {key}")).collect();
+        eprintln!("postroom: {} letters of a run that broke off are in doubt:{keys}", unsure.len());
     }
 
     let kept = kept(&plan, &edition, &ledger)?.map(Arc::new);
@@ -181,14 +181,14 @@ fn kept(plan: &Plan, edition: &Edition, ledger: &Sqlite) -> Result<Option<Kept>,
 
 fn close(kept: Option<&Kept>) {
     if let Some(Err(error)) = kept.map(Kept::close) {
-        eprintln!("postroom: {}", super::with_causes(&error));
+        talk::error(&super::with_causes(&error));
     }
 }
 
 fn refused(error: PlanError, global: &cli::Global) -> Stop {
     match error {
         PlanError::Mistakes(mistakes) => {
-            eprint!("{}", diagnostic::print(&mistakes, global.color.on_stderr()));
+            talk::diagnostics(&mistakes, global.color.on_stderr());
             Stop::new(Exit::Job, "nothing was sent")
         }
         PlanError::Recipients(error) => Stop::new(error.exit(), super::with_causes(&error)),
@@ -226,8 +226,6 @@ fn relay_of(job: &mut SendJob, purpose: Purpose) -> Result<Relay, Stop> {
 
 /// Shows what is about to happen and asks. Anything but yes is no.
 fn ask(plan: &Plan, edition: &Edition, open: u64, bad: u64, relay: &Relay) -> Result<bool, Stop> {
-    // Not locked: who is interrupted meanwhile has a word to say there.
-    let mut err = std::io::stderr();
     let letters = if open == 1 { "letter" } else { "letters" };
     let to = match &plan.redirect {
         Some(address) => format!("all to {address}"),
@@ -247,7 +245,8 @@ fn ask(plan: &Plan, edition: &Edition, open: u64, bad: u64, relay: &Relay) -> Re
         plan.job.name, edition.name, plan.job.from, relay.spec.host, relay.spec.port,
     );
     let said = |error: std::io::Error| Stop::new(Exit::Io, format!("cannot ask: {error}"));
-    err.write_all(question.as_bytes()).and_then(|()| err.flush()).map_err(said)?;
+    // Nothing stays locked: who is interrupted meanwhile has a word to say there.
+    talk::question(&question);
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer).map_err(said)?;
     Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes" | "是" | "好"))

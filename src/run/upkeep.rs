@@ -1,7 +1,7 @@
 //! `postroom requeue`, `forget`, `prune`: what is done to a ledger between runs. Each tells what it
 //! would do and asks, unless `--yes`.
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal};
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -10,6 +10,7 @@ use crate::exit::Exit;
 use crate::ledger::{Edition, Ledger, LedgerError, Reader, Requeue, Sqlite, State};
 use crate::letter::Purpose;
 use crate::measure::grouped;
+use crate::talk;
 
 use super::report::{Said, choose};
 
@@ -171,8 +172,7 @@ fn ask(yes: bool, question: &str) -> Result<(), Said> {
     if !io::stdin().is_terminal() {
         return Err(refused("there is no terminal to ask on: say --yes"));
     }
-    eprint!("{question} [y/N] ");
-    let _ = io::stderr().flush();
+    talk::question(&format!("{question} [y/N] "));
     let mut answer = String::new();
     io::stdin()
         .lock()

@@ -23,5 +23,6 @@ mod postfix;
 mod samples;
 mod sandbox;
 mod several;
+mod spoken;
 mod tending;
 mod unbegun;

@@ -1,0 +1,99 @@
+//! What is said on stderr beside the answer: words for people, or with `--log json` one JSON object a line, whatever
+//! it is. Only the command line's own mistakes are always words: they are found before it is known what was asked.
+
+use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use serde_json::{Value as Json, json};
+
+use crate::diagnostic::{self, Diagnostic, Level};
+
+/// How all of this process is said: set once, before anything is.
+static JSON: AtomicBool = AtomicBool::new(false);
+
+/// From here on everything is said in JSON, the last words of a thread that breaks among it.
+pub fn begin_json() {
+    JSON.store(true, Relaxed);
+    std::panic::set_hook(Box::new(|broken| line(&format!("error: {broken}"))));
+}
+
+/// Whether everything is said in JSON.
+pub fn is_json() -> bool {
+    JSON.load(Relaxed)
+}
+
+/// Words of a line or several. What stands before the first colon tells how they are meant.
+pub fn line(words: &str) {
+    if !is_json() {
+        return write(&format!("{words}\n"));
+    }
+    let words = words.trim();
+    let (level, text) =
+        [("error", "error: "), ("warning", "warning: "), ("help", "help: "), ("error", "failed: ")]
+            .into_iter()
+            .find_map(|(level, prefix)| Some((level, words.strip_prefix(prefix)?)))
+            .unwrap_or(("note", words.strip_prefix("postroom: ").unwrap_or(words)));
+    message(level, text);
+}
+
+/// Why a command ends as it does.
+pub fn error(words: &str) {
+    match is_json() {
+        true => message("error", words),
+        false => write(&format!("postroom: {words}\n")),
+    }
+}
+
+/// A question, whose answer is read from the terminal.
+pub fn question(words: &str) {
+    match is_json() {
+        true => message("question", words.trim()),
+        false => write(words),
+    }
+}
+
+/// Mistakes and warnings, each with its place.
+pub fn diagnostics(diagnostics: &[Diagnostic], colour: bool) {
+    match is_json() {
+        true => diagnostics.iter().for_each(|one| event("diagnostic", object(one))),
+        false => write(&diagnostic::print(diagnostics, colour)),
+    }
+}
+
+/// What happened, for programs: an object with the members of `facts`. People are told otherwise.
+pub fn event(name: &str, facts: Json) {
+    let mut object = facts;
+    object["event"] = name.into();
+    object["time"] = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string().into();
+    write(&format!("{object}\n"));
+}
+
+fn message(level: &str, text: &str) {
+    event("message", json!({"level": level, "text": text}));
+}
+
+fn object(of: &Diagnostic) -> Json {
+    let level = match of.level {
+        Level::Error => "error",
+        Level::Warning => "warning",
+    };
+    let mut object = json!({"level": level, "text": of.title});
+    if let Some(place) = &of.place {
+        let (line, column) = place.line_and_column();
+        object["file"] = place.file.display().to_string().into();
+        object["line"] = line.into();
+        object["column"] = column.into();
+    }
+    if !of.label.is_empty() {
+        object["label"] = of.label.as_str().into();
+    }
+    if let Some(help) = &of.help {
+        object["help"] = help.as_str().into();
+    }
+    object
+}
+
+/// At once, so that no other thread's words come between; a closed stderr ends nothing.
+fn write(text: &str) {
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
