@@ -117,16 +117,25 @@ fn run(args: &cli::Run, global: &cli::Global) -> Exit {
     worst
 }
 
-/// Refuses what an archiving job would pass over in silence: somebody relies on it.
+/// Refuses what a job would pass over in silence: somebody relies on it.
 fn meaningless(jobs: &[Job], args: &cli::Run) -> Option<Exit> {
     let archive = jobs.iter().find_map(|job| match job {
         Job::Archive(job) => Some(job),
         Job::Send(_) => None,
-    })?;
+    });
+    let Some(archive) = archive else {
+        args.confirm_deletions?;
+        talk::error("--confirm-deletions is for jobs that archive, and none of these does");
+        return Some(Exit::Usage);
+    };
     let given = [
         ("--report", args.report.is_some(), "its summary goes to stdout, with --log json as JSON"),
         ("--to", args.to.is_some(), "it sends nothing"),
         ("--edition", args.edition.is_some(), "it has no editions"),
+        ("--new-edition", args.new_edition, "it has no editions"),
+        ("--accept-changes", args.accept_changes, "it has no editions"),
+        ("--only", !args.only.is_empty(), "it has no recipients"),
+        ("--strict", args.strict, "it has no recipients"),
     ];
     let (option, _, why) = given.into_iter().find(|(_, given, _)| *given)?;
     talk::error(&format!("{option} is for jobs that send, and {} archives: {why}", archive.name));

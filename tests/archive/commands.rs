@@ -217,7 +217,15 @@ fn options_that_an_archive_has_no_use_for_are_refused() {
     let scene = Scene::counting(2);
     let server = scene.serve(|_| {});
     let job = job_file(&scene, server.port(), "");
-    for option in [["--report", "report.json"], ["--to", "ada@example.org"], ["--edition", "1"]] {
+    for option in [
+        &["--report", "report.json"][..],
+        &["--to", "ada@example.org"],
+        &["--edition", "1"],
+        &["--new-edition"],
+        &["--accept-changes"],
+        &["--only", "ada@example.org"],
+        &["--strict"],
+    ] {
         let (code, _, words) = output(postroom().args(["run", "--yes"]).args(option).arg(&job));
         assert_eq!(code, Some(64), "{option:?}: {words}");
         assert!(words.contains(option[0]) && words.contains("test archives"), "{words}");

@@ -166,6 +166,16 @@ fn one_bad_row_is_enough_where_the_job_is_strict() {
 }
 
 #[test]
+fn deletions_are_for_archives() {
+    let scene = Scene::new().relay([] as [&str; 0]).job(SHORT).recipients(&numbered(1));
+    scene
+        .run("run --yes --confirm-deletions 3 job.yaml")
+        .exit(Exit::Usage)
+        .says(&["--confirm-deletions is for jobs that archive"]);
+    assert_eq!(scene.its_relay().letters().len(), 0);
+}
+
+#[test]
 fn an_unreadable_list_is_named() {
     let scene = Scene::new()
         .relay([] as [&str; 0])
