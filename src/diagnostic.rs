@@ -51,7 +51,7 @@ pub struct Diagnostic {
     pub label: String,
     /// What would be right.
     pub help: Option<String>,
-    /// How the process ends on account of it; of several mistakes the first decides.
+    /// How the process ends on account of it.
     pub exit: Exit,
 }
 
@@ -102,6 +102,12 @@ impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.title)
     }
+}
+
+/// How the process ends on account of them: a mistake of the job comes before a file that is missing.
+pub fn exit(diagnostics: &[Diagnostic]) -> Exit {
+    let errors = diagnostics.iter().filter(|one| one.level == Level::Error);
+    errors.map(|one| one.exit).max().unwrap_or(Exit::Done)
 }
 
 /// What people see of them: each with its line, its words marked, and what would be right; with

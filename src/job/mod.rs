@@ -18,7 +18,7 @@ mod tree;
 
 pub use archive::{ArchiveJob, Deletion, Layout, MailboxSpec};
 pub use credential::CredentialError;
-pub use read::{Environment, HOUSE_FILE, read, shared_ledger};
+pub use read::{Environment, Flawed, HOUSE_FILE, examine, read, shared_ledger};
 pub use relay::{
     Auth, Credential, Dkim, DomainLimit, Mechanism, Pipelining, Refresh, RelaySpec, Retry, StopWhen,
     Timeouts, TlsMode, TlsSpec, Unsure,

@@ -52,16 +52,37 @@ impl Environment {
     }
 }
 
+/// A job file with mistakes.
+#[derive(Debug)]
+pub struct Flawed {
+    /// All of them, errors before warnings.
+    pub mistakes: Vec<Diagnostic>,
+    /// The job, where enough of it could be read to find the mistakes of its templates and files. It is fit for
+    /// nothing else: something stands in for what is wrong, a relay for instance.
+    pub job: Option<Job>,
+}
+
+impl Flawed {
+    fn by(mistake: Diagnostic) -> Flawed {
+        Flawed { mistakes: vec![mistake], job: None }
+    }
+}
+
 /// Reads a job file and the `postroom.yaml` it belongs to. All mistakes are found, errors before
 /// warnings; warnings alone come with the job.
 pub fn read(path: &Path, env: &Environment) -> Result<Job, Vec<Diagnostic>> {
+    examine(path, env).map_err(|flawed| flawed.mistakes)
+}
+
+/// The same, for whoever wants to go on and find the mistakes that are not the job file's own.
+pub fn examine(path: &Path, env: &Environment) -> Result<Job, Flawed> {
     let full = env.dir.join(path);
     let root = root_of(&full);
     if full.file_name().is_some_and(|name| name == HOUSE_FILE) {
         let mistake =
             Diagnostic::error(format!("{} holds what jobs share; it is no job itself", path.display()))
                 .help("name a job file");
-        return Err(vec![mistake]);
+        return Err(Flawed::by(mistake));
     }
     let reading = Reading::new(root.clone().unwrap_or_else(|| folder_of(&full)), env.home());
     // Both files are read before either's mistakes are told.
@@ -171,19 +192,24 @@ fn lower_job(value: Value<'_>, house: &House<'_>, path: &Path) -> Option<Job> {
     }
 }
 
-fn finish(reading: Reading, job: Option<Job>) -> Result<Job, Vec<Diagnostic>> {
+fn finish(reading: Reading, mut job: Option<Job>) -> Result<Job, Flawed> {
     let (errors, absent) = (reading.errors(), reading.take_absent());
     let found = reading.into_found();
+    match &mut job {
+        Some(Job::Send(job)) => job.absent = absent,
+        Some(Job::Archive(job)) => job.absent = absent,
+        None => {}
+    }
     match job {
-        Some(mut job) if errors == 0 => {
+        _ if errors > 0 => Err(Flawed { mistakes: found, job }),
+        // A job that cannot be had without a word about why would be our mistake.
+        None => Err(Flawed::by(Diagnostic::error("this job cannot be read").ending(Exit::Bug))),
+        Some(mut job) => {
             match &mut job {
-                Job::Send(job) => (job.warnings, job.absent) = (found, absent),
-                Job::Archive(job) => (job.warnings, job.absent) = (found, absent),
+                Job::Send(job) => job.warnings = found,
+                Job::Archive(job) => job.warnings = found,
             }
             Ok(job)
         }
-        // A job that cannot be had without a word about why would be our mistake.
-        _ if errors == 0 => Err(vec![Diagnostic::error("this job cannot be read").ending(Exit::Bug)]),
-        _ => Err(found),
     }
 }

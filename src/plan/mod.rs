@@ -44,23 +44,15 @@ pub struct Plan {
     suppressed: RwLock<Arc<Suppressed>>,
 }
 
-/// Why a plan could not be made.
-#[derive(Debug)]
-pub enum PlanError {
-    /// Mistakes of the job.
-    Mistakes(Vec<Diagnostic>),
-    /// A list cannot be read.
-    Recipients(RecipientsError),
-}
-
 impl Plan {
-    /// Makes the plan of a job whose list has these columns (`None`: rows of any shape).
+    /// Makes the plan of a job whose list has these columns (`None`: rows of any shape), or tells all mistakes
+    /// that are found on the way.
     pub fn lay(
         job: SendJob,
         columns: Option<&Columns>,
         purpose: Purpose,
         redirect: Option<EmailAddress>,
-    ) -> Result<Plan, PlanError> {
+    ) -> Result<Plan, Vec<Diagnostic>> {
         let mut mistakes = Vec::new();
         let parts = Parts::new(KEPT_PARTS, LARGEST_FILE);
         let templates = match Templates::compile(&job, columns) {
@@ -89,10 +81,11 @@ impl Plan {
                 Vec::new()
             }
         };
-        let suppressed = Suppressed::load(&job.recipients.suppress).map_err(PlanError::Recipients)?;
-        let Some(templates) = templates.filter(|_| mistakes.is_empty()) else {
-            return Err(PlanError::Mistakes(mistakes));
-        };
+        let suppressed = suppressed(&job).unwrap_or_else(|found| {
+            mistakes.extend(found);
+            Suppressed::default()
+        });
+        let Some(templates) = templates.filter(|_| mistakes.is_empty()) else { return Err(mistakes) };
         let components = components(&templates, &images, &files);
         let suppressed = RwLock::new(Arc::new(suppressed));
         Ok(Plan { job, purpose, redirect, templates, finder, parts, images, components, suppressed })
@@ -140,6 +133,18 @@ impl Plan {
     fn suppressed(&self) -> Arc<Suppressed> {
         Arc::clone(&self.suppressed.read().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// The suppress lists, or what is wrong with each of them.
+fn suppressed(job: &SendJob) -> Result<Suppressed, Vec<Diagnostic>> {
+    let files = &job.recipients.suppress;
+    Suppressed::load(files).map_err(|_| {
+        let wrong = files.iter().filter_map(|file| {
+            let error = Suppressed::load(std::slice::from_ref(file)).err()?;
+            Some(Diagnostic::error(with_cause(&error)).at_maybe(file.1.place.clone()).ending(error.exit()))
+        });
+        wrong.collect()
+    })
 }
 
 /// The attachments whose pattern is the same for every row: found now, so that a missing one is a

@@ -8,12 +8,12 @@ use rayon::prelude::*;
 use serde_json::json;
 
 use crate::cli;
-use crate::diagnostic;
+use crate::diagnostic::Diagnostic;
 use crate::exit::Exit;
 use crate::job::{Class, Dedupe, SendJob, SourceSpec};
 use crate::letter::{Purpose, Row};
 use crate::measure::{self, ByteSize};
-use crate::plan::{Examined, Identity, Plan, PlanError, Unwritten};
+use crate::plan::{Examined, Identity, Plan, Unwritten};
 use crate::recipients::{BadRow, Rows};
 use crate::submit::Submitter;
 use crate::talk;
@@ -62,32 +62,18 @@ enum Looked {
 
 /// Checks a sending job.
 pub(super) fn check(job: SendJob, args: &cli::Check, global: &cli::Global) -> Exit {
-    let colour = global.color.on_stderr();
     let fail = |exit: Exit, words: String| {
         talk::error(&words);
         exit
     };
-    if !job.absent.is_empty() {
-        talk::diagnostics(&job.absent, colour);
-        return Exit::NoInput;
-    }
-    let mut rows = match source::open(&job) {
-        Ok(rows) => rows,
-        Err(error) => {
-            talk::diagnostics(&[error.diagnostic(&job)], colour);
-            return error.exit();
-        }
-    };
-    let columns = rows.columns();
     let mut warnings = job.warnings.clone();
     lint(&job, &mut warnings);
-    let plan = match Plan::lay(job, columns.as_deref(), Purpose::Real, None) {
-        Ok(plan) => plan,
-        Err(PlanError::Mistakes(mistakes)) => {
-            talk::diagnostics(&mistakes, colour);
-            return Exit::Job;
+    let (plan, mut rows) = match lay(job) {
+        Ok(laid) => laid,
+        Err(mut mistakes) => {
+            mistakes.append(&mut warnings);
+            return super::refuse(&mistakes, global);
         }
-        Err(PlanError::Recipients(error)) => return fail(error.exit(), super::with_causes(&error)),
     };
     warnings.extend_from_slice(plan.templates().warnings());
     let edition = match plan.templates().edition(super::unix_now()) {
@@ -95,15 +81,15 @@ pub(super) fn check(job: SendJob, args: &cli::Check, global: &cli::Global) -> Ex
         Err(error) => return fail(Exit::Job, error.to_string()),
     };
     if !warnings.is_empty() && !global.quiet {
-        talk::diagnostics(&warnings, colour);
+        talk::diagnostics(&warnings, global.color.on_stderr());
     }
     let findings = match findings(&plan, &edition, &mut rows) {
         Ok(findings) => findings,
         Err(error) => return fail(error.exit(), super::with_causes(&error)),
     };
     if findings.rows == 0 && !global.quiet {
-        let empty = diagnostic::Diagnostic::warning("the list has no rows");
-        talk::diagnostics(&[empty], colour);
+        let empty = Diagnostic::warning("the list has no rows");
+        talk::diagnostics(&[empty], global.color.on_stderr());
     }
 
     let stdout = std::io::stdout().lock();
@@ -123,6 +109,20 @@ pub(super) fn check(job: SendJob, args: &cli::Check, global: &cli::Global) -> Ex
         Exit::SomeFailed
     };
     if args.connect { exit.max(connect(&plan, args)) } else { exit }
+}
+
+/// Makes the plan and opens the list, or finds the mistakes of both and the files that are missing.
+pub(super) fn lay(mut job: SendJob) -> Result<(Plan, Rows), Vec<Diagnostic>> {
+    let mut mistakes = std::mem::take(&mut job.absent);
+    let rows = source::open(&job).map_err(|error| mistakes.push(error.diagnostic(&job))).ok();
+    // Without a list nothing is said about columns.
+    let columns = rows.as_ref().and_then(Rows::columns);
+    let plan =
+        Plan::lay(job, columns.as_deref(), Purpose::Real, None).map_err(|found| mistakes.extend(found)).ok();
+    match (plan, rows) {
+        (Some(plan), Some(rows)) if mistakes.is_empty() => Ok((plan, rows)),
+        _ => Err(mistakes),
+    }
 }
 
 /// Looks at the whole list. A file that was found for two recipients is neither's, so that where there
@@ -286,15 +286,15 @@ impl Findings {
 }
 
 /// What a careful colleague would say about the job.
-fn lint(job: &SendJob, warnings: &mut Vec<diagnostic::Diagnostic>) {
+fn lint(job: &SendJob, warnings: &mut Vec<Diagnostic>) {
     if job.class == Class::Bulk && job.unsubscribe.is_none() {
-        warnings.push(diagnostic::Diagnostic::warning("bulk mail without `unsubscribe:`").help(
+        warnings.push(Diagnostic::warning("bulk mail without `unsubscribe:`").help(
             "large providers refuse bulk mail without List-Unsubscribe; `class: personal` says it is none",
         ));
     }
     if job.body.html.is_some() && job.body.text.is_none() {
         warnings.push(
-            diagnostic::Diagnostic::warning("no `text:`: the plain text is made from the HTML")
+            Diagnostic::warning("no `text:`: the plain text is made from the HTML")
                 .help("look at it with `postroom run --sandbox`"),
         );
     }

@@ -32,8 +32,9 @@ pub mod verify;
 
 use crate::archive::session::Stop;
 use crate::cli::{self, Cli, Command};
+use crate::diagnostic::{self, Diagnostic};
 use crate::exit::Exit;
-use crate::job::{self, Job};
+use crate::job::{self, Environment, Flawed, Job};
 use crate::net::transcript::Transcript;
 use crate::talk;
 
@@ -99,7 +100,7 @@ fn run(args: &cli::Run, global: &cli::Global) -> Exit {
                     Exit::Io
                 }
             },
-            Job::Archive(job) if !job.absent.is_empty() => lacking(&job, global),
+            Job::Archive(job) if !job.absent.is_empty() => refuse(&job.absent, global),
             Job::Archive(job) => {
                 // Archives that stand next to one another on the command line are made together.
                 let mut together = vec![job];
@@ -147,10 +148,10 @@ fn complete_archive(job: &Job) -> bool {
     matches!(job, Job::Archive(job) if job.absent.is_empty())
 }
 
-/// Names the files that an archiving job lacks.
-fn lacking(job: &job::ArchiveJob, global: &cli::Global) -> Exit {
-    talk::diagnostics(&job.absent, global.color.on_stderr());
-    Exit::NoInput
+/// Tells mistakes, or files that are missing.
+fn refuse(mistakes: &[Diagnostic], global: &cli::Global) -> Exit {
+    talk::diagnostics(mistakes, global.color.on_stderr());
+    diagnostic::exit(mistakes)
 }
 
 /// `postroom verify`: the job of `--server` is read first.
@@ -182,44 +183,56 @@ fn archiving(args: &cli::Run, global: &cli::Global, signals: &Signals) -> archiv
     }
 }
 
-/// `postroom check`
+/// `postroom check`: whatever is wrong with one job, all are looked at.
 fn check(args: &cli::Check, global: &cli::Global) -> Exit {
-    let jobs = match read(&args.jobs, global) {
-        Ok(jobs) => jobs,
+    let environment = match environment() {
+        Ok(environment) => environment,
         Err(exit) => return exit,
     };
-    let checks = jobs.into_iter().map(|job| match job {
-        Job::Send(job) => check::check(*job, args, global),
-        Job::Archive(job) if !job.absent.is_empty() => lacking(&job, global),
-        Job::Archive(job) if args.connect => {
+    let checks = args.jobs.iter().map(|path| match job::examine(path, &environment) {
+        Ok(Job::Send(job)) => check::check(*job, args, global),
+        Ok(Job::Archive(job)) if !job.absent.is_empty() => refuse(&job.absent, global),
+        Ok(Job::Archive(job)) if args.connect => {
             let trace = args.trace.then(Transcript::stderr);
             archive::preview(&job, &archive::Options { json: args.json, trace, ..Default::default() })
         }
-        Job::Archive(job) => schema::print(archive::plan(&job, args.json).as_bytes()),
+        Ok(Job::Archive(job)) => schema::print(archive::plan(&job, args.json).as_bytes()),
+        Err(Flawed { mut mistakes, job }) => {
+            mistakes.extend(job.map(mistakes_behind).unwrap_or_default());
+            mistakes.sort_by_key(|mistake| std::cmp::Reverse(mistake.level));
+            refuse(&mistakes, global)
+        }
     });
     checks.max().unwrap_or(Exit::Done)
 }
 
+/// What else is wrong with a job whose file has mistakes.
+fn mistakes_behind(job: Job) -> Vec<Diagnostic> {
+    match job {
+        Job::Send(job) => check::lay(*job).err().unwrap_or_default(),
+        Job::Archive(job) => job.absent,
+    }
+}
+
 /// Reads job files; the mistakes of all of them are shown.
 fn read(paths: &[std::path::PathBuf], global: &cli::Global) -> Result<Vec<Job>, Exit> {
-    let environment = match job::Environment::process() {
-        Ok(environment) => environment,
-        Err(error) => {
-            talk::error(&format!("cannot tell which folder this is: {error}"));
-            return Err(Exit::Io);
-        }
-    };
+    let environment = environment()?;
     let (mut jobs, mut exit) = (Vec::new(), Exit::Done);
     for path in paths {
         match job::read(path, &environment) {
             Ok(job) => jobs.push(job),
-            Err(mistakes) => {
-                talk::diagnostics(&mistakes, global.color.on_stderr());
-                exit = mistakes.iter().map(|mistake| mistake.exit).fold(exit, Exit::max);
-            }
+            Err(mistakes) => exit = exit.max(refuse(&mistakes, global)),
         }
     }
     if exit == Exit::Done { Ok(jobs) } else { Err(exit) }
+}
+
+/// What job files are read in.
+fn environment() -> Result<Environment, Exit> {
+    Environment::process().map_err(|error| {
+        talk::error(&format!("cannot tell which folder this is: {error}"));
+        Exit::Io
+    })
 }
 
 /// An error and all that lies behind it, in one line.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crossbeam_channel::unbounded;
 
 use crate::cli;
+use crate::diagnostic::{self, Diagnostic};
 use crate::dispatch::core::{Config, Doubt, End};
 use crate::dispatch::{Ended, Engine, Trouble};
 use crate::exit::Exit;
@@ -15,7 +16,7 @@ use crate::ledger::{Domains, Edition, Enlisting, Flag, Ledger, RunLock, Sqlite, 
 use crate::letter::Purpose;
 use crate::measure;
 use crate::net::transcript::Transcript;
-use crate::plan::{Plan, PlanError};
+use crate::plan::Plan;
 use crate::sandbox;
 use crate::submit::{Accounts, SubmitError, Submitter};
 use crate::talk;
@@ -79,12 +80,14 @@ fn carry_out(
     }
     // A trial needs neither certificates nor secrets.
     if purpose != Purpose::Sandbox && !job.absent.is_empty() {
-        talk::diagnostics(&job.absent, global.color.on_stderr());
-        return Err(Stop::new(Exit::NoInput, "nothing was sent"));
+        return Err(refused(&job.absent, global));
     }
-    for warning in &job.warnings {
-        talk::diagnostics(std::slice::from_ref(warning), global.color.on_stderr());
-    }
+    let warn = |warnings: &[Diagnostic]| {
+        if !global.quiet {
+            talk::diagnostics(warnings, global.color.on_stderr());
+        }
+    };
+    warn(&job.warnings);
 
     let path = ledger_file::path(&job, purpose);
     if purpose == Purpose::Real && !global.quiet && !path.exists() {
@@ -102,9 +105,9 @@ fn carry_out(
     let relay = relay_of(&mut job, purpose)?;
     let opened = begin::open_list(&job, &ledger, purpose, args, global)?;
     let columns = opened.columns();
-    let plan = Plan::lay(job, columns.as_deref(), purpose, args.to.clone())
-        .map_err(|error| refused(error, global))?;
-    let mut plan = plan;
+    let mut plan = Plan::lay(job, columns.as_deref(), purpose, args.to.clone())
+        .map_err(|mistakes| refused(&mistakes, global))?;
+    warn(plan.templates().warnings());
     if purpose != Purpose::Real && ledger_file::is_stale(&plan, &ledger)? {
         // A trial that is over, or of another letter, makes room for the next one.
         let path = ledger.path().to_owned();
@@ -185,14 +188,9 @@ fn close(kept: Option<&Kept>) {
     }
 }
 
-fn refused(error: PlanError, global: &cli::Global) -> Stop {
-    match error {
-        PlanError::Mistakes(mistakes) => {
-            talk::diagnostics(&mistakes, global.color.on_stderr());
-            Stop::new(Exit::Job, "nothing was sent")
-        }
-        PlanError::Recipients(error) => Stop::new(error.exit(), super::with_causes(&error)),
-    }
+fn refused(mistakes: &[Diagnostic], global: &cli::Global) -> Stop {
+    talk::diagnostics(mistakes, global.color.on_stderr());
+    Stop::new(diagnostic::exit(mistakes), "nothing was sent")
 }
 
 /// The relay letters go to, and the embedded one, where it is that.

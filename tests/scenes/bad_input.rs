@@ -166,6 +166,44 @@ fn one_bad_row_is_enough_where_the_job_is_strict() {
 }
 
 #[test]
+fn check_tells_the_mistakes_of_all_rooms_at_once() {
+    let job = changed("{host: 127.0.0.1", "{hots: 127.0.0.1")
+        .replace("Post Room <news@example.com>", "nobody")
+        .replace("list.csv}", "list.csv, suppress: [gone.txt, left.txt], max_bad: few}")
+        .replace("Dear {{ name }}", "Dear {{ nmae }} {{ name | capitalise }}")
+        .replace("name: short", "name: short\nattachments: [nothing.pdf]\nlist_id: [x]");
+    let other = changed("subject:", "subjekt:").replace("@PORT@", "25");
+    let scene = Scene::new().job(&job.replace("@PORT@", "25")).file("other.yaml", &other);
+    let all = ["hots", "news", "gone.txt", "left.txt", "max_bad", "capitalise", "nothing.pdf", "list_id"];
+    let missing = scene.run("check job.yaml other.yaml").exit(Exit::Job);
+    missing.says(&["list.csv does not exist", "subjekt"]).says(&all[2..]).says(&["`from` is not a mailbox"]);
+    let scene = scene.recipients(&numbered(2));
+    scene.run("check job.yaml").exit(Exit::Job).says(&["hots", "nmae", "did you mean"]).says(&all[2..]);
+    scene.run("run --yes job.yaml").exit(Exit::Job).says(&["hots"]);
+
+    // What is only missing is no mistake of the job.
+    let job = changed("list.csv}", "away.csv, suppress: [gone.txt]}").replace("@PORT@", "25");
+    let scene = Scene::new().job(&job);
+    scene.run("check job.yaml").exit(Exit::NoInput).says(&["away.csv", "gone.txt", "job.yaml:6:"]);
+}
+
+#[test]
+fn run_says_what_check_warns_of() {
+    let scene = Scene::new()
+        .relay([] as [&str; 0])
+        .job(&changed("{text: {inline: \"Dear {{ name }},\\nall is well.\\n\"}}", "{html: letter.html}"))
+        .file("letter.html", "<p>Dear {{ name }}<img srcset=\"a.png 2x\" alt=\"\"></p>\n")
+        .recipients(&numbered(1));
+    scene.run("check job.yaml").exit(Exit::Done).says(&["warning", "srcset"]);
+    let run = scene.run("run --yes job.yaml").exit(Exit::Done);
+    assert_eq!(
+        run.stderr.matches("srcset").count(),
+        scene.run("check job.yaml").stderr.matches("srcset").count()
+    );
+    scene.run("run --yes --quiet job.yaml").exit(Exit::Done).never_says(&["srcset"]);
+}
+
+#[test]
 fn deletions_are_for_archives() {
     let scene = Scene::new().relay([] as [&str; 0]).job(SHORT).recipients(&numbered(1));
     scene

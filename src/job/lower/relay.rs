@@ -103,6 +103,33 @@ fn relay_within(value: Value<'_>, house: &House<'_>, depth: usize) -> Option<Rel
     })
 }
 
+/// Stands in for a relay with mistakes while the rest of the job is looked at. Nothing is ever sent by it.
+pub(in crate::job) fn nowhere() -> RelaySpec {
+    RelaySpec {
+        host: String::new(),
+        port: 25,
+        provider: None,
+        tls: TlsSpec { mode: TlsMode::None, ca_file: None, client_cert: None, only_tls13: false },
+        auth: None,
+        connections: CONNECTIONS,
+        messages_per_connection: None,
+        rate: None,
+        burst: 1,
+        limits: Vec::new(),
+        retry: Retry::default(),
+        pipelining: Pipelining::default(),
+        doubt: None,
+        unsure: Unsure::default(),
+        helo: None,
+        timeouts: Timeouts::default(),
+        local_address: None,
+        proxy: None,
+        fallback: None,
+        stop_when: None,
+        dkim: None,
+    }
+}
+
 /// Each address is of one limit only: which of two would hold, the ledger and the pool might see differently.
 fn limits(values: Vec<Value<'_>>) -> Vec<DomainLimit> {
     let mut limited: Vec<(usize, String)> = Vec::new();

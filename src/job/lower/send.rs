@@ -9,7 +9,7 @@ use crate::diagnostic::Diagnostic;
 use crate::exit::Exit;
 use crate::mail::Mailbox;
 
-use super::super::section::{Section, Value, percentage};
+use super::super::section::{Reading, Section, Value, percentage};
 use super::super::tree::{self, Content, Document};
 use super::super::{
     AttachmentSpec, Body, Class, ColumnKind, Dedupe, ImageSpec, Keep, LedgerUrl, MailboxTemplate,
@@ -74,30 +74,36 @@ pub(in crate::job) fn send(section: &Section<'_>, house: &House<'_>, path: &Path
     Some(SendJob {
         path: path.to_owned(),
         root: reading.root.clone(),
-        name: name?,
-        edition: edition?,
-        timezone: given(timezone)?,
-        class: class?,
-        from: from?,
-        return_path: given(return_path)?,
-        reply_to: given(reply_to)?.unwrap_or_default(),
+        name: or(name, reading, String::new)?,
+        edition: or(edition, reading, || Text::new("1"))?,
+        timezone: or(given(timezone), reading, || None)?,
+        class: or(class, reading, Class::default)?,
+        from: or(from.map(Some), reading, || "nobody@example.invalid".parse().ok())??,
+        return_path: or(given(return_path), reading, || None)?,
+        reply_to: or(given(reply_to), reading, || None)?.unwrap_or_default(),
         recipients: recipients?,
-        subject: subject?,
+        subject: or(subject, reading, || Text::new("-"))?,
         body: body?,
-        attachments: attachments?,
+        attachments: or(attachments, reading, Vec::new)?,
         images: given(images)?.unwrap_or_default(),
-        headers: headers?,
-        unsubscribe: given(unsubscribe)?,
-        list_id: given(list_id)?,
-        feedback_id: given(feedback_id)?,
+        headers: or(headers, reading, Vec::new)?,
+        unsubscribe: or(given(unsubscribe), reading, || None)?,
+        list_id: or(given(list_id), reading, || None)?,
+        feedback_id: or(given(feedback_id), reading, || None)?,
         vars: vars?,
-        relay: relay?,
-        ledger: ledger?,
-        keep: given(keep)?,
-        notify: given(notify)?,
+        relay: or(relay, reading, relay::nowhere)?,
+        ledger: or(ledger, reading, || default_ledger(&reading.root))?,
+        keep: or(given(keep), reading, || None)?,
+        notify: or(given(notify), reading, || None)?,
         warnings: Vec::new(),
         absent: Vec::new(),
     })
+}
+
+/// What was read, or what stands in for it where a mistake was noted, so that the mistakes of all the rest can be
+/// found as well. A job with a mistake is never carried out.
+fn or<T>(read: Option<T>, reading: &Reading, stand_in: impl FnOnce() -> T) -> Option<T> {
+    read.or_else(|| (reading.errors() > 0).then(stand_in))
 }
 
 /// What was not written is none; what was written wrongly ends the job.
@@ -238,8 +244,8 @@ fn recipients(value: Value<'_>) -> Option<RecipientsSpec> {
         bcc: bcc?,
         filter: given(filter)?,
         suppress: suppress?,
-        max_bad: max_bad?,
-        dedupe: dedupe?,
+        max_bad: or(max_bad, value.reading, || MaxBad::Any)?,
+        dedupe: or(dedupe, value.reading, Dedupe::default)?,
     })
 }
 
