@@ -26,7 +26,7 @@ pub enum NotAnAddress {
     #[error("the address holds a control character")]
     Control,
     /// Not of the form `local@domain`.
-    #[error("`{0}` is not an address")]
+    #[error("`{0}` is not an address{why}", why = why(.0))]
     Form(String),
     /// What stands behind the `@` has a character that no name of a host has.
     #[error("`{0}` is not an address: a domain has no `{1}` in it")]
@@ -112,20 +112,61 @@ impl FromStr for EmailAddress {
         }
         let form = || NotAnAddress::Form(text.to_owned());
         let text = text.strip_suffix('.').unwrap_or(text);
-        let (_, domain) = text.rsplit_once('@').ok_or_else(form)?;
+        let (local, domain) = text.rsplit_once('@').ok_or_else(form)?;
+        // Nobody's name has them: they come along when an address is copied. IDNA takes them out of a domain.
+        if local.contains(is_invisible) || text.contains('<') {
+            return Err(form());
+        }
         // What a bracketed literal holds is looked at with the whole.
         let literal = domain.starts_with('[') && domain.ends_with(']');
         if !literal && !domain.is_empty() {
             check_domain(text, domain)?;
         }
         let address: lettre::Address = text.parse().map_err(|_| form())?;
-        let text = address.to_string();
+        let text = least_quoted(address.to_string());
         let at = text.rfind('@').ok_or_else(form)?;
         if text.contains(['<', '>', ' ']) {
             return Err(form());
         }
         Ok(EmailAddress { text, at })
     }
+}
+
+/// The form with no more quotes than it needs: `"ada"@example.org` is ada@example.org, and is to be sent so
+/// (RFC 5321 §4.1.2).
+fn least_quoted(text: String) -> String {
+    let Some((local, domain)) = text.rsplit_once('@') else { return text };
+    let bare = local
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'))
+        .map(|bare| format!("{bare}@{domain}"));
+    match bare {
+        Some(bare) if !bare.contains(['"', '\\']) && bare.parse::<lettre::Address>().is_ok() => bare,
+        _ => text,
+    }
+}
+
+/// Blanks that are not the keyboard's, and signs that have no shape: joiners, marks of direction and of bytes.
+fn is_invisible(sign: char) -> bool {
+    matches!(sign, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+        || (sign.is_whitespace() && sign != ' ')
+}
+
+/// What is wrong with a text that is not an address, where that cannot be seen or is often met.
+fn why(text: &str) -> String {
+    if let Some(sign) = text.chars().find(|sign| is_invisible(*sign)) {
+        return format!(": there is an invisible sign in it, U+{:04X}", u32::from(sign));
+    }
+    if text.contains('\u{ff20}') {
+        return ": its `\u{ff20}` is a full-width one, and `@` is meant".to_owned();
+    }
+    if text.contains('<') {
+        return ": the address alone is expected here, without a name and `< >`".to_owned();
+    }
+    if text.matches('@').count() > 1 {
+        return ": one address is expected here".to_owned();
+    }
+    String::new()
 }
 
 /// Whether a domain is one of the mail: letters, digits and hyphens between dots, once it is in A-labels. The
@@ -185,6 +226,38 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(text.parse::<EmailAddress>().is_ok(), good, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_named() {
+        for (text, expected) in [
+            ("\u{200b}ada@example.org", "an invisible sign in it, U+200B"),
+            ("ad\u{200b}a@example.org", "U+200B"),
+            ("\u{3000}ada@example.org", "U+3000"),
+            ("ada\u{ff20}example.org", "`@` is meant"),
+            ("Ada <ada@example.org>", "the address alone"),
+            ("ada@example.org, eve@example.org", "one address"),
+            ("ada@example.org;eve@example.org", "one address"),
+        ] {
+            let error = text.parse::<EmailAddress>().expect_err(text).to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+        assert_eq!(
+            "ada@example.org\u{200b}".parse::<EmailAddress>().expect("IDNA").wire(),
+            "ada@example.org"
+        );
+    }
+
+    #[test]
+    fn quotes_that_are_not_needed_are_taken_off() {
+        for (text, expected) in [
+            ("\"ada\"@example.org", "ada@example.org"),
+            ("\"a.b\"@example.org", "a.b@example.org"),
+            ("\"a@b\"@example.org", "\"a@b\"@example.org"),
+            ("\"a..b\"@example.org", "\"a..b\"@example.org"),
+        ] {
+            assert_eq!(text.parse::<EmailAddress>().expect(text).as_str(), expected);
         }
     }
 
