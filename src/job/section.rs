@@ -443,6 +443,12 @@ impl<'d> Section<'d> {
 /// What is said of a key that is not known.
 fn unknown(key: &str, schema: &Keys) -> Diagnostic {
     let mistake = Diagnostic::error(format!("`{key}` is not a key of `{}`", schema.under));
+    // To YAML any other blank is a letter.
+    if key.starts_with(char::is_whitespace) {
+        return mistake
+            .label("begins with a blank that is no space")
+            .help("YAML is indented with plain spaces, not with full-width or non-breaking ones");
+    }
     if let Some(near) = nearest(key, schema.known) {
         return mistake.label(format!("did you mean `{near}`?"));
     }

@@ -479,6 +479,8 @@ fn mistakes_have_a_place_and_a_remedy() {
         ("subject", "subject: !x y", "y", "is a tag in YAML"),
         ("subject", "sbject: y", "sbject", "did you mean `subject`?"),
         ("body", "body:\n\ttext: x", "\t", "indented with spaces"),
+        ("subject", "subject\u{ff1a}\"x\"", "\u{ff1a}", "is a letter in YAML"),
+        ("body", "\u{3000}\u{3000}x: y", "\u{3000}\u{3000}x", "indented with plain spaces"),
         ("name2", "name: other", "name", "stands here twice"),
         ("name2", "---\nkind: send", "---", "more than one document"),
         ("from", "from: news@@example.com", "news@@example.com", "is not a mailbox"),

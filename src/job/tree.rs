@@ -442,6 +442,12 @@ impl Reader {
                 let help = Some("YAML is indented with spaces, not with tabs".to_owned());
                 return (start + tab..start + tab + 1, help);
             }
+            let colon =
+                text.find('\u{ff1a}').filter(|_| words.contains("expected ':'") && !text.contains(": "));
+            if let Some(colon) = colon {
+                let help = "`\u{ff1a}` is a letter in YAML: write `:` and a space".to_owned();
+                return (start + colon..start + colon + '\u{ff1a}'.len_utf8(), Some(help));
+            }
             for (value, span) in values(text) {
                 let span = start + span.start..start + span.end;
                 let why = match value.as_bytes() {

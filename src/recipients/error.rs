@@ -90,7 +90,7 @@ pub enum RecipientsError {
         found: Option<String>,
     },
     /// A column without a name cannot be reached and is nearly always a slip.
-    #[error("the list {} has no name for column {column} in its header", file.display())]
+    #[error("the list {} has no name for column {column} in its header: name it, or take it out", file.display())]
     UnnamedColumn {
         /// The list.
         file: PathBuf,

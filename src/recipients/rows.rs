@@ -566,7 +566,12 @@ mod tests {
                 "the list - has no header: its first line must name the columns, and it holds the address \
                  `ada@example.org` (Data)",
             ),
-            ("", &[], "email,,x\n", "the list - has no name for column 2 in its header (Data)"),
+            (
+                "",
+                &[],
+                "email,,x\n",
+                "the list - has no name for column 2 in its header: name it, or take it out (Data)",
+            ),
             ("", &[], "a, b,b \n", "the list - has two columns named `b`, 2 and 3 (Data)"),
             (
                 "",

@@ -1028,7 +1028,7 @@ impl Compiler<'_> {
             _ => "the list".to_owned(),
         };
         let columns = listed(self.names.columns().iter().map(String::as_str));
-        let near = nearest(name, self.names.all().chain(GLOBALS));
+        let near = nearest(name, self.names.all().chain(["now", "row"]));
         let near = near.map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
         Diagnostic::error(format!("{subject} asks for `{name}`, which {list} does not have"))
             .help(format!("{near}its columns are {columns}"))

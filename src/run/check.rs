@@ -42,7 +42,7 @@ struct Findings {
     suppressed: u64,
     duplicates: u64,
     bad: u64,
-    named: Vec<(u64, String)>,
+    named: Vec<(u64, Bad)>,
     bytes: u64,
     largest: u64,
     files: u64,
@@ -57,7 +57,14 @@ enum Looked {
     Letter { key: u64, row: u32, domain: String, bytes: u64, files: u64 },
     Filtered,
     Suppressed,
-    Bad(String),
+    Bad(Bad),
+}
+
+/// A row without a letter, and by what it is found in the list.
+struct Bad {
+    line: Option<u64>,
+    key: Option<String>,
+    reason: String,
 }
 
 /// Checks a sending job.
@@ -85,7 +92,7 @@ pub(super) fn check(job: SendJob, args: &cli::Check, global: &cli::Global) -> Ex
     }
     let findings = match findings(&plan, &edition, &mut rows) {
         Ok(findings) => findings,
-        Err(error) => return fail(error.exit(), super::with_causes(&error)),
+        Err(error) => return super::refuse(&[error.diagnostic(&plan.job)], global),
     };
     if findings.rows == 0 && !global.quiet {
         let empty = Diagnostic::warning("the list has no rows");
@@ -169,13 +176,18 @@ fn each(
 fn look(plan: &Plan, edition: &str, row: Result<Row, BadRow>) -> (u64, Looked) {
     let row = match row {
         Ok(row) => row,
-        Err(bad) => return (bad.number, Looked::Bad(bad.reason)),
+        Err(BadRow { number, line, key_hint, reason }) => {
+            return (number, Looked::Bad(Bad { line, key: key_hint, reason }));
+        }
     };
     let (key, domain) = match plan.examine(&row) {
         Examined::Ready { key, domain, .. } => (key, domain),
         Examined::Filtered => return (row.number, Looked::Filtered),
         Examined::Suppressed { .. } => return (row.number, Looked::Suppressed),
-        Examined::Bad { reason, .. } => return (row.number, Looked::Bad(reason)),
+        Examined::Bad { key, reason } => {
+            let key = key.map(|key| key.as_str().to_owned());
+            return (row.number, Looked::Bad(Bad { line: None, key, reason }));
+        }
     };
     let identity = Identity {
         secret: &[0; 32],
@@ -195,7 +207,9 @@ fn look(plan: &Plan, edition: &str, row: Result<Row, BadRow>) -> (u64, Looked) {
             files: written.files.len() as u64,
         },
         Err(Unwritten::Suppressed) => Looked::Suppressed,
-        Err(Unwritten::Failed { reason, .. }) => Looked::Bad(reason),
+        Err(Unwritten::Failed { reason, .. }) => {
+            Looked::Bad(Bad { line: None, key: Some(key.as_str().to_owned()), reason })
+        }
     };
     (row.number, looked)
 }
@@ -212,7 +226,7 @@ impl Findings {
         match looked {
             Looked::Filtered => self.filtered += 1,
             Looked::Suppressed => self.suppressed += 1,
-            Looked::Bad(reason) => self.bad(number, reason),
+            Looked::Bad(bad) => self.bad(number, bad),
             Looked::Letter { key, row, domain, bytes, files } => {
                 self.letters += 1;
                 self.bytes += bytes;
@@ -231,10 +245,10 @@ impl Findings {
         }
     }
 
-    fn bad(&mut self, number: u64, reason: String) {
+    fn bad(&mut self, number: u64, bad: Bad) {
         self.bad += 1;
         if self.named.len() < NAMED {
-            self.named.push((number, reason));
+            self.named.push((number, bad));
         }
     }
 
@@ -255,10 +269,10 @@ impl Findings {
             passed_over.insert(u64::from(keys[at].2));
             if dedupe == Dedupe::Refuse && keys[at].1 != keys[first].1 {
                 let reason = format!("it is another row than row {} and has the same key", keys[first].2);
-                self.bad(u64::from(keys[at].2), reason);
+                self.bad(u64::from(keys[at].2), Bad { line: None, key: None, reason });
             }
         }
-        self.named.sort_unstable();
+        self.named.sort_by_key(|(number, _)| *number);
         passed_over
     }
 
@@ -344,8 +358,10 @@ fn say(mut out: impl Write, plan: &Plan, edition: &str, found: &Findings) -> std
     if let (Some(seconds), Some(rate)) = (seconds(plan, found.letters), job.relay.rate) {
         writeln!(out, "time       {} at {rate}", measure::duration_words(seconds))?;
     }
-    for (number, reason) in &found.named {
-        writeln!(out, "row {number}: {reason}")?;
+    for (number, Bad { line, key, reason }) in &found.named {
+        let line = line.map(|line| format!(" (line {line})")).unwrap_or_default();
+        let key = key.as_ref().map(|key| format!("  {key}")).unwrap_or_default();
+        writeln!(out, "row {number}{line}{key}: {reason}")?;
     }
     if found.bad > found.named.len() as u64 {
         writeln!(out, "… and {} more bad rows", found.bad - found.named.len() as u64)?;
@@ -354,7 +370,11 @@ fn say(mut out: impl Write, plan: &Plan, edition: &str, found: &Findings) -> std
 }
 
 fn say_json(mut out: impl Write, plan: &Plan, edition: &str, found: &Findings) -> std::io::Result<()> {
-    let bad: Vec<_> = found.named.iter().map(|(row, reason)| json!({"row": row, "reason": reason})).collect();
+    let named = found
+        .named
+        .iter()
+        .map(|(row, bad)| json!({"row": row, "line": bad.line, "key": bad.key, "reason": bad.reason}));
+    let bad: Vec<_> = named.collect();
     let domains: serde_json::Map<String, serde_json::Value> =
         found.top_domains().into_iter().map(|(name, count)| (name.to_owned(), count.into())).collect();
     let plan = json!({
