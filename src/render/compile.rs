@@ -25,6 +25,9 @@ use super::{Attachment, Body, MailboxLines, Many, Templates, filters, is_bulk, m
 /// A template file longer than this is taken for something else.
 const LONGEST_TEMPLATE: u64 = 16 << 20;
 
+/// What is said of a file in another encoding.
+const NOT_UTF8: &str = "it is not UTF-8";
+
 /// Names that are there besides columns and vars.
 const GLOBALS: [&str; 6] = ["now", "row", "range", "dict", "namespace", "cycler"];
 
@@ -553,7 +556,15 @@ impl Compiler<'_> {
                     return None;
                 };
                 let folder = path.parent().map(Path::to_owned);
-                (self.load(&text.value, path, text)?, text, folder)
+                let loaded = self.load(&text.value, path, text)?;
+                if loaded.source.trim().is_empty() {
+                    // An editor that is just saving leaves such a file for a moment.
+                    let title = format!("the template `{}` is empty", text.value);
+                    let help = "a letter without words is written `{inline: \"\"}`";
+                    self.mistakes.push(place(Diagnostic::error(title).help(help), text));
+                    return None;
+                }
+                (loaded, text, folder)
             }
         };
         let inline = matches!(source, TemplateSource::Inline(_));
@@ -867,7 +878,12 @@ impl Compiler<'_> {
             Ok(source) => source.into(),
             Err(reason) => {
                 let title = format!("the template `{name}` cannot be read: {reason}");
-                self.mistakes.push(place(Diagnostic::error(title), text));
+                let mut mistake = Diagnostic::error(title);
+                if reason == NOT_UTF8 {
+                    mistake =
+                        mistake.help("save the file as UTF-8; some editors write GBK or UTF-16 unless told");
+                }
+                self.mistakes.push(place(mistake, text));
                 return None;
             }
         };
@@ -1175,7 +1191,7 @@ fn read(path: &Path) -> Result<String, String> {
         return Err(format!("it has {size} octets, which is too long for a template"));
     }
     let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
-    let text = String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
+    let text = String::from_utf8(bytes).map_err(|_| NOT_UTF8.to_owned())?;
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 

@@ -94,9 +94,12 @@ pub(super) fn check(job: SendJob, args: &cli::Check, global: &cli::Global) -> Ex
         Ok(findings) => findings,
         Err(error) => return super::refuse(&[error.diagnostic(&plan.job)], global),
     };
-    if findings.rows == 0 && !global.quiet {
-        let empty = Diagnostic::warning("the list has no rows");
-        talk::diagnostics(&[empty], global.color.on_stderr());
+    if findings.letters == 0 && !global.quiet {
+        let title = match findings.rows {
+            0 => "the list has no rows",
+            _ => "nobody on the list gets a letter",
+        };
+        talk::diagnostics(&[Diagnostic::warning(title)], global.color.on_stderr());
     }
 
     let stdout = std::io::stdout().lock();

@@ -188,6 +188,21 @@ fn check_tells_the_mistakes_of_all_rooms_at_once() {
 }
 
 #[test]
+fn a_template_that_cannot_be_meant_sends_nothing() {
+    let job = changed("{text: {inline: \"Dear {{ name }},\\nall is well.\\n\"}}", "{text: letter.txt}");
+    let mut scene = Scene::new().relay([] as [&str; 0]).job(&job).recipients(&numbered(1));
+    for (bytes, words) in [
+        (&b""[..], ["`letter.txt` is empty", "job.yaml:8:14"]),
+        (b"\xef\xbb\xbf \r\n", ["`letter.txt` is empty", "job.yaml:8:14"]),
+        (b"\xc4\xe3\xba\xc3", ["save the file as UTF-8", "job.yaml:8:14"]),
+    ] {
+        scene = scene.bytes("templates/letter.txt", bytes);
+        scene.send().exit(Exit::Job).says(&words);
+    }
+    assert_eq!(scene.its_relay().letters().len(), 0);
+}
+
+#[test]
 fn run_says_what_check_warns_of() {
     let scene = Scene::new()
         .relay([] as [&str; 0])
