@@ -196,7 +196,7 @@ pub struct Run {
     #[arg(long)]
     pub trace: bool,
     /// Write what became of everyone to this file: .json or .csv
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = report_file)]
     pub report: Option<PathBuf>,
     /// One bad row, and nothing is sent
     #[arg(long)]
@@ -613,6 +613,14 @@ fn age(text: &str) -> Result<Duration, String> {
     measure::duration(text).ok_or_else(|| "an age has a unit: 30d, 12w, 1y".to_owned())
 }
 
+fn report_file(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("json" | "csv") => Ok(path),
+        _ => Err("its name says the form: it ends in .json or .csv".to_owned()),
+    }
+}
+
 /// The sandbox takes mail from anybody: it must not be reachable from elsewhere.
 fn loopback(text: &str) -> Result<SocketAddr, String> {
     let full = if let Ok(port) = text.trim_start_matches(':').parse::<u16>() {
@@ -681,6 +689,7 @@ mod tests {
             ("postroom run", Some(Exit::Usage)),
             ("postroom run a.yaml --limit 0", Some(Exit::Usage)),
             ("postroom run a.yaml --to nobody", Some(Exit::Usage)),
+            ("postroom run a.yaml --report out.txt", Some(Exit::Usage)),
             ("postroom run a.yaml --to a@b.c --sandbox", Some(Exit::Usage)),
             ("postroom run a.yaml --edition x --new-edition", Some(Exit::Usage)),
             ("postroom requeue a.yaml", Some(Exit::Usage)),

@@ -108,8 +108,7 @@ pub(super) fn check(job: SendJob, args: &cli::Check, global: &cli::Global) -> Ex
     } else {
         say(stdout, &plan, &edition, &findings)
     };
-    // A closed pipe is a quiet end: whoever reads has read enough.
-    let _ = said;
+    let said = super::schema::printed(said);
     let max_bad = plan.job.recipients.max_bad;
     let exit = if findings.bad == 0 {
         Exit::Done
@@ -118,7 +117,8 @@ pub(super) fn check(job: SendJob, args: &cli::Check, global: &cli::Global) -> Ex
     } else {
         Exit::SomeFailed
     };
-    if args.connect { exit.max(connect(&plan, args)) } else { exit }
+    let connected = if args.connect { connect(&plan, args) } else { Exit::Done };
+    exit.max(said).max(connected)
 }
 
 /// Makes the plan and opens the list, or finds the mistakes of both and the files that are missing.

@@ -13,17 +13,18 @@ pub fn run(args: &cli::Find) -> Exit {
         return Exit::NoInput;
     }
     let mut out = BufWriter::new(std::io::stdout().lock());
+    let mut written = Ok(());
     let found = find::find(&args.store, &args.words, args.limit, |hit| {
         let text = match args.json {
             true => serde_json::json!(hit).to_string(),
             false => line(args, &hit),
         };
         // A reader that has gone away wants no more.
-        writeln!(out, "{text}").is_ok()
+        written = writeln!(out, "{text}");
+        written.is_ok()
     });
-    let _ = out.flush();
     match found {
-        Ok(()) => Exit::Done,
+        Ok(()) => super::schema::printed(written.and_then(|()| out.flush())),
         Err(error) => {
             eprintln!("error: {error}");
             match error {

@@ -1,7 +1,8 @@
 //! What a sending run says at its end: the summary, the report file, the exit code.
 
+use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::cli;
 use crate::exit::Exit;
@@ -52,13 +53,27 @@ pub(super) fn last_words(
     Ok(if bad { Exit::SomeFailed } else { Exit::Done })
 }
 
+/// Finds out before anything is sent whether the report can be written afterwards.
+pub(super) fn report_can_be_written(path: &Path) -> Result<(), Stop> {
+    let aside = aside(path);
+    let tried = File::create(&aside).and_then(|_| std::fs::remove_file(&aside));
+    tried.map_err(|error| {
+        Stop::new(Exit::Io, format!("cannot write {}: {error}; nothing was sent", path.display()))
+    })
+}
+
+fn aside(path: &Path) -> PathBuf {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".part");
+    aside.into()
+}
+
 /// `--report FILE`: JSON or CSV by its name, written aside and put in place when it is whole.
 fn write_report(path: &Path, reader: &dyn Reader, edition: &Edition) -> Result<(), Stop> {
     let failed =
         |error: std::io::Error| Stop::new(Exit::Io, format!("cannot write {}: {error}", path.display()));
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(".part");
-    let mut out = BufWriter::new(std::fs::File::create(&aside).map_err(failed)?);
+    let aside = aside(path);
+    let mut out = BufWriter::new(File::create(&aside).map_err(failed)?);
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("json") => report::json(&mut out, reader, edition, &State::ALL),
         _ => report::csv(&mut out, reader, edition, &State::ALL),

@@ -124,6 +124,12 @@ fn meaningless(jobs: &[Job], args: &cli::Run) -> Option<Exit> {
         Job::Archive(job) => Some(job),
         Job::Send(_) => None,
     });
+    if args.report.is_some() && jobs.len() > 1 {
+        talk::error(
+            "--report is for one job: of several the last one's report would take the place of the others'",
+        );
+        return Some(Exit::Usage);
+    }
     let Some(archive) = archive else {
         args.confirm_deletions?;
         talk::error("--confirm-deletions is for jobs that archive, and none of these does");

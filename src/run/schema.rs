@@ -37,10 +37,16 @@ fn write(dir: &Path, pages: &[(String, Vec<u8>)]) -> io::Result<()> {
     pages.iter().try_for_each(|(name, page)| fs::write(dir.join(format!("{name}.1")), page))
 }
 
-/// Writes the answer to stdout; a closed pipe is a quiet end.
+/// Writes the answer to stdout.
 pub(super) fn print(bytes: &[u8]) -> Exit {
     let mut out = io::stdout().lock();
-    match out.write_all(bytes).and_then(|()| out.flush()) {
+    printed(out.write_all(bytes).and_then(|()| out.flush()))
+}
+
+/// How writing an answer to stdout ends the process: whoever closed the pipe has read enough, but an answer that
+/// a full disk did not take is lost.
+pub(super) fn printed(written: io::Result<()>) -> Exit {
+    match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             talk::error(&format!("cannot write to stdout: {error}"));
             Exit::Io

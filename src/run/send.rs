@@ -22,7 +22,7 @@ use crate::submit::{Accounts, SubmitError, Submitter};
 use crate::talk;
 
 use super::kept::Kept;
-use super::last_words::last_words;
+use super::last_words::{last_words, report_can_be_written};
 use super::letters::Letters;
 use super::notify::{self, Kind};
 use super::only::Only;
@@ -77,6 +77,9 @@ fn carry_out(
             Exit::Usage,
             "there is no terminal to ask whether to send: say --yes, or try it with --sandbox",
         ));
+    }
+    if let Some(path) = &args.report {
+        report_can_be_written(path)?;
     }
     // A trial needs neither certificates nor secrets.
     if purpose != Purpose::Sandbox && !job.absent.is_empty() {

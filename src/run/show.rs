@@ -9,7 +9,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::archive::print;
+use super::schema::print;
 use crate::cli;
 use crate::exit::Exit;
 use crate::measure::ByteSize;
@@ -39,8 +39,7 @@ pub fn run(args: &cli::Show) -> Exit {
                     true => format!("{}\n", json!(names)),
                     false => names.iter().map(|name| format!("{}\n", folder.join(name).display())).collect(),
                 };
-                print(&text);
-                Exit::Done
+                print(text.as_bytes())
             }
             Err(error) => {
                 eprintln!("error: cannot write into {}: {error}", folder.display());
@@ -49,10 +48,9 @@ pub fn run(args: &cli::Show) -> Exit {
         };
     }
     match args.json {
-        true => print(&format!("{:#}\n", as_json(&message))),
-        false => print(&as_text(&message)),
+        true => print(format!("{:#}\n", as_json(&message)).as_bytes()),
+        false => print(as_text(&message).as_bytes()),
     }
-    Exit::Done
 }
 
 /// Whether a file is something else altogether: without a field that a header has, and no text. A text

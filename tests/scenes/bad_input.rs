@@ -219,6 +219,31 @@ fn run_says_what_check_warns_of() {
 }
 
 #[test]
+fn a_report_that_cannot_be_written_is_known_before_anything_is_sent() {
+    let scene = Scene::new().relay([] as [&str; 0]).job(SHORT).recipients(&numbered(1));
+    scene.run("run --yes job.yaml --report nowhere/r.json").exit(Exit::Io).says(&["nothing was sent"]);
+    scene.run("run --yes job.yaml job.yaml --report r.json").exit(Exit::Usage).says(&["for one job"]);
+    scene.run("run --yes job.yaml --report r.txt").exit(Exit::Usage).says(&[".json or .csv"]);
+    assert_eq!(scene.its_relay().letters().len(), 0);
+    scene.run("run --yes job.yaml --report r.json").exit(Exit::Done);
+    assert!(scene.path("r.json").exists() && !scene.path("r.json.part").exists());
+}
+
+#[test]
+fn an_answer_that_is_lost_is_no_success() {
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
+    let scene = Scene::new().job(&SHORT.replace("@PORT@", "25")).recipients(&numbered(1));
+    scene.run("run --sandbox job.yaml").exit(Exit::Done);
+    let eml =
+        std::fs::read_dir(scene.path("outbox/short")).expect("outbox").flatten().next().expect("a letter");
+    let eml = eml.path().display().to_string();
+    for line in [&["check", "job.yaml"][..], &["check", "--json", "job.yaml"], &["show", &eml]] {
+        let output = scene.command(line).stdout(full()).output().expect("the binary starts");
+        assert_eq!(output.status.code(), Some(Exit::Io as i32), "{line:?}");
+    }
+}
+
+#[test]
 fn deletions_are_for_archives() {
     let scene = Scene::new().relay([] as [&str; 0]).job(SHORT).recipients(&numbered(1));
     scene
