@@ -84,14 +84,26 @@ impl Suppressed {
             if metadata.is_dir() {
                 return Err(unreadable(io::ErrorKind::IsADirectory.into()));
             }
-            let input = Input::new(file.clone(), Box::new(opened), None)?;
-            read_file(input, &mut suppressed.hashes)?;
+            let read = Input::new(file.clone(), Box::new(opened), None)
+                .and_then(|input| read_file(input, &mut suppressed.hashes));
+            read.map_err(of_no_list)?;
             suppressed.files.push((file, Stamp::of(&metadata)));
         }
         suppressed.hashes.sort_unstable();
         suppressed.hashes.dedup();
         suppressed.hashes.shrink_to_fit();
         Ok(suppressed)
+    }
+}
+
+/// `encoding:` in the job speaks of the list of recipients alone.
+fn of_no_list(error: RecipientsError) -> RecipientsError {
+    match error {
+        RecipientsError::NotDecodable { file, encoding, row, line, .. } => {
+            let hint = "save it as UTF-8".to_owned();
+            RecipientsError::NotDecodable { file, encoding, row, line, hint }
+        }
+        error => error,
     }
 }
 
@@ -167,14 +179,15 @@ fn push(
         let whole = !local.is_empty() && !domain.is_empty() && !domain.ends_with('.');
         whole && local.bytes().all(usual) && domain.bytes().all(usual)
     });
-    if !plain {
-        bare.parse::<EmailAddress>().map_err(|_| no_address(text))?;
-    }
+    let hash = match plain {
+        true => hash(bare),
+        false => hash(bare.parse::<EmailAddress>().map_err(|_| no_address(text))?.as_str()),
+    };
     if hashes.len() == hashes.capacity() {
         // By eighths, not by doubling: the entries are to cost 16 bytes, not 32.
         hashes.reserve_exact((hashes.len() / 8).max(1024));
     }
-    hashes.push(hash(bare));
+    hashes.push(hash);
     Ok(())
 }
 
@@ -211,6 +224,9 @@ mod tests {
         for (text, address, expected) in [
             ("ada@example.org\n", "ada@example.org", true),
             ("ada@example.org", "bob@example.org", false),
+            ("\"\"\"ada\"\"@example.org\"", "ada@example.org", true),
+            ("\"\"\"a@b\"\"@example.org\"", "\"a@b\"@example.org", true),
+            ("ada@exa\u{200b}mple.org", "ada@example.org", true),
             ("\u{FEFF}ADA@Example.ORG\r\n", "ada@example.org", true),
             ("ada@example.org", "Ada@EXAMPLE.org", true),
             ("ada@例子.中国", "ada@xn--fsqu00a.xn--fiqs8s", true),

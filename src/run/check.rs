@@ -83,6 +83,8 @@ pub(super) fn check(job: SendJob, args: &cli::Check, global: &cli::Global) -> Ex
         }
     };
     warnings.extend_from_slice(plan.templates().warnings());
+    warnings.extend(source::empty_suppress_lists(&plan.job));
+    warnings.extend(hidden_vars(&plan.job, &rows));
     let edition = match plan.templates().edition(super::unix_now()) {
         Ok(edition) => edition,
         Err(error) => return fail(Exit::Job, error.to_string()),
@@ -315,6 +317,17 @@ fn lint(job: &SendJob, warnings: &mut Vec<Diagnostic>) {
                 .help("look at it with `postroom run --sandbox`"),
         );
     }
+}
+
+/// Vars that no template sees: a column has their name, and the row comes first.
+fn hidden_vars(job: &SendJob, rows: &Rows) -> Vec<Diagnostic> {
+    let Some(columns) = rows.columns().filter(|columns| !columns.is_loose()) else { return Vec::new() };
+    let hidden = job.vars.keys().filter(|name| columns.names().contains(name));
+    let warning = |name: &String| {
+        Diagnostic::warning(format!("`{name}` of `vars` is never seen: the list has a column of that name"))
+            .help("give one of them another name")
+    };
+    hidden.map(warning).collect()
 }
 
 /// Seconds at the relay's rate, where it has one.

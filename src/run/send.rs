@@ -29,7 +29,7 @@ use super::only::Only;
 use super::progress::Show;
 use super::signals::{Doing, Signals};
 use super::stop::Stop;
-use super::{accounts, begin, ledger_file};
+use super::{accounts, begin, ledger_file, source};
 
 /// Most letters that a crash may leave unsure, where the job does not say.
 const DOUBT: Doubt = Doubt { least: 256, most: 1024 };
@@ -111,6 +111,7 @@ fn carry_out(
     let mut plan = Plan::lay(job, columns.as_deref(), purpose, args.to.clone())
         .map_err(|mistakes| refused(&mistakes, global))?;
     warn(plan.templates().warnings());
+    warn(&source::empty_suppress_lists(&plan.job));
     if purpose != Purpose::Real && ledger_file::is_stale(&plan, &ledger)? {
         // A trial that is over, or of another letter, makes room for the next one.
         let path = ledger.path().to_owned();

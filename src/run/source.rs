@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::diagnostic::Diagnostic;
 use crate::exit::Exit;
-use crate::job::{LedgerUrl, SendJob, SourceSpec};
+use crate::job::{LedgerUrl, SendJob, SourceSpec, Text};
 use crate::ledger::{Edition, LedgerError, Reader, Sqlite, State};
 use crate::letter::{Columns, Purpose, Row};
 use crate::plan;
@@ -56,6 +56,18 @@ pub(super) fn open(job: &SendJob) -> Result<Rows, NoList> {
         SourceSpec::Ledger { job: other, edition, outcome } => of_ledger(job, other, edition, outcome),
         _ => Ok(recipients::open(&job.recipients, plan::stdin_of(job))?),
     }
+}
+
+/// Suppress lists with nothing in them: an export that failed leaves one, and whoever left is written to again.
+pub(super) fn empty_suppress_lists(job: &SendJob) -> Vec<Diagnostic> {
+    let is_empty = |file: &Path| std::fs::metadata(file).is_ok_and(|metadata| metadata.len() == 0);
+    let empty = job.recipients.suppress.iter().filter(|(file, _)| is_empty(file));
+    let warning = |(file, text): &(PathBuf, Text)| {
+        Diagnostic::warning(format!("the suppress list {} is empty", file.display()))
+            .at_maybe(text.place.clone())
+            .help("if nobody has left yet, say so in it: `# nobody yet`")
+    };
+    empty.map(warning).collect()
 }
 
 /// Those who had this outcome in a real edition. Trials read them there too: they are about what

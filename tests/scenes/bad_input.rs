@@ -244,6 +244,29 @@ fn an_answer_that_is_lost_is_no_success() {
 }
 
 #[test]
+fn a_var_behind_a_column_is_warned_of() {
+    let job =
+        changed("name: short", "name: short\nvars: {name: everybody, year: 2026}").replace("@PORT@", "25");
+    let scene = Scene::new().job(&job).recipients(&numbered(1));
+    scene.run("check job.yaml").exit(Exit::Done).says(&["`name` of `vars`"]).never_says(&["`year`"]);
+}
+
+#[test]
+fn an_empty_suppress_list_is_warned_of() {
+    let scene = Scene::new()
+        .relay([] as [&str; 0])
+        .job(&changed("list.csv}", "list.csv, suppress: left.txt}"))
+        .file("left.txt", "")
+        .recipients(&numbered(1));
+    scene.run("check job.yaml").exit(Exit::Done).says(&["left.txt is empty", "job.yaml:6:"]);
+    scene.send().exit(Exit::Done).says(&["left.txt is empty"]);
+    let scene = scene.file("left.txt", "# nobody yet\n");
+    scene.run("check job.yaml").exit(Exit::Done).never_says(&["left.txt"]);
+    let scene = scene.bytes("left.txt", b"\xd3\xca\xcf\xe4\nada@example.org\n");
+    scene.run("check job.yaml").exit(Exit::Data).says(&["save it as UTF-8"]).never_says(&["encoding:"]);
+}
+
+#[test]
 fn deletions_are_for_archives() {
     let scene = Scene::new().relay([] as [&str; 0]).job(SHORT).recipients(&numbered(1));
     scene
