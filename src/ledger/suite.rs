@@ -18,6 +18,8 @@ pub(super) fn run(fresh: Fresh<'_>) {
         ("a partial list is taken in anew", a_partial_list_is_taken_in_anew),
         ("repeated keys", repeated_keys),
         ("a changed list", a_changed_list),
+        ("a mended row mails nobody twice", a_mended_row_mails_nobody_twice),
+        ("who comes back is looked at again", who_comes_back_is_looked_at_again),
         ("letters are marked and settled", letters_are_marked_and_settled),
         ("a group is whole or nothing", a_group_is_whole_or_nothing),
         ("several recipients and attempts", several_recipients_and_attempts),
@@ -239,6 +241,35 @@ fn a_changed_list(ledger: &mut dyn Ledger) {
     let again = enlist(ledger, edition, Dedupe::Refuse, &[row(1, "goes"), row(2, "sent"), row(3, "stays")]);
     assert_eq!((again.added, again.returned, again.removed), (0, 1, 1));
     assert_eq!(keys(ledger, edition), ["stays", "goes"]);
+}
+
+fn a_mended_row_mails_nobody_twice(ledger: &mut dyn Ledger) {
+    for got in [Outcome::Accepted, Outcome::Unsure] {
+        let edition = begin(ledger, got.word());
+        enlist(ledger, edition, Dedupe::Refuse, &[row(1, "k1")]);
+        write(ledger, edition, vec![mark(1)], vec![]);
+        let both = vec![rcpt("a@x", got, 250), rcpt("b@x", Outcome::Refused, 550)];
+        write(ledger, edition, vec![], vec![settle(1, State::Deferred, both)]);
+        // Put back as another letter, it could not be made; then its row was changed.
+        let put_back = Requeue { states: &[State::Deferred], keys: None, now: 9 };
+        ledger.requeue(edition, &put_back).unwrap();
+        ledger.accept_changes(edition, [8; 32], &[]).unwrap();
+        write(ledger, edition, vec![], vec![settle(1, State::Failed, vec![])]);
+        let changed = [Enlist { row: "[\"y\"]", ..row(1, "k1") }];
+        let renewed = enlist(ledger, edition, Dedupe::Refuse, &changed);
+        assert_eq!((renewed.mended, renewed.changed), (0, 1), "{got:?}");
+        let claimed = ledger.reader().unwrap().claim_these(edition, &[1]).unwrap().remove(0);
+        assert_eq!((claimed.settled[0].as_str(), claimed.row.as_str()), ("a@x", "[\"x\"]"), "{got:?}");
+    }
+}
+
+fn who_comes_back_is_looked_at_again(ledger: &mut dyn Ledger) {
+    let edition = enlisted(ledger, 2);
+    enlist(ledger, edition, Dedupe::Refuse, &[row(1, "k1")]);
+    // While she was gone, her file was found for somebody else.
+    let both = [row(1, "k1"), Enlist { state: EnlistState::Failed("another's file"), ..row(2, "k2") }];
+    enlist(ledger, edition, Dedupe::Refuse, &both);
+    assert_eq!(counts(ledger, edition), [(State::Pending, 1), (State::Failed, 1)]);
 }
 
 fn letters_are_marked_and_settled(ledger: &mut dyn Ledger) {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension, Statement, params};
+use rusqlite::{Connection, OptionalExtension, Row, Statement, params};
 
 use crate::failpoint;
 use crate::job::Dedupe;
@@ -245,16 +245,22 @@ impl<'l> SqliteEnlister<'l> {
                 .and_then(|mut insert| insert.execute(params![seq as i64, row_hash]))
                 .map_err(|error| self.said(error))?;
         }
-        let (state, untried, removed): (State, bool, bool) = self
+        // A letter that was put back has neither attempts nor a date, and some may have got it all the same.
+        let (first, last) = schema::items(id, id);
+        let (state, unsent, removed): (State, bool, bool) = self
             .conn
             .prepare_cached(
-                "SELECT state, attempts = 0 AND date IS NULL, reason IS 'removed' FROM deliveries WHERE id = ?1",
+                "SELECT state, state = 'f' AND attempts = 0 AND date IS NULL AND NOT EXISTS (
+                    SELECT 1 FROM rcpts WHERE id BETWEEN ?2 AND ?3 AND outcome IN ('a', 'u')), reason IS 'removed'
+                 FROM deliveries WHERE id = ?1",
             )
             .and_then(|mut select| {
-                select.query_row([id], |found| Ok((super::state_of(found, 0)?, found.get(1)?, found.get(2)?)))
+                let read = |found: &Row<'_>| Ok((super::state_of(found, 0)?, found.get(1)?, found.get(2)?));
+                select.query_row([id, first, last], read)
             })
             .map_err(|error| self.said(error))?;
-        if state == State::Failed && untried && equal != Some(true) {
+        let returns = state == State::Skipped && removed;
+        if unsent && equal != Some(true) {
             // It failed for its row and nothing was sent: the mended row takes the frozen one's place.
             let (state, reason) = begins(row.state);
             let number = (row.number != seq).then_some(row.number as i64);
@@ -271,13 +277,12 @@ impl<'l> SqliteEnlister<'l> {
                 })
                 .and_then(|_| {
                     // That its old addresses failed says nothing of the new ones.
-                    let (first, last) = schema::items(id, id);
                     self.conn.execute("DELETE FROM rcpts WHERE id BETWEEN ?1 AND ?2", [first, last])
                 })
                 .map_err(|error| self.said(error))?;
             self.result.mended += 1;
-        } else if let (State::Pending | State::Deferred, EnlistState::Failed(reason), Some(true)) =
-            (state, row.state, equal)
+        } else if let (true, EnlistState::Failed(reason), Some(true)) =
+            (returns || matches!(state, State::Pending | State::Deferred), row.state, equal)
         {
             // As it is now it cannot be sent, though nothing was wrong with it when it was taken in: a file of
             // its own has been found for another one, or is gone.
@@ -287,7 +292,7 @@ impl<'l> SqliteEnlister<'l> {
                     params![id, reason],
                 )
                 .map_err(|error| self.said(error))?;
-        } else if state == State::Skipped && removed {
+        } else if returns {
             self.conn
                 .execute("UPDATE deliveries SET state = 'p', reason = NULL WHERE id = ?1", [id])
                 .map_err(|error| self.said(error))?;
