@@ -322,6 +322,8 @@ pub enum RequeueOutcome {
     Failed,
     /// To be tried again: now instead of later.
     Deferred,
+    /// Was on a suppress list: who is still on one is skipped again.
+    Skipped,
     /// The relay has it: they will get it twice.
     Accepted,
 }
@@ -334,6 +336,7 @@ impl RequeueOutcome {
             RequeueOutcome::Unsure => "unsure",
             RequeueOutcome::Failed => "failed",
             RequeueOutcome::Deferred => "deferred",
+            RequeueOutcome::Skipped => "skipped",
             RequeueOutcome::Accepted => "accepted",
         }
     }

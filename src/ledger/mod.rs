@@ -85,7 +85,7 @@ pub trait Ledger: Send {
     /// returns they are durable; when it fails nothing of them is written.
     fn write(&mut self, edition: EditionId, group: &Group) -> Result<(), LedgerError>;
 
-    /// Records that nothing is left to send.
+    /// Records that nothing is left to send; when that was first so, where it was so before.
     fn finish(&mut self, edition: EditionId, now: i64) -> Result<(), LedgerError>;
 
     /// Records that an unfinished edition is left for a new one; going on with it takes that back.

@@ -37,6 +37,7 @@ pub(super) fn run(fresh: Fresh<'_>) {
         ("chance tries it", chance_tries_it),
         ("letters are claimed by domain", letters_are_claimed_by_domain),
         ("letters are put back", letters_are_put_back),
+        ("who was skipped is put back", who_was_skipped_is_put_back),
         ("people are forgotten", people_are_forgotten),
         ("old editions are pruned", old_editions_are_pruned),
         ("reports read all of it", reports_read_all_of_it),
@@ -553,6 +554,21 @@ fn letters_are_put_back(ledger: &mut dyn Ledger) {
     assert_eq!(history, [RequeueRecord { at: 8_000, state: State::Accepted, generation: 0, message_id }]);
 }
 
+fn who_was_skipped_is_put_back(ledger: &mut dyn Ledger) {
+    let edition = enlisted(ledger, 2);
+    write(ledger, edition, vec![mark(2)], vec![]);
+    let both = vec![rcpt("a@x", Outcome::Unsure, 0), rcpt("b@x", Outcome::Deferred, 450)];
+    write(ledger, edition, vec![], vec![settle(2, State::Deferred, both)]);
+    enlist(ledger, edition, Dedupe::Refuse, &[]);
+    assert_eq!(counts(ledger, edition), [(State::Skipped, 2)]);
+    let wish = Requeue { states: &[State::Skipped], keys: None, now: 9 };
+    assert_eq!(ledger.requeue(edition, &wish).unwrap(), [(State::Skipped, 2)]);
+    let claimed = ledger.reader().unwrap().claim(edition, 0, 9).unwrap();
+    // Nobody was asked about who may have got it, and to the other one the same letter goes.
+    let tried = (claimed[1].settled.join(" "), claimed[1].date, claimed[1].generation);
+    assert_eq!((claimed.len(), tried), (2, ("a@x".to_owned(), Some(5_000), 0)));
+}
+
 fn people_are_forgotten(ledger: &mut dyn Ledger) {
     let edition = begin(ledger, "2026-11");
     let with = |number, key, text| Enlist { row: text, ..row(number, key) };
@@ -632,6 +648,8 @@ fn old_editions_are_pruned(ledger: &mut dyn Ledger) {
     assert_eq!(ledger.prune(i64::MAX, 9).unwrap(), Pruned::default(), "unfinished ones stay");
     ledger.finish(old, 7_000).unwrap();
     ledger.finish(young, 8_000).unwrap();
+    // Run again each day, it is as old as it was.
+    ledger.finish(old, 8_500).unwrap();
     assert_eq!(ledger.prune(7_500, 9_000).unwrap(), Pruned { editions: 1, deliveries: 3 });
     assert_eq!(counts(ledger, old), []);
     assert_eq!(counts(ledger, young), [(State::Pending, 1)]);

@@ -27,7 +27,7 @@ pub(super) fn requeue(args: &cli::Requeue, ledger: &Path, job: &str) -> Result<E
     // wants that says so.
     let words: Vec<&str> = args.outcome.iter().map(|outcome| outcome.word()).collect();
     let states: Vec<State> = match words.is_empty() {
-        true => vec![State::Refused, State::Unsure, State::Failed, State::Deferred],
+        true => vec![State::Refused, State::Unsure, State::Failed, State::Deferred, State::Skipped],
         false => words.iter().filter_map(|word| State::from_word(word)).collect(),
     };
     let keys = (!args.only.is_empty()).then_some(args.only.as_slice());
@@ -42,6 +42,7 @@ pub(super) fn requeue(args: &cli::Requeue, ledger: &Path, job: &str) -> Result<E
         let warning = match state {
             State::Unsure => "  they may have got it already: then they get it twice",
             State::Accepted => "  they have got it: they will get it again",
+            State::Skipped => "  who is suppressed, gone from the list or forgotten is skipped again",
             _ => "",
         };
         eprintln!("  {:<9} {}{warning}", state.word(), grouped(*number));
@@ -50,7 +51,11 @@ pub(super) fn requeue(args: &cli::Requeue, ledger: &Path, job: &str) -> Result<E
     let done = ledger.requeue(edition.id, &Requeue { states: &states, keys, now: unix_now() })?;
     let total: u64 = done.iter().map(|(_, number)| number).sum();
     ledger.tidy()?;
-    eprintln!("postroom: {} put back; `postroom run` sends them", grouped(total));
+    // A run goes on with the job's own edition, and with one that was left only when it is named.
+    let others = reader.editions(job, Purpose::Real)?;
+    let newest = others.last().is_some_and(|last| last.id == edition.id) && edition.left_at.is_none();
+    let named = if newest { String::new() } else { format!(" --edition {}", edition.name) };
+    eprintln!("postroom: {} put back; `postroom run{named}` sends them", grouped(total));
     Ok(Exit::Done)
 }
 

@@ -64,6 +64,42 @@ fn who_is_put_back_gets_it_and_nobody_else() {
 }
 
 #[test]
+fn who_left_the_suppress_list_is_put_back() {
+    let job = SHORT.replace("{file: list.csv}", "{file: list.csv, suppress: stop.txt}");
+    let scene = Scene::new()
+        .relay([] as [&str; 0])
+        .job(&job)
+        .recipients(&numbered(4))
+        .file("stop.txt", "u1@example.org\nu2@example.org\n");
+    scene.send().exit(Exit::Done).says(&["suppressed 2"]);
+    let scene = scene.file("stop.txt", "u2@example.org\n");
+    scene.send().exit(Exit::Done).says(&["suppressed 2"]);
+    scene.run("requeue job.yaml --outcome skipped --yes").exit(Exit::Done).says(&["skipped   2"]);
+    scene.send().exit(Exit::Done).says(&["accepted        3", "suppressed 1"]);
+    scene.run("requeue job.yaml --only u2@example.org --yes").exit(Exit::Done).says(&["skipped   1"]);
+    scene.send().exit(Exit::Done);
+    let received: Vec<_> = scene.its_relay().received().into_iter().collect();
+    assert_eq!(received, ["u0", "u1", "u3"].map(|name| (format!("{name}@example.org"), 1)));
+}
+
+#[test]
+fn who_is_put_back_in_an_edition_that_was_left_goes_with_it() {
+    let scene = Scene::new()
+        .relay(["--fault", "rcpt if=u0@* first=1 reply 550 5.1.1 no such user"])
+        .job(SHORT)
+        .recipients(&numbered(2));
+    scene.run("run --yes --limit 1 job.yaml").exit(Exit::SomeFailed);
+    let scene = scene.job(&SHORT.replace("edition: \"1\"", "edition: \"2\""));
+    scene.run("run --yes --new-edition job.yaml").exit(Exit::Done);
+    scene
+        .run("requeue job.yaml --edition 1 --outcome refused --yes")
+        .exit(Exit::Done)
+        .says(&["`postroom run --edition 1` sends them"]);
+    scene.run("run --yes --edition 1 job.yaml").exit(Exit::Done);
+    assert_eq!(scene.its_relay().received()["u0@example.org"], 2);
+}
+
+#[test]
 fn a_forgotten_person_leaves_no_trace_and_is_not_mailed_again() {
     let scene = Scene::new().relay([] as [&str; 0]).job(SHORT).recipients(&numbered(3));
     scene.send().exit(Exit::Done);

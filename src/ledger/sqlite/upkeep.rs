@@ -57,14 +57,14 @@ pub(super) fn requeue(
             "UPDATE rcpts SET outcome = 'd', at = ?1 WHERE id IN (
                 SELECT t.id FROM temp.chosen c JOIN deliveries d ON d.id = c.id
                 JOIN rcpts t ON t.id BETWEEN c.id << 10 AND c.id << 10 | 1023
-                WHERE d.state = 'a' OR t.outcome <> 'a' AND (d.state <> 'd' OR t.outcome <> 'u'))",
+                WHERE d.state = 'a' OR t.outcome <> 'a' AND (d.state NOT IN ('d', 'k') OR t.outcome <> 'u'))",
             // An accepted letter goes again as a new one. One that some may have got stays the same,
             // byte for byte: its date and generation are kept.
             // What failed goes with the files as they are now: they were looked at, or it would not go.
             "UPDATE deliveries SET
                 enclosed = CASE WHEN state NOT IN ('a', 'f') THEN enclosed END,
                 generation = generation + (state = 'a'),
-                date = CASE WHEN state IN ('u', 'd') OR (state <> 'a' AND EXISTS (
+                date = CASE WHEN state IN ('u', 'd', 'k') OR (state <> 'a' AND EXISTS (
                         SELECT 1 FROM rcpts t
                         WHERE t.id BETWEEN deliveries.id << 10 AND deliveries.id << 10 | 1023 AND t.outcome = 'a'))
                     THEN date END,

@@ -142,9 +142,13 @@ pub(super) fn bring_forward(
 pub(super) fn finish(ledger: &mut Sqlite, edition: EditionId, now: i64) -> Result<(), LedgerError> {
     failpoint::reach("ledger.finish.before");
     ledger.transact(|conn, path| {
-        conn.execute("UPDATE editions SET finished_at = ?1 WHERE id = ?2", params![now, edition.0])
-            .map(drop)
-            .map_err(|error| LedgerError::sqlite(path, error))
+        // A later run that finds nothing to do does not make it younger: it is to be pruned some day.
+        conn.execute(
+            "UPDATE editions SET finished_at = coalesce(finished_at, ?1) WHERE id = ?2",
+            params![now, edition.0],
+        )
+        .map(drop)
+        .map_err(|error| LedgerError::sqlite(path, error))
     })?;
     failpoint::reach("ledger.finish.after");
     Ok(())
