@@ -11,7 +11,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::job::{Retry, StopWhen, Unsure};
-use crate::ledger::{Settlement, State};
+use crate::ledger::{SUPPRESSED, Settlement, State};
 use crate::letter::{Answer, Outcome, RcptOutcome};
 
 use super::retry;
@@ -446,6 +446,9 @@ impl Core {
                     let earlier = self.held.get(&seq).and_then(|held| held.earlier);
                     let state = earlier.map_or(State::Skipped, state_of);
                     self.settle(seq, state, None, Vec::new(), now);
+                    if let Some(settlement) = self.settle.last_mut() {
+                        settlement.reason = Some(SUPPRESSED.to_owned());
+                    }
                 }
             }
             Event::Stale { seq } => self.make_again(seq),
@@ -626,13 +629,12 @@ impl Core {
                 stop_when.names(rcpt.answer.code, enhanced.as_deref())
             })
         });
-        let reason = (state == State::Skipped).then(|| "suppressed".to_owned());
         self.settle.push(Settlement {
             seq,
             state,
             next_attempt: next,
             at: now.div_euclid(1000),
-            reason,
+            reason: None,
             rcpts,
         });
         if let Some(stop_when) = &self.config.stop_when {

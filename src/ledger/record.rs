@@ -1,8 +1,8 @@
 //! What the ledger knows about deliveries that are over, or not yet: the words of reports.
 
-use crate::letter::{FileRecord, RcptOutcome};
+use crate::letter::{FileRecord, Outcome, RcptOutcome};
 
-use super::{Counts, State};
+use super::{Counts, SUPPRESSED, State};
 
 /// How an edition stands, by one scan.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -55,6 +55,23 @@ pub struct Record {
     pub reason: Option<String>,
     /// What became of each address.
     pub rcpts: Vec<RcptRecord>,
+}
+
+impl Record {
+    /// Where an address of this letter stands. Its own outcome says it, but for one that was deferred, or put
+    /// back, and was not tried again: that one stands where the letter stands, or was skipped.
+    pub fn standing(&self, outcome: Outcome) -> State {
+        let skipped = self.reason.as_deref() == Some(SUPPRESSED);
+        match (outcome, self.state) {
+            (Outcome::Deferred, State::Accepted | State::Refused) => State::Skipped,
+            (Outcome::Deferred, _) if skipped => State::Skipped,
+            (Outcome::Deferred, state) => state,
+            (Outcome::Accepted, _) => State::Accepted,
+            (Outcome::Refused, _) => State::Refused,
+            (Outcome::Failed, _) => State::Failed,
+            (Outcome::Unsure, _) => State::Unsure,
+        }
+    }
 }
 
 /// The outcome of an address, and when it was learned.

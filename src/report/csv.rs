@@ -72,7 +72,7 @@ fn lines<W: Write>(
             Some(enhanced) => format!("{enhanced} {}", answer.text),
             None => answer.text.clone(),
         };
-        let back = [rcpt.rcpt.address.as_str(), rcpt.rcpt.outcome.word(), &code, &text, at];
+        let back = [rcpt.rcpt.address.as_str(), record.standing(rcpt.rcpt.outcome).word(), &code, &text, at];
         writer.write_record(front.into_iter().chain(back))?;
     }
     Ok(())

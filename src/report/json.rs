@@ -137,7 +137,7 @@ impl<'a> Recipient<'a> {
     fn of(record: &'a Record, clock: &mut Clock) -> Recipient<'a> {
         let mut address = |rcpt: &'a RcptRecord| Address {
             address: &rcpt.rcpt.address,
-            outcome: rcpt.rcpt.outcome.word(),
+            outcome: record.standing(rcpt.rcpt.outcome).word(),
             // No server spoke: no code.
             code: Some(rcpt.rcpt.answer.code).filter(|code| *code != 0),
             enhanced: rcpt.rcpt.answer.enhanced.map(|enhanced| enhanced.to_string()),

@@ -47,7 +47,7 @@ pub fn letter(
     if !record.rcpts.is_empty() {
         writeln!(out, "\naddresses")?;
         for rcpt in &record.rcpts {
-            let outcome = left(rcpt.rcpt.outcome.word(), 9);
+            let outcome = left(record.standing(rcpt.rcpt.outcome).word(), 9);
             let (address, answer) = (plain(&rcpt.rcpt.address), plain(&rcpt.rcpt.answer.to_string()));
             writeln!(out, "  {outcome} {address}  {}  {answer}", clock(rcpt.at, &zone))?;
         }

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use crate::exit::Exit;
 use crate::job::MaxBad;
-use crate::ledger::{Edition, Enlist, EnlistState, Enlisting, Ledger, LedgerError, SourceRecord};
+use crate::ledger::{Edition, Enlist, EnlistState, Enlisting, Ledger, LedgerError, SUPPRESSED, SourceRecord};
 use crate::letter::{RecipientKey, Row};
 use crate::plan::{Examined, Plan};
 use crate::recipients::{BadRow, RecipientsError, Rows};
@@ -193,7 +193,7 @@ fn write(
                 continue;
             }
             Verdict::Pending { key, domain, .. } => (key, domain.as_str(), EnlistState::Pending),
-            Verdict::Suppressed { key, domain } => (key, domain.as_str(), EnlistState::Skipped("suppressed")),
+            Verdict::Suppressed { key, domain } => (key, domain.as_str(), EnlistState::Skipped(SUPPRESSED)),
             Verdict::Failed { key, reason } => {
                 bad(row.number, reason);
                 (key, "", EnlistState::Failed(reason))

@@ -82,6 +82,31 @@ fn who_left_the_suppress_list_is_put_back() {
     assert_eq!(received, ["u0", "u1", "u3"].map(|name| (format!("{name}@example.org"), 1)));
 }
 
+/// A deferral is over when the letter is: the report of each address says so.
+#[test]
+fn a_copy_that_was_deferred_and_then_suppressed_is_told_as_skipped() {
+    let job = SHORT
+        .replace("{file: list.csv}", "{file: list.csv, suppress: stop.txt, cc: [\"{{ copy }}\"]}")
+        .replace("stay: 60s", "stay: 0s");
+    let scene = Scene::new()
+        .relay(["--fault", "rcpt if=boss@* first=1 reply 450 4.2.1 later"])
+        .job(&job)
+        .recipients("email,name,copy\nu0@example.org,A,boss@example.org\n")
+        .file("stop.txt", "");
+    scene.send().exit(Exit::Again);
+    let report = "report job.yaml --format csv";
+    scene.run(report).says(&["boss@example.org,deferred,450"]);
+    let scene = scene.file("stop.txt", "boss@example.org\n");
+    std::thread::sleep(Duration::from_secs(2));
+    scene.send().exit(Exit::Done);
+    scene.run(report).says(&[
+        "accepted,1,suppressed,",
+        "boss@example.org,skipped,450",
+        "u0@example.org,accepted,250",
+    ]);
+    scene.run("report job.yaml --letter u0@example.org").says(&["because     suppressed", "skipped   boss@"]);
+}
+
 #[test]
 fn who_is_put_back_in_an_edition_that_was_left_goes_with_it() {
     let scene = Scene::new()
