@@ -54,6 +54,16 @@ pub enum LedgerError {
         /// The file.
         path: PathBuf,
     },
+    /// The file, or its log, was removed or replaced while it was open: what is written there is lost.
+    #[error(
+        "the ledger {}, or the log beside it, was removed or replaced while this run used it: nothing more is sent. \
+         What it knew is lost, and a run that begins anew mails everybody again",
+        path.display()
+    )]
+    Gone {
+        /// The file.
+        path: PathBuf,
+    },
     /// Another process held the database for too long.
     #[error("the ledger {} is locked by another process", path.display())]
     Busy {

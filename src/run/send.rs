@@ -329,6 +329,8 @@ impl Sending<'_> {
     fn close(&self, ended: Ended<Sqlite>, lock: RunLock) -> Result<Exit, Stop> {
         let Ended { end, trouble, ledger, .. } = ended;
         let mut ledger = ledger.ok_or_else(|| Stop::new(Exit::Bug, "the ledger's thread broke"))?;
+        // Another file in its place would tell of another run.
+        ledger.in_its_place()?;
         let standing = ledger.reader()?.standing(self.edition.id)?;
         let finished = standing.counts.open() == 0;
         if finished {

@@ -234,6 +234,21 @@ fn a_run_that_is_paused_in_the_middle_goes_on_where_it_was() {
     assert_eq!((received.len(), received.values().max()), (40, Some(&1)));
 }
 
+/// What is sent then nobody would ever know of.
+#[test]
+fn a_ledger_that_is_taken_away_ends_the_run() {
+    for taken in ["ledger.db", "ledger.db-wal"] {
+        let job = SHORT.replace("tls: none,", "tls: none, rate: 20/s,");
+        let scene = Scene::new().relay([] as [&str; 0]).job(&job).recipients(&numbered(200));
+        let child = scene.command(["run", "--yes", "job.yaml"]).spawn().expect("a run");
+        until(&scene, 5);
+        std::fs::rename(scene.path(".postroom").join(taken), scene.path("taken")).expect("taken away");
+        finish(child, "run --yes job.yaml").exit(Exit::Io).says(&["was removed or replaced"]);
+        let sent = scene.its_relay().letters().len();
+        assert!(sent < 100, "{sent} were sent without {taken}");
+    }
+}
+
 #[test]
 fn a_list_from_standard_input_is_whole_or_nothing_and_read_once() {
     let job = SHORT.replace("file: list.csv", "file: \"-\"").replace("stay: 60s", "stay: 0s");

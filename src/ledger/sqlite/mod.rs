@@ -2,6 +2,7 @@
 //! returned has been synced.
 
 mod enlist;
+mod place;
 mod read;
 mod records;
 mod schema;
@@ -20,6 +21,8 @@ use crate::failpoint;
 use crate::job::{Dedupe, Unsure};
 use crate::letter::Purpose;
 use crate::mail::EmailAddress;
+
+use place::Place;
 
 use super::{
     Component, EditionId, Enlister, Flag, Forgotten, Group, Ledger, LedgerError, NewEdition, Pruned, Reader,
@@ -51,6 +54,7 @@ pub struct Sqlite {
     path: PathBuf,
     conn: Connection,
     secret: [u8; 32],
+    place: Place,
 }
 
 impl Sqlite {
@@ -84,7 +88,7 @@ impl Sqlite {
         .map_err(said)?;
         conn.set_prepared_statement_cache_capacity(STATEMENTS);
         let secret = migrate(&mut conn, path)?;
-        Ok(Sqlite { path: path.to_owned(), conn, secret })
+        Ok(Sqlite { path: path.to_owned(), conn, secret, place: Place::of(path) })
     }
 
     /// Opens the ledger at `path` for reading, if there is one.
@@ -95,6 +99,11 @@ impl Sqlite {
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// An error where the file, or the log beside it, is not the one that was opened.
+    pub fn in_its_place(&self) -> Result<(), LedgerError> {
+        if self.place.is_kept() { Ok(()) } else { Err(LedgerError::Gone { path: self.path.clone() }) }
     }
 
     fn said(&self, error: rusqlite::Error) -> LedgerError {

@@ -160,6 +160,8 @@ pub(super) fn group(ledger: &mut Sqlite, edition: EditionId, group: &Group) -> R
         return Ok(());
     }
     if !group.marks.is_empty() {
+        // Outcomes are written where they can be; nothing new is sent that nobody will know of.
+        ledger.in_its_place()?;
         failpoint::reach("ledger.mark.before");
     }
     if !group.settlements.is_empty() {
