@@ -3,13 +3,15 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use encodify::{Fold, base64, rfc2047};
 use ring::digest::{Context, SHA256};
+use rustix::fs::OFlags;
 
 use crate::letter::{EncodedPart, FileRecord, Loan, Stock};
 use crate::mail;
@@ -142,7 +144,7 @@ pub fn encode_file(
     let Sent { path, name, content_type, disposition } = sent;
     let read = |source| PartError::Read { path: path.to_owned(), source };
     let changed = || PartError::Changed { path: path.to_owned() };
-    let mut file = File::open(path).map_err(read)?;
+    let mut file = open(path).map_err(read)?;
     let metadata = file.metadata().map_err(read)?;
     if !metadata.is_file() {
         return Err(read(io::Error::other("it is not a file")));
@@ -197,6 +199,12 @@ pub fn encode_file(
     // What was written to it in the meantime shows in its size or its time.
     let after = file.metadata().map_err(read)?;
     if FileFingerprint::of(&after) != fingerprint { Err(changed()) } else { Ok((part, fingerprint)) }
+}
+
+/// Opens a file without waiting: behind a pipe there may never be anybody, and what it is shows only
+/// when it is open.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)
 }
 
 /// Parts of a run. Those that letters share are encoded when they are first asked for, and known by
@@ -669,6 +677,16 @@ mod tests {
         let path = folder.path().join("a.bin");
         let error = encode_file(&stock, attached(&path, "a.bin"), 10).expect_err("too large");
         assert!(matches!(error, PartError::TooLarge { limit: 10, .. }));
+    }
+
+    #[test]
+    fn nobody_waits_for_a_pipe() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("logo.png");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).expect("a pipe");
+        let error = Parts::new(0, 1 << 20).shared(attached(&path, "logo.png")).expect_err("a pipe");
+        assert!(matches!(&error, PartError::Read { source, .. } if source.to_string() == "it is not a file"));
     }
 
     #[test]
