@@ -223,6 +223,18 @@ impl Plan {
     }
 }
 
+/// What a row is known by that has no files of its own.
+const NO_FILES: i64 = 0;
+
+/// That a row has files which it had not.
+fn come(files: &OwnFiles) -> String {
+    let names: Vec<String> = files.own().take(3).map(|file| format!("`{}`", file.display())).collect();
+    format!(
+        "{} was not there when the recipients were enlisted; `postroom requeue` sends this letter with it",
+        names.join(", ")
+    )
+}
+
 /// That one of a row's own files was changed, the one changed last named first.
 fn changed(files: &OwnFiles) -> String {
     let modified = |file: &&Path| file.metadata().and_then(|metadata| metadata.modified()).ok();
@@ -368,7 +380,14 @@ impl Plan {
     /// A row's own files as they are now, in one value. Those that are the same for many are known by
     /// what the reader sees.
     fn fold(&self, files: &OwnFiles) -> Result<Option<i64>, String> {
-        self.finder.fold(files.own()).map_err(|error| with_cause(&error))
+        let fold = self.finder.fold(files.own()).map_err(|error| with_cause(&error))?;
+        Ok(self.known_by(fold))
+    }
+
+    /// Where a row may have files, that it has none is to be known as well: of one that comes later nobody
+    /// has asked whose else it is.
+    fn known_by(&self, fold: Option<i64>) -> Option<i64> {
+        fold.or((!self.job.attachments.is_empty()).then_some(NO_FILES))
     }
 
     /// The parts of a row's files and pictures. Files that are not what they were when the row was enlisted
@@ -398,7 +417,11 @@ impl Plan {
             own.add(path, is);
             images.push(Image { cid: cid.clone(), part });
         }
-        if was.is_some() && own.value() != was { Err(changed(files)) } else { Ok((parts, images)) }
+        match was {
+            Some(NO_FILES) if own.value().is_some() => Err(come(files)),
+            Some(_) if self.known_by(own.value()) != was => Err(changed(files)),
+            _ => Ok((parts, images)),
+        }
     }
 
     /// The part of a file: kept where many letters share it, encoded for this letter where it is its own.

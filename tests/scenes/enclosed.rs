@@ -52,6 +52,55 @@ fn a_file_that_changes_after_enlisting_stops_that_letter_until_it_is_put_back() 
 }
 
 #[test]
+fn a_file_that_comes_after_enlisting_goes_to_nobody_before_the_list_is_looked_at_again() {
+    // `1-10.txt` is found for both, but whoever is tried first would not know of the other.
+    let job = SHORT
+        .replace("kind: send", "kind: send\nattachments: [{files: \"f/{{ name }}*.txt\", expect: \"0..\"}]");
+    let scene = Scene::new()
+        .relay(["--fault=rcpt first=2 reply 450 4.2.1 later"])
+        .job(&job.replace("stay: 60s", "stay: 0s"))
+        .recipients("email,name\na@x.example,1\nb@x.example,1-10\n");
+    scene.send().exit(Exit::Again);
+    let scene = scene.file("f/1-10.txt", "of b alone\n");
+    let deferred = || ledger_says(&scene).values().filter(|state| *state == "deferred").count();
+    while deferred() > 0 {
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        scene.send();
+    }
+    assert!(scene.its_relay().letters().is_empty());
+    let words = "f/1-10.txt` was not there when the recipients were enlisted";
+    scene.run("report job.yaml").says(&[words]);
+    // Looked at again, it is found for two.
+    scene.run("requeue --yes --outcome failed job.yaml").exit(Exit::Done);
+    scene.send().exit(Exit::SomeFailed).says(&["found for another recipient"]);
+    assert!(scene.its_relay().letters().is_empty());
+}
+
+#[test]
+fn other_patterns_are_other_files_and_not_files_that_changed() {
+    for before in ["all.txt", "\"a/{{ email }}.txt\""] {
+        let job = |files: &str| SHORT.replace("kind: send", &format!("kind: send\nattachments: [{files}]"));
+        let mut scene = Scene::new()
+            .relay([] as [&str; 0])
+            .job(&job(before))
+            .recipients(&numbered(3))
+            .file("all.txt", "for all\n");
+        for n in 0..3 {
+            scene = scene
+                .file(&format!("a/u{n}@example.org.txt"), "a\n")
+                .file(&format!("b/u{n}@example.org.txt"), "b\n");
+        }
+        scene.run("run --yes --limit 1 job.yaml").exit(Exit::Done);
+        let scene = scene.job(&job("\"b/{{ email }}.txt\""));
+        scene.run("run --yes --limit 1 --accept-changes job.yaml").exit(Exit::Done);
+        // What was taken in with the new pattern is kept to.
+        let scene = scene.file("b/u2@example.org.txt", "other\n");
+        scene.send().exit(Exit::SomeFailed).says(&["b/u2@example.org.txt` was changed after"]);
+        assert_eq!(scene.its_relay().letters().len(), 2, "{before}");
+    }
+}
+
+#[test]
 fn a_file_that_two_patterns_find_is_enclosed_once() {
     let files = "attachments: [f/*.txt, f/1.txt, {files: f/1.txt, as: other.txt}]";
     let job = SHORT.replace("kind: send", &format!("kind: send\n{files}\nkeep: sent/"));

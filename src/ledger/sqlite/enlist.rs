@@ -247,19 +247,29 @@ impl<'l> SqliteEnlister<'l> {
         }
         // A letter that was put back has neither attempts nor a date, and some may have got it all the same.
         let (first, last) = schema::items(id, id);
-        let (state, unsent, removed): (State, bool, bool) = self
+        let (state, unsent, removed, unseen): (State, bool, bool, bool) = self
             .conn
             .prepare_cached(
                 "SELECT state, state = 'f' AND attempts = 0 AND date IS NULL AND NOT EXISTS (
-                    SELECT 1 FROM rcpts WHERE id BETWEEN ?2 AND ?3 AND outcome IN ('a', 'u')), reason IS 'removed'
+                    SELECT 1 FROM rcpts WHERE id BETWEEN ?2 AND ?3 AND outcome IN ('a', 'u')),
+                    reason IS 'removed', enclosed IS NULL
                  FROM deliveries WHERE id = ?1",
             )
             .and_then(|mut select| {
-                let read = |found: &Row<'_>| Ok((super::state_of(found, 0)?, found.get(1)?, found.get(2)?));
+                let read = |found: &Row<'_>| {
+                    Ok((super::state_of(found, 0)?, found.get(1)?, found.get(2)?, found.get(3)?))
+                };
                 select.query_row([id, first, last], read)
             })
             .map_err(|error| self.said(error))?;
         let returns = state == State::Skipped && removed;
+        if unseen && row.enclosed.is_some() && equal == Some(true) {
+            // Requeued, or the job has other files for it since: now they were looked at.
+            self.conn
+                .prepare_cached("UPDATE deliveries SET enclosed = ?2 WHERE id = ?1 AND state <> 'a'")
+                .and_then(|mut update| update.execute(params![id, row.enclosed]))
+                .map_err(|error| self.said(error))?;
+        }
         if unsent && equal != Some(true) {
             // It failed for its row and nothing was sent: the mended row takes the frozen one's place.
             let (state, reason) = begins(row.state);

@@ -52,8 +52,10 @@ pub(super) fn accept_changes(
             params![&fingerprint[..], edition.0],
         )
         .map_err(said)?;
+        let old = enclosing(conn, edition).map_err(said)?;
         conn.execute("DELETE FROM components WHERE edition = ?1", [edition.0]).map_err(said)?;
         put_components(conn, path, edition, components)?;
+        let other_files = old != enclosing(conn, edition).map_err(said)?;
         // A letter that was tried will be another one: it must not carry the Message-ID and date of
         // the first. One that was accepted stays what it was until somebody requeues it.
         let (first, last) = schema::bounds(edition);
@@ -63,10 +65,29 @@ pub(super) fn accept_changes(
             [first, last],
         )
         .map_err(said)?;
+        if other_files {
+            // What they were is of no interest any more; the list is taken in again with the job, and says
+            // what they are.
+            conn.execute(
+                "UPDATE deliveries SET enclosed = NULL WHERE id BETWEEN ?1 AND ?2 AND state <> 'a'",
+                [first, last],
+            )
+            .map_err(said)?;
+        }
         Ok(())
     })?;
     failpoint::reach("ledger.accept.after");
     Ok(())
+}
+
+/// What a job says of files that belong to a row.
+fn enclosing(conn: &Connection, edition: EditionId) -> rusqlite::Result<Vec<(String, Vec<u8>)>> {
+    conn.prepare(
+        "SELECT name, hash FROM components WHERE edition = ?1 AND (name GLOB 'attachments[[]*' OR name GLOB 'images.*')
+         ORDER BY name",
+    )?
+    .query_map([edition.0], |row| Ok((row.get(0)?, row.get(1)?)))?
+    .collect()
 }
 
 fn put_components(
