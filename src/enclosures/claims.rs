@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use crate::letter::RecipientKey;
+use crate::letter::{Piece, RecipientKey};
 
 /// Files and the recipients they were first found for: two hashes of 8 bytes each, so that a
 /// million files are borne. Should two names ever have one hash, a row is refused that need not
@@ -18,33 +18,96 @@ pub struct Claims {
 struct Held {
     /// File to first key.
     first: HashMap<u64, u64>,
-    /// Files that a second key asked for: they are nobody's.
-    contested: HashSet<u64>,
+    /// Files that a second key asked for: they are nobody's. And whether that was of a row that is left out.
+    contested: HashMap<u64, bool>,
     /// Keys that a contested file was found for.
     keys: HashSet<u64>,
+    /// File and pattern to what found it with that first.
+    values: HashMap<u64, Contribution>,
+}
+
+/// What a row contributed to a pattern.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Contribution {
+    hash: u64,
+    /// `where` leaves that row out.
+    left_out: bool,
+}
+
+/// A pattern in which a wildcard may go on with what a row contributes, and that.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Words {
+    pattern: u64,
+    values: u64,
+}
+
+impl Words {
+    /// Of a pattern's pieces.
+    pub(super) fn of(pieces: &[Piece]) -> Words {
+        let (mut pattern, mut values) = (Vec::new(), Vec::new());
+        for piece in pieces {
+            let (of, text, sign) = match piece {
+                Piece::Operator(text) => (&mut pattern, text, 0),
+                // Where it stood is the pattern's.
+                Piece::Value(text) => {
+                    pattern.push(1);
+                    (&mut values, text, 1)
+                }
+            };
+            of.extend_from_slice(text.as_bytes());
+            of.push(sign);
+        }
+        Words { pattern: hash(&pattern), values: hash(&values) }
+    }
 }
 
 /// A file that was found for two recipients.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{}` was found for another recipient too", path.display())]
+#[error("`{}` was found for another {whose} too", path.display(), whose = if *left_out {
+    "row, which `where` leaves out,"
+} else {
+    "recipient"
+})]
 pub struct OtherKey {
     /// The file.
     pub path: PathBuf,
+    /// The other one gets no letter.
+    pub left_out: bool,
 }
 
 impl Claims {
     /// Says that a file is this recipient's. From the second recipient on it is nobody's, not the
     /// first one's either: see [`Claims::is_contested`].
-    pub fn claim(&self, path: &Path, key: &RecipientKey) -> Result<(), OtherKey> {
+    /// With words it is not another's either that gets no letter, see [`Claims::leave_out`].
+    pub(super) fn claim(
+        &self,
+        path: &Path,
+        key: &RecipientKey,
+        words: Option<Words>,
+    ) -> Result<(), OtherKey> {
         let (file, key) = (hash(path.as_os_str().as_encoded_bytes()), hash(key.as_str().as_bytes()));
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let first = *held.first.entry(file).or_insert(key);
-        if first == key && !held.contested.contains(&file) {
+        let otherwise = words.is_some_and(|words| held.is_found_otherwise(file, words, false));
+        if first == key && !otherwise && !held.contested.contains_key(&file) {
             return Ok(());
         }
-        held.contested.insert(file);
+        let left_out = *held.contested.entry(file).or_insert(otherwise);
         held.keys.extend([first, key]);
-        Err(OtherKey { path: path.to_owned() })
+        Err(OtherKey { path: path.to_owned(), left_out })
+    }
+
+    /// Says that a pattern finds a file for a row that gets no letter. With another value it finds it for
+    /// nobody then: `Ann*` is not to find the file of an `Ann Smith` whom `where` leaves out. With the same
+    /// value it is as good as for the same.
+    pub(super) fn leave_out(&self, path: &Path, words: Words) {
+        let file = hash(path.as_os_str().as_encoded_bytes());
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.is_found_otherwise(file, words, true) {
+            held.contested.entry(file).or_insert(true);
+            let first = held.first.get(&file).copied();
+            held.keys.extend(first);
+        }
     }
 
     /// Whether a file of this recipient was found for another one too, be it after this one was
@@ -57,7 +120,17 @@ impl Claims {
 
     /// Whether any file was found for two recipients.
     pub fn any_contested(&self) -> bool {
-        !self.held.lock().unwrap_or_else(PoisonError::into_inner).contested.is_empty()
+        !self.held.lock().unwrap_or_else(PoisonError::into_inner).keys.is_empty()
+    }
+}
+
+impl Held {
+    /// Whether a pattern has found a file with another value, for a row that is left out or is one.
+    fn is_found_otherwise(&mut self, file: u64, words: Words, left_out: bool) -> bool {
+        let place = hash(&[file.to_be_bytes(), words.pattern.to_be_bytes()].concat());
+        let own = Contribution { hash: words.values, left_out };
+        let first = *self.values.entry(place).or_insert(own);
+        first.hash != own.hash && (first.left_out || left_out)
     }
 }
 
@@ -84,7 +157,7 @@ mod tests {
             ("/r/1.pdf", "ada", false, true),
             ("/r/3.pdf", "eve", true, false),
         ] {
-            assert_eq!(claims.claim(Path::new(path), &key(name)).is_ok(), expected, "{path} {name}");
+            assert_eq!(claims.claim(Path::new(path), &key(name), None).is_ok(), expected, "{path} {name}");
             assert_eq!(claims.is_contested(&key(name)), contested, "{path} {name}");
         }
         assert!(claims.any_contested());

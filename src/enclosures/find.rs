@@ -11,6 +11,7 @@ use rustix::fs::{Access, access};
 
 use crate::letter::{Piece, RecipientKey};
 
+use super::claims::Words;
 use super::fingerprint::{FileFingerprint, Fold};
 use super::listing::{Kind, Listing, Listings};
 use super::pattern::{Component, Name, Pattern, nfc};
@@ -44,6 +45,8 @@ pub struct Finder {
     /// Folders without their links.
     real: Mutex<HashMap<PathBuf, Arc<Path>>>,
     claims: Claims,
+    /// Some rows of the list are left out.
+    leaves_out: bool,
     #[cfg(test)]
     compared: std::sync::atomic::AtomicU64,
 }
@@ -57,9 +60,16 @@ impl Finder {
             fixed: Mutex::default(),
             real: Mutex::default(),
             claims: Claims::default(),
+            leaves_out: false,
             #[cfg(test)]
             compared: std::sync::atomic::AtomicU64::default(),
         }
+    }
+
+    /// With rows that get no letter, and have files all the same: [`Finder::leave_out`].
+    pub fn leaving_out(mut self, leaves_out: bool) -> Finder {
+        self.leaves_out = leaves_out;
+        self
     }
 
     /// The files of a pattern, in byte order of their paths, each of them there and readable now.
@@ -75,10 +85,11 @@ impl Finder {
         expect: (usize, usize),
     ) -> Result<Vec<PathBuf>, EnclosureError> {
         let has_value = pattern.iter().any(|piece| matches!(piece, Piece::Value(_)));
+        let words = (self.leaves_out && may_find_anothers(pattern)).then(|| Words::of(pattern));
         let files = match has_value {
             true => Pattern::parse(pattern).and_then(|pattern| {
                 let claimed = |file: &Path| match whose {
-                    Whose::TheirsAlone => self.claim(file, key),
+                    Whose::TheirsAlone => self.claims.claim(file, key, words),
                     Whose::Manys | Whose::Anybodys => Ok(()),
                 };
                 self.find_all(&pattern, whose, &claimed)
@@ -96,9 +107,20 @@ impl Finder {
         Ok(files.into_iter().map(|file| file.path).collect())
     }
 
-    /// Says that a file is this recipient's; an error if it is another's. [`Finder::find`] does so.
-    pub fn claim(&self, path: &Path, key: &RecipientKey) -> Result<(), OtherKey> {
-        self.claims.claim(path, key)
+    /// Notes which files a pattern finds for a row that gets no letter. What is wrong with them is of no
+    /// interest.
+    pub fn leave_out(&self, pattern: &[Piece]) {
+        if !may_find_anothers(pattern) {
+            return;
+        }
+        let words = Words::of(pattern);
+        let noted = |file: &Path| {
+            self.claims.leave_out(file, words);
+            Ok(())
+        };
+        if let Ok(pattern) = Pattern::parse(pattern) {
+            let _ = self.find_all(&pattern, Whose::TheirsAlone, &noted);
+        }
     }
 
     /// Which files were found for whom, to be asked once the whole list is enlisted: a file of two
@@ -224,6 +246,18 @@ impl Finder {
 fn is_absence(error: &io::Error) -> bool {
     use io::ErrorKind::{InvalidFilename, NotADirectory, NotFound};
     matches!(error.kind(), NotFound | NotADirectory | InvalidFilename)
+}
+
+/// Whether two values may find the same file: what is written out is found by one alone.
+fn may_find_anothers(pattern: &[Piece]) -> bool {
+    let (mut value, mut wild) = (false, false);
+    for piece in pattern {
+        match piece {
+            Piece::Value(_) => value = true,
+            Piece::Operator(text) => wild |= text.contains(['*', '?', '[']),
+        }
+    }
+    value && wild
 }
 
 /// A pattern as resolved.

@@ -94,7 +94,10 @@ impl Plan {
     /// Examines a row as enlisting does: key, addresses, `where`, suppress lists, enclosures.
     pub fn examine(&self, row: &Row) -> Examined {
         let (key, to) = match self.templates.address(row) {
-            Ok(Addressed::Filtered) => return Examined::Filtered,
+            Ok(Addressed::Filtered) => {
+                self.leave_out(row);
+                return Examined::Filtered;
+            }
             Ok(Addressed::To { key, to, cc, bcc }) => match too_many([&to, &cc, &bcc]) {
                 None => (key, to),
                 Some(reason) => {
@@ -374,6 +377,18 @@ impl Plan {
         if let Some(key) = key.cloned().or_else(nobodys) {
             // What is wrong with them is of no interest: nothing is sent.
             let _ = self.enclosures_of(row, &key);
+        }
+    }
+
+    /// The files of a row that `where` leaves out are not for another one, unless that asks for the same.
+    fn leave_out(&self, row: &Row) {
+        if self.job.attachments.is_empty() {
+            return;
+        }
+        for wanted in self.templates.patterns(row).into_iter().flatten() {
+            if !self.job.attachments[wanted.spec].shared {
+                self.finder.leave_out(&wanted.pieces);
+            }
         }
     }
 

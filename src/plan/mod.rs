@@ -73,7 +73,7 @@ impl Plan {
                 }
             }
         }
-        let finder = Finder::new(&job.root);
+        let finder = Finder::new(&job.root).leaving_out(job.recipients.filter.is_some());
         let files = match job_wide_files(&job, &finder, &parts) {
             Ok(files) => files,
             Err(found) => {

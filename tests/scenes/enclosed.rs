@@ -156,6 +156,30 @@ fn the_file_of_a_row_that_gets_no_letter_is_not_another_rows() {
 }
 
 #[test]
+fn the_file_of_a_row_that_is_left_out_is_not_another_rows() {
+    // Of Ann Smith's file nobody can tell that it is not Ann's, were she not on the list; those of one firm
+    // ask for the same, and one of them gets it.
+    let rows = "email,name,firm,active\n\
+                ann@x.example,Ann,A,yes\nsmith@x.example,Ann Smith,B,no\n\
+                bob@x.example,Bob,Acme,yes\neve@x.example,Eve,Acme,no\n";
+    for order in [[0, 1, 2, 3], [3, 1, 2, 0]] {
+        let lines: Vec<&str> = rows.lines().collect();
+        let rows = order.iter().fold(format!("{}\n", lines[0]), |all, n| all + lines[1 + n] + "\n");
+        let job = SHORT
+            .replace("kind: send", "kind: send\nattachments: [\"f/{{ name }}*\", \"g/{{ firm }}*\"]")
+            .replace("{file: list.csv}", "{file: list.csv, columns: {active: bool}, where: active}");
+        let mut scene = Scene::new().relay([] as [&str; 0]).job(&job).recipients(&rows);
+        for name in
+            ["f/Ann.txt", "f/Ann Smith.txt", "f/Bob.txt", "f/Eve.txt", "g/A.txt", "g/B.txt", "g/Acme.txt"]
+        {
+            scene = scene.file(name, name);
+        }
+        scene.send().exit(Exit::SomeFailed).says(&["f/Ann Smith.txt` was found for another row"]);
+        assert_eq!(scene.its_relay().received().into_keys().collect::<Vec<_>>(), ["bob@x.example"]);
+    }
+}
+
+#[test]
 fn a_letter_has_the_pictures_it_shows_and_no_other() {
     let html = "<p>{% if vip %}<img src=\"cid:vip\"><img src=\"v.png\">{% endif %}<img src=\"p/{{ id }}.png?v=1\">\
                 {% if odd %}<img src=\"cid:{{ odd }}\">{% endif %}</p>";
