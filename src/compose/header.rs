@@ -60,6 +60,15 @@ impl<'a> Header<'a> {
             self.out.extend_from_slice(first.as_bytes());
             self.fold_rest(rest);
             self.end();
+        } else if let Some((words, token)) = described(value) {
+            self.begin(name);
+            self.encoded(words, rfc2047::Q_PHRASE);
+            if self.column() + 1 + token.len() > WIDTH {
+                self.fold();
+            }
+            self.out.push(b' ');
+            self.out.extend_from_slice(token.as_bytes());
+            self.end();
         } else {
             self.text(name, value);
         }
@@ -208,6 +217,15 @@ impl<'a> Header<'a> {
     }
 }
 
+/// The words and the address or id of a value like `新闻 <news.example.com>`: in encoded words neither is one
+/// for a program (RFC 2047 §5, RFC 2919 §3).
+fn described(value: &str) -> Option<(&str, &str)> {
+    let (words, token) = value.split_at_checked(value.rfind(" <")?)?;
+    let token = &token[1..];
+    let is_token = token.ends_with('>') && !token.contains(' ') && is_literal(token, LONGEST - 1);
+    (is_token && !words.is_empty()).then_some((words, token))
+}
+
 /// Whether a text may stand in a header as it is: printable ASCII, nothing that looks like an
 /// encoded word, no space that folding or a reader would lose, and no word too long to be folded.
 fn is_literal(text: &str, longest_word: usize) -> bool {
@@ -282,6 +300,26 @@ mod tests {
         }
         let text = field(|h| h.token_text("X-Track", &format!("{} b", word(200))));
         assert_eq!(text, format!("X-Track: {}\r\n b\r\n", word(200)));
+    }
+
+    #[test]
+    fn an_id_behind_words_is_not_encoded_with_them() {
+        for (value, expected) in [
+            ("新闻 <news.example.com>", "=?utf-8?B?5paw6Ze7?= <news.example.com>"),
+            ("Doe, Jürgen <j@b.example>", "=?utf-8?B?RG9lLCBKw7xyZ2Vu?= <j@b.example>"),
+            ("News <news.example.com>", "News <news.example.com>"),
+            ("新闻 <张@b.example>", "=?utf-8?B?5paw6Ze7IDzlvKBAYi5leGFtcGxlPg==?="),
+            ("新闻<b>", "=?utf-8?B?5paw6Ze7PGI+?="),
+            ("ü <b c>", "=?utf-8?Q?=C3=BC_<b_c>?="),
+            (" <b> ", "=?utf-8?Q?_<b>_?="),
+        ] {
+            assert_eq!(field(|h| h.token_text("X", value)), format!("X: {expected}\r\n"), "{value}");
+        }
+        let long = field(|h| {
+            h.token_text("Sender", &format!("{} <{}@b.example>", "张伟".repeat(20), "x".repeat(60)))
+        });
+        assert!(long.lines().all(|line| line.len() <= 78), "{long}");
+        assert!(long.ends_with(&format!("\r\n <{}@b.example>\r\n", "x".repeat(60))), "{long}");
     }
 
     #[test]
