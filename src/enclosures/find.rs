@@ -226,7 +226,8 @@ impl Finder {
             let about = place.saturating_sub(ABOUT)..(place + ABOUT).min(listing.len());
             let mut near: Vec<(f64, &str)> = about
                 .map(|n| listing.name(n))
-                .filter(|name| !name.starts_with('.'))
+                // What is there by this name is no file, or was one when the folder was read.
+                .filter(|name| !name.starts_with('.') && *name != wanted)
                 .map(|name| (-strsim::jaro_winkler(&wanted, name), name))
                 .collect();
             near.sort_by(|one, other| one.0.total_cmp(&other.0));
@@ -362,14 +363,17 @@ impl Search<'_> {
         self.finder.compares();
         match fs::symlink_metadata(&path) {
             Ok(metadata) => {
-                let kind = match metadata.file_type() {
+                let kind_of = |metadata: fs::Metadata| match metadata.file_type() {
                     kind if kind.is_file() => Kind::File,
                     kind if kind.is_dir() => Kind::Folder,
                     kind if kind.is_symlink() => Kind::Link,
                     _ => Kind::Other,
                 };
-                if let Kind::Folder | Kind::Other = kind {
-                    let what = if kind == Kind::Folder { "a folder" } else { "a pipe or a device" };
+                let kind = kind_of(metadata);
+                // What a link leads to is told as what it is.
+                let shown = if kind == Kind::Link { fs::metadata(&path).map_or(kind, kind_of) } else { kind };
+                if let Kind::Folder | Kind::Other = shown {
+                    let what = if shown == Kind::Folder { "a folder" } else { "a pipe or a device" };
                     self.wrong = Some(EnclosureError::NotAFile { file: path, what });
                     return Ok(());
                 }
@@ -609,6 +613,7 @@ mod tests {
             ("reports/{1,10}.pdf", Ok(&["reports/1.pdf", "reports/10.pdf"])),
             ("r*/e*/*.pdf", Ok(&["reports/eu/3.pdf"])),
             ("top.pdf/x", Err("no file matches")),
+            ("linked", Err("is a folder, not a file")),
             ("reports/1-jam.pdf", Err("the nearest names there are 1-jan.pdf")),
             ("report/1.pdf", Err("the nearest names there are reports")),
         ] {

@@ -18,6 +18,7 @@ use crate::mail;
 
 use super::FileFingerprint;
 use super::charset::charset;
+use super::pattern::nfc;
 
 /// The longest name a recipient sees, in octets: what file systems take.
 const LONGEST_NAME: usize = 255;
@@ -435,7 +436,9 @@ fn is_plain_message(bytes: &[u8]) -> bool {
     let headers = mail_parser::MessageParser::new().parse_headers(bytes);
     let starts = headers.is_some_and(|message| {
         message.headers().iter().any(|header| !matches!(header.name, mail_parser::HeaderName::Other(_)))
-    }) && bytes.first().is_some_and(u8::is_ascii_graphic);
+    }) && bytes.first().is_some_and(u8::is_ascii_graphic)
+        // The line that an mbox file begins each of its messages with is no field.
+        && !bytes.starts_with(b"From ");
     starts
         && bytes.iter().all(|&b| b < 0x80 && b != 0)
         && lines.split(|&b| b == b'\n').all(|line| line.len() <= 999 && !line.starts_with(b"."))
@@ -443,9 +446,10 @@ fn is_plain_message(bytes: &[u8]) -> bool {
         && memchr::memchr_iter(b'\r', bytes).all(|at| bytes.get(at + 1) == Some(&b'\n'))
 }
 
-/// A name as it may be shown: no folder, no control character, no more than a file system takes.
+/// A name as it may be shown: no folder, no control character, no more than a file system takes. In NFC, for
+/// what a Mac wrote in pieces (`한국어.hwp`, `Résumé.pdf`) is shown in pieces by Windows.
 fn shown_name(name: &str) -> String {
-    let name: String = name
+    let name: String = nfc(name)
         .trim()
         .chars()
         .map(|c| if c.is_control() || matches!(c, '/' | '\\') { '_' } else { c })
@@ -595,6 +599,12 @@ mod tests {
             ("a.eml", None, b"Subject: x\r\n\r\n.hello\r\n", "application/octet-stream"),
             ("a.eml", None, "Subject: ü\r\n\r\nhello\r\n".as_bytes(), "application/octet-stream"),
             ("a.eml", None, b"no header\r\n", "application/octet-stream"),
+            (
+                "a.eml",
+                None,
+                b"From a@b.c Mon Nov 23\r\nSubject: x\r\n\r\nhello\r\n",
+                "application/octet-stream",
+            ),
         ] {
             let part = encode(bytes, name, given, &Disposition::Attachment);
             let head = head(&part);
@@ -640,6 +650,7 @@ mod tests {
             ("../../etc/passwd", ".._.._etc_passwd".to_owned()),
             ("a\r\nb", "a_b".replace("_b", "__b")),
             ("", "file".to_owned()),
+            ("Re\u{301}sume\u{301} \u{1112}\u{1161}\u{11ab}.pdf", "R\u{e9}sum\u{e9} \u{d55c}.pdf".to_owned()),
             (&format!("{}.pdf", "x".repeat(300)), format!("{}.pdf", "x".repeat(251))),
             (&format!("{}.pdf", "中".repeat(100)), format!("{}.pdf", "中".repeat(83))),
         ] {
