@@ -165,6 +165,17 @@ pub struct DomainLimit {
     pub connections: Option<usize>,
 }
 
+impl DomainLimit {
+    /// The place of a lower-case domain among these limits, counted from 1: the first that names it. 0: none does.
+    pub fn place(limits: &[DomainLimit], domain: &str) -> usize {
+        let names = |pattern: &String| match pattern.strip_prefix('*') {
+            Some(below) => domain.ends_with(below),
+            None => domain == pattern,
+        };
+        limits.iter().position(|limit| limit.domains.iter().any(names)).map_or(0, |place| place + 1)
+    }
+}
+
 /// `retry`: how a deferred recipient is tried again.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Retry {

@@ -634,6 +634,16 @@ fn limited_domains_are_kept_as_the_ledger_has_them() {
         ["xn--fsqu00a.xn--fiqs8s", "*.xn--bcher-kva.example", "gmail.com", "*.gmail.com"]
     );
     assert_eq!(relay.limits[1].domains, ["x.gmail.org"]);
+    for (domain, place) in [
+        ("gmail.com", 1),
+        ("a.b.gmail.com", 1),
+        ("hotgmail.com", 0),
+        ("xn--bcher-kva.example", 0),
+        ("x.gmail.org", 2),
+        ("", 0),
+    ] {
+        assert_eq!(super::DomainLimit::place(&relay.limits, domain), place, "{domain}");
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::diagnostic::{self, Diagnostic};
 use crate::dispatch::core::{Config, Doubt, End};
 use crate::dispatch::{Ended, Engine, Trouble};
 use crate::exit::Exit;
-use crate::job::{Keep, RelaySpec, SendJob, TlsMode, preset};
+use crate::job::{DomainLimit, Keep, RelaySpec, SendJob, TlsMode, preset};
 use crate::ledger::{Domains, Edition, Enlisting, Flag, Ledger, RunLock, Sqlite, State};
 use crate::letter::Purpose;
 use crate::measure;
@@ -274,7 +274,7 @@ impl Sending<'_> {
         // Under a clock that was set back since, what is due would be due in years.
         ledger.bring_forward(self.edition.id, now, now.saturating_add(config.longest_wait()))?;
         let maker = Letters::new(self.plan, self.edition, ledger.secret(), self.kept.clone());
-        let limits: Vec<Vec<String>> = spec.limits.iter().map(|limit| limit.domains.clone()).collect();
+        let limits = spec.limits.clone();
         let mut reader = ledger.reader()?;
         if !self.args.only.is_empty() {
             reader = match Only::find(reader, self.edition.id, &self.args.only)? {
@@ -305,7 +305,7 @@ impl Sending<'_> {
             submitter,
             answers,
             control: self.signals.control(),
-            group_of: Arc::new(move |domain| group_of(&limits, domain)),
+            group_of: Arc::new(move |domain| DomainLimit::place(&limits, domain)),
             first_due,
         };
         let mut show = Show::new(self.global, &self.plan.job.name, open);
@@ -434,21 +434,14 @@ impl Sending<'_> {
 }
 
 /// Group 0 is all that has no limit of its own. Without limits no domains are named at all.
-fn domains(limits: &[Vec<String>]) -> Vec<Domains> {
+fn domains(limits: &[DomainLimit]) -> Vec<Domains> {
     if limits.is_empty() {
         return Vec::new();
     }
-    let mut groups = vec![Domains::Except(limits.concat())];
-    groups.extend(limits.iter().cloned().map(Domains::Only));
+    let mut groups: Vec<_> = limits.iter().map(|limit| Domains::Only(limit.domains.clone())).collect();
+    let limited = limits.iter().flat_map(|limit| limit.domains.iter().cloned()).collect();
+    groups.insert(0, Domains::Except(limited));
     groups
-}
-
-fn group_of(limits: &[Vec<String>], domain: &str) -> usize {
-    let names = |pattern: &String| match pattern.strip_prefix('*') {
-        Some(below) => domain.ends_with(below),
-        None => domain == pattern,
-    };
-    limits.iter().position(|group| group.iter().any(names)).map_or(0, |place| place + 1)
 }
 
 /// What a relay's trouble means for whoever has to mend it.

@@ -54,7 +54,8 @@ impl Accounts {
         self.account(&spec.host, spec.port, spec.auth.as_ref().map_or("", |auth| auth.user.as_str()))
     }
 
-    fn account(&self, host: &str, port: u16, user: &str) -> Account {
+    /// The account of a user at a server.
+    pub(super) fn account(&self, host: &str, port: u16, user: &str) -> Account {
         let said = Arc::new(AtomicBool::new(false));
         let account = |shared| Account { shared, accounts: self.clone(), said: Arc::clone(&said) };
         let Some(folder) = &self.folder else { return account(None) };

@@ -9,10 +9,12 @@ mod account;
 mod addresses;
 mod connection;
 mod growth;
+mod lanes;
 mod login;
 mod outcome;
 mod pace;
 mod pool;
+mod relay;
 #[cfg(test)]
 mod trials;
 

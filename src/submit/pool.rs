@@ -11,18 +11,18 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use mio::event::Source;
 use mio::{Interest, Poll, Token, Waker};
 
-use super::account::{Account, Accounts, Berth, Berths};
-use super::addresses::Addresses;
+use super::account::{Accounts, Berth};
 use super::connection::{Connection, Loss};
 use super::growth::Growth;
-use super::login::Identity;
+use super::lanes::Lanes;
 use super::outcome::{self, Desk, Hint, Step};
 use super::pace::{Pace, Throttle};
+use super::relay::{Relay, refused_by_net};
 use super::{Command, Consignment, Door, Event, Porter, Queued, SubmitError, Submitter};
 use crate::job::{Pipelining, RelaySpec, TlsMode};
 use crate::letter::{Answer, Outcome};
 use crate::net::transcript::Transcript;
-use crate::net::{Dialer, Link, NetError, Race};
+use crate::net::{Link, NetError, Race};
 use crate::wire::smtp::{
     Awaited, Class, Content as _, Event as Wire, Heard, Level, LoginError, Offers, Record, Security, Session,
     Way,
@@ -110,7 +110,7 @@ fn begin(
         enough: None,
         cut_off: None,
         session_limit: None,
-        lanes: Lanes::new(&relay),
+        lanes: Lanes::new(&relay.spec.limits, &relay.account),
         cap: relay.spec.connections.max(1),
         regrow_at: None,
         accounts: accounts.clone(),
@@ -188,178 +188,6 @@ fn ceiling(pipelining: Pipelining) -> Level {
         Pipelining::Envelope => Level::Envelope,
         Pipelining::Message => Level::Message,
         Pipelining::Window | Pipelining::Auto => Level::Window,
-    }
-}
-
-/// A relay and the way to it.
-struct Relay {
-    spec: RelaySpec,
-    dialer: Dialer,
-    identity: Option<Identity>,
-    /// host:port
-    name: String,
-    addresses: Addresses,
-    account: Account,
-    berths: Berths,
-}
-
-impl Relay {
-    fn new(spec: &RelaySpec, accounts: &Accounts) -> Result<Relay, SubmitError> {
-        let name = format!("{}:{}", spec.host, spec.port);
-        let trouble = |error: NetError| refused_by_net(&name, error);
-        let dialer = Dialer::new(&spec.host, spec.port, &spec.tls, &spec.timeouts)
-            .and_then(|dialer| dialer.proxy(spec.proxy.as_deref()))
-            .map_err(trouble)?
-            .local_address(spec.local_address);
-        let server = (spec.host.clone(), spec.port);
-        let identity = spec.auth.as_ref().map(|auth| Identity::fetch(auth, server)).transpose()?;
-        let account = accounts.of_relay(spec);
-        let berths = account.berths(spec.connections.max(1));
-        Ok(Relay {
-            spec: spec.clone(),
-            dialer,
-            identity,
-            name,
-            addresses: Addresses::default(),
-            account,
-            berths,
-        })
-    }
-
-    fn growth(&self) -> Growth {
-        Growth::new(self.spec.doubt.map_or(usize::MAX, |doubt| doubt / self.spec.connections.max(1)))
-    }
-
-    fn pace(&self) -> Option<Pace> {
-        self.spec.rate.map(|rate| Pace::new(rate, self.spec.burst, self.account.book(&[])))
-    }
-}
-
-/// What the net said, as an error of this room.
-fn refused_by_net(relay: &str, error: NetError) -> SubmitError {
-    match error {
-        NetError::Tls { trouble, .. } => {
-            SubmitError::Tls { relay: relay.to_owned(), reason: trouble.to_string() }
-        }
-        NetError::Injected { .. } => {
-            SubmitError::Protocol { relay: relay.to_owned(), reason: error.to_string() }
-        }
-        source => SubmitError::Connect { relay: relay.to_owned(), source },
-    }
-}
-
-/// Letters that wait for a connection: one lane for each group of domains with a rate of its own, so that a slow group
-/// holds nobody up.
-struct Lanes {
-    lanes: Vec<Lane>,
-    waiting: usize,
-    turn: usize,
-}
-
-struct Lane {
-    domains: Vec<String>,
-    pace: Option<Pace>,
-    /// Only on the so many connections that have been ready longest: one that is opened later never takes the place of
-    /// one that still carries letters of this lane.
-    connections: Option<usize>,
-    letters: VecDeque<Queued>,
-}
-
-impl Lane {
-    /// Whether letters wait here that a connection of this rank may carry.
-    fn may_use(&self, rank: usize) -> bool {
-        !self.letters.is_empty() && self.connections.is_none_or(|most| rank < most)
-    }
-
-    fn ready(&self, now: Instant, rank: usize) -> bool {
-        self.may_use(rank) && self.pace.as_ref().is_none_or(|pace| pace.wait(now).is_none())
-    }
-}
-
-impl Lanes {
-    fn new(relay: &Relay) -> Lanes {
-        let everyone = Lane { domains: Vec::new(), pace: None, connections: None, letters: VecDeque::new() };
-        let limited = relay.spec.limits.iter().map(|limit| Lane {
-            domains: limit.domains.clone(),
-            pace: limit.rate.map(|rate| Pace::new(rate, 1, relay.account.book(&limit.domains))),
-            connections: limit.connections,
-            letters: VecDeque::new(),
-        });
-        Lanes { lanes: std::iter::once(everyone).chain(limited).collect(), waiting: 0, turn: 0 }
-    }
-
-    fn of(&mut self, queued: &Queued) -> &mut Lane {
-        let mut place = 0;
-        if self.lanes.len() > 1
-            && let Some(first) = queued.consignment.message.envelope.recipients.first()
-        {
-            let domain = first.ascii_domain().to_ascii_lowercase();
-            let named = |pattern: &String| match pattern.strip_prefix("*.") {
-                Some(parent) => domain.strip_suffix(parent).is_some_and(|rest| rest.ends_with('.')),
-                None => *pattern == domain,
-            };
-            place = self.lanes.iter().position(|lane| lane.domains.iter().any(named)).unwrap_or(0);
-        }
-        &mut self.lanes[place]
-    }
-
-    fn push(&mut self, queued: Queued) {
-        self.waiting += 1;
-        self.of(&queued).letters.push_back(queued);
-    }
-
-    /// Back to the head of its lane.
-    fn push_back(&mut self, queued: Queued) {
-        self.waiting += 1;
-        self.of(&queued).letters.push_front(queued);
-    }
-
-    /// Whether a letter may start now on a connection of this rank, as far as this process knows.
-    fn ready(&self, now: Instant, rank: usize) -> bool {
-        self.waiting > 0 && self.lanes.iter().any(|lane| lane.ready(now, rank))
-    }
-
-    /// Letters that a connection of this rank could carry.
-    fn waiting_for(&self, rank: usize) -> usize {
-        self.lanes.iter().filter(|lane| lane.may_use(rank)).map(|lane| lane.letters.len()).sum()
-    }
-
-    /// The next letter that may start now on a connection of this rank; lanes take turns.
-    fn take(&mut self, now: Instant, rank: usize) -> Option<Queued> {
-        if self.waiting == 0 {
-            return None;
-        }
-        let count = self.lanes.len();
-        for step in 0..count {
-            let place = (self.turn + step) % count;
-            let lane = &mut self.lanes[place];
-            if !lane.ready(now, rank) || lane.pace.as_mut().is_some_and(|pace| !pace.start(now)) {
-                continue;
-            }
-            self.turn = place + 1;
-            self.waiting -= 1;
-            return lane.letters.pop_front();
-        }
-        None
-    }
-
-    /// When a lane that waits for its pace may go on, on a connection of this rank.
-    fn next(&self, now: Instant, rank: usize) -> Option<Instant> {
-        self.lanes
-            .iter()
-            .filter(|lane| lane.may_use(rank))
-            .map(|lane| lane.pace.as_ref().and_then(|pace| pace.wait(now)).unwrap_or(now))
-            .min()
-    }
-
-    /// Letters that wait for a pace of their own: they keep nobody else waiting.
-    fn held_up(&self) -> usize {
-        self.lanes[1..].iter().map(|lane| lane.letters.len()).sum()
-    }
-
-    fn drain(&mut self) -> impl Iterator<Item = Queued> + '_ {
-        self.waiting = 0;
-        self.lanes.iter_mut().flat_map(|lane| lane.letters.drain(..))
     }
 }
 
@@ -519,7 +347,7 @@ impl Pool {
         }
         let wanted = match self.phase {
             Phase::Trial(_) => usize::from(self.live() == 0),
-            Phase::Running | Phase::Draining(_) if self.lanes.waiting > 0 => {
+            Phase::Running | Phase::Draining(_) if self.lanes.waiting() > 0 => {
                 let (mut room, mut ready, mut opening) = (0, 0, self.openings.len());
                 for connection in self.connections.iter().flatten() {
                     room += connection.session.room();
@@ -581,7 +409,7 @@ impl Pool {
         let idle = |connection: &Connection| connection.session.is_ready() && connection.session.held() == 0;
         let live = self.connections.iter().flatten();
         let (count, any_idle) = (self.live(), live.clone().any(idle));
-        let none_needed = self.lanes.waiting == 0 && any_idle;
+        let none_needed = self.lanes.waiting() == 0 && any_idle;
         if count == 0 || !self.relay.berths.are_asked_for(count, none_needed, now) {
             return;
         }
@@ -1149,7 +977,7 @@ impl Pool {
         self.throttle = Throttle::default();
         (self.enough, self.cut_off, self.session_limit) = (None, None, None);
         let waiting: Vec<Queued> = self.lanes.drain().collect();
-        self.lanes = Lanes::new(&next);
+        self.lanes = Lanes::new(&next.spec.limits, &next.account);
         waiting.into_iter().for_each(|queued| self.lanes.push(queued));
         self.relay = next;
         (self.failures, self.unheard) = (0, 0);
@@ -1342,7 +1170,7 @@ impl Pool {
         let races = self.openings.iter().map(|opening| opening.race.due());
         let mut next = connections.chain(races).chain(phase).min();
         if matches!(self.phase, Phase::Trial(_) | Phase::Running | Phase::Draining(_)) {
-            let waits = self.lanes.waiting > 0 || matches!(self.phase, Phase::Trial(_));
+            let waits = self.lanes.waiting() > 0 || matches!(self.phase, Phase::Trial(_));
             let reopen = self.not_before.filter(|&at| waits && at > now);
             let roomy = |&slot: &usize| {
                 self.connections[slot].as_ref().is_some_and(|connection| connection.session.room() > 0)
