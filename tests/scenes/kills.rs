@@ -14,9 +14,9 @@ use postroom::failpoint;
 use crate::scene::{Scene, finish, ledger_says, letters_in, long, numbered};
 
 /// The most letters that one death may leave unsure, as the job says it.
-const DOUBT: usize = 24;
+pub const DOUBT: usize = 24;
 
-fn job(level: &str) -> String {
+pub fn job(level: &str) -> String {
     format!(
         r#"
 kind: send
@@ -95,7 +95,7 @@ fn goes_on(scene: &Scene, code: i32) -> bool {
 }
 
 /// Runs until nothing is left to do.
-fn until_done(scene: &Scene) {
+pub fn until_done(scene: &Scene) {
     for _ in 0..20 {
         let run = scene.send();
         match run.code {
@@ -174,7 +174,7 @@ fn killed(level: &str, letters: usize, kills: usize, faults: &[&str]) {
 }
 
 /// Whether a rule closes connections without an answer.
-fn cuts(rule: &serde_json::Value) -> bool {
+pub fn cuts(rule: &serde_json::Value) -> bool {
     let rule = rule.as_str().expect("a rule is a text");
     ["drop", "reset", "hang"].iter().any(|word| rule.ends_with(word))
 }
@@ -200,7 +200,7 @@ fn twenty_kills_with_a_window_in_flight() {
 }
 
 /// What a bad day at the relay looks like.
-const BAD_DAY: &[&str] = &[
+pub const BAD_DAY: &[&str] = &[
     "rcpt chance=0.01 reply 450 4.2.1 later",
     "mail chance=0.002 reply 451 4.3.0 try again",
     "rcpt if=u77*@* reply 550 5.1.1 no such user",
@@ -220,7 +220,7 @@ fn kills_on_a_bad_day() {
 
 /// And a worse one: something goes wrong at every stage there is. A first connection that comes to
 /// nothing ends a run.
-const WORST_DAY: &[&str] = &[
+pub const WORST_DAY: &[&str] = &[
     "connect chance=0.01 drop",
     "connect chance=0.01 close 421 4.3.2 busy",
     "helo chance=0.01 drop",

@@ -26,3 +26,4 @@ mod several;
 mod spoken;
 mod tending;
 mod unbegun;
+mod worst_day;
