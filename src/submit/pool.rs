@@ -581,7 +581,10 @@ impl Pool {
         while let Some(event) =
             self.connections[slot].as_mut().and_then(|connection| connection.session.next_event())
         {
+            let over = self.connections[slot].as_ref().is_none_or(|connection| connection.session.is_over());
             match event {
+                // Let in and sent away in one breath: what follows says why.
+                Wire::Greeted | Wire::LoggedIn if over => {}
                 Wire::Greeted => self.greeted(slot, now),
                 Wire::LoggedIn => self.logged_in(slot),
                 Wire::LoginFailed(error) => self.login_failed(slot, error, now),
@@ -597,10 +600,13 @@ impl Pool {
                 Wire::Untouched(queued) => untouched.push(queued),
                 Wire::Stumbled(level) => self.stumbled(slot, level),
                 Wire::Closing(heard) => {
-                    if let Some(connection) = &self.connections[slot] {
-                        connection.note(&format!("the relay closes the session: {heard}"));
-                    }
+                    let Some(connection) = &self.connections[slot] else { continue };
+                    connection.note(&format!("the relay closes the session: {heard}"));
                     gone = Some(None);
+                    // Who is let in only to be sent away must not come back at once.
+                    if connection.session.begun() == 0 {
+                        self.refused(slot, heard, now);
+                    }
                 }
                 Wire::Broken(reason) => gone = Some(Some(Loss::Protocol(reason))),
                 Wire::Quit => gone = Some(None),
@@ -871,7 +877,7 @@ impl Pool {
         self.set_windows();
     }
 
-    /// The greeting, EHLO or STARTTLS was refused.
+    /// The greeting, EHLO or STARTTLS was refused, or the relay has closed the session before anything was begun.
     fn refused(&mut self, slot: usize, heard: Heard, now: Instant) {
         let others =
             self.connections.iter().flatten().filter(|connection| connection.session.is_ready()).count();
@@ -1467,6 +1473,14 @@ mod tests {
                 other => panic!("{told}: {other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn who_is_let_in_and_sent_away_in_one_breath_does_not_come_back_for_ever() {
+        let relay = relay_at(vec![says(&["220 relay\r\n", "250 relay\r\n421 4.3.2 enough\r\n"])]);
+        let (events, _inbox) = crossbeam_channel::unbounded();
+        let error = begin(VecDeque::from([relay]), &Accounts::alone(), None, events).err();
+        assert!(matches!(error, Some(SubmitError::Refused { .. })), "{error:?}");
     }
 
     #[test]
