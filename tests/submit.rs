@@ -785,6 +785,21 @@ mod tokens {
     }
 
     #[test]
+    fn a_token_for_the_fallback_is_got_when_it_is_needed() {
+        let server = TokenServer::start(&[(200, r#"{"access_token":"t1"}"#)]);
+        let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let relay = TokenRelay::start(|token, _| token == "t1");
+        let fallback = Some(Box::new(relay.spec(server.auth())));
+        let plain = Scene::new(Options::default());
+        let works = RelaySpec { fallback: fallback.clone(), ..plain.spec.clone() };
+        assert_eq!(run(&works, 5, 1, 500).count(Outcome::Accepted), 5);
+        assert_eq!(server.asked(), 0, "nobody needed it");
+        let down = RelaySpec { fallback, ..spec(nobody) };
+        let told = run(&down, 5, 1, 500);
+        assert_eq!((told.count(Outcome::Accepted), server.asked()), (5, 1), "{:?}", told.failed);
+    }
+
+    #[test]
     fn a_no_is_shown_and_no_secret_with_it() {
         let no = r#"{"error":"invalid_grant","error_description":"Token r/1 was\nrevoked"}"#;
         for (status, answer, expected) in [

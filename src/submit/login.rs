@@ -3,7 +3,7 @@
 use super::SubmitError;
 use std::time::Instant;
 
-use crate::job::{Auth, Mechanism};
+use crate::job::{Auth, Credential, Mechanism};
 use crate::net::{self, Link, token};
 use crate::secret::Secret;
 use crate::wire::sasl::{self, Circumstances, Exchange, KeyMemory};
@@ -25,9 +25,15 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// Fetches the secret of a login.
-    pub(super) fn fetch(auth: &Auth, server: (String, u16)) -> Result<Identity, SubmitError> {
-        let token::Access { secret, until } = fetch(auth)?;
+    /// Fetches the secret of a login. An access token for a `spare` relay is got when it is needed: that its token
+    /// server does not answer must not keep the relay before it from working.
+    pub(super) fn fetch(auth: &Auth, server: (String, u16), spare: bool) -> Result<Identity, SubmitError> {
+        let token::Access { secret, until } = match &auth.credential {
+            Credential::Refresh(_) if spare => {
+                token::Access { secret: Secret::new(""), until: Some(Instant::now()) }
+            }
+            _ => fetch(auth)?,
+        };
         let (auth, keys) = (auth.clone(), KeyMemory::default());
         Ok(Identity { auth, secret, until, issue: 0, proven: false, server, keys })
     }

@@ -67,7 +67,7 @@ pub(super) fn start(
     let mut relays = VecDeque::new();
     let mut next = Some(spec);
     while let Some(spec) = next {
-        relays.push_back(Relay::new(spec, accounts)?);
+        relays.push_back(Relay::new(spec, accounts, !relays.is_empty())?);
         next = spec.fallback.as_deref();
     }
     begin(relays, accounts, trace, events)
@@ -1375,7 +1375,7 @@ mod tests {
         let Ok(Job::Send(job)) = crate::job::read(std::path::Path::new("job.yaml"), &environment) else {
             panic!("a sending job");
         };
-        let mut relay = Relay::new(&job.relay, &Accounts::alone()).expect("a relay");
+        let mut relay = Relay::new(&job.relay, &Accounts::alone(), false).expect("a relay");
         let resolver = move |_: &str, _| match addresses.is_empty() {
             true => Err(io::Error::other("no such name")),
             false => Ok(addresses.clone()),

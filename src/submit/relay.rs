@@ -22,8 +22,8 @@ pub(super) struct Relay {
 }
 
 impl Relay {
-    /// Looks up no name yet; a secret may be asked for.
-    pub(super) fn new(spec: &RelaySpec, accounts: &Accounts) -> Result<Relay, SubmitError> {
+    /// Looks up no name yet; a secret may be asked for. `spare`: it is used only when another relay fails.
+    pub(super) fn new(spec: &RelaySpec, accounts: &Accounts, spare: bool) -> Result<Relay, SubmitError> {
         let name = format!("{}:{}", spec.host, spec.port);
         let trouble = |error: NetError| refused_by_net(&name, error);
         let dialer = Dialer::new(&spec.host, spec.port, &spec.tls, &spec.timeouts)
@@ -31,7 +31,7 @@ impl Relay {
             .map_err(trouble)?
             .local_address(spec.local_address);
         let server = (spec.host.clone(), spec.port);
-        let identity = spec.auth.as_ref().map(|auth| Identity::fetch(auth, server)).transpose()?;
+        let identity = spec.auth.as_ref().map(|auth| Identity::fetch(auth, server, spare)).transpose()?;
         let account = accounts.of_relay(spec);
         let berths = account.berths(spec.connections.max(1));
         Ok(Relay {
