@@ -35,6 +35,12 @@ pub enum RecipientsError {
         /// Why.
         source: io::Error,
     },
+    /// A pipe gives what is in it once, and a list is read again: to compare it, and to find all who share a file.
+    #[error("the list {} is a pipe, which can be read once: write it to a file, or pipe it in and say `file: \"-\"`", file.display())]
+    ReadOnce {
+        /// The list.
+        file: PathBuf,
+    },
     /// Reading stopped in the middle.
     #[error("the list {} cannot be read on", file.display())]
     Io {
@@ -189,6 +195,7 @@ impl RecipientsError {
             RecipientsError::Io { .. } | RecipientsError::Elsewhere { .. } => Exit::Io,
             RecipientsError::UnknownEncoding { .. }
             | RecipientsError::UnknownFormat { .. }
+            | RecipientsError::ReadOnce { .. }
             | RecipientsError::UnknownColumn { .. } => Exit::Job,
             RecipientsError::NotAFile => Exit::Bug,
             _ => Exit::Data,

@@ -2,8 +2,9 @@
 //! byte order mark taken off. Readers above see a growing window of text and say what they are
 //! done with.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use encoding_rs::{Decoder, DecoderResult, Encoding, GB18030, UTF_8};
@@ -43,15 +44,7 @@ enum Coding {
 impl Input {
     /// Opens a file. `encoding` is a label of the Encoding Standard.
     pub(super) fn open(file: &Path, encoding: Option<&str>) -> Result<Input, RecipientsError> {
-        let unreadable = |source: io::Error| match source.kind() {
-            io::ErrorKind::NotFound => RecipientsError::Missing { file: file.to_owned() },
-            _ => RecipientsError::Unreadable { file: file.to_owned(), source },
-        };
-        let opened = File::open(file).map_err(unreadable)?;
-        if opened.metadata().map_err(unreadable)?.is_dir() {
-            return Err(unreadable(io::ErrorKind::IsADirectory.into()));
-        }
-        Input::new(file.to_owned(), Box::new(opened), encoding)
+        Input::new(file.to_owned(), Box::new(open(file)?.0), encoding)
     }
 
     /// Text from any bytes; `file` is how it is called in messages.
@@ -237,6 +230,26 @@ impl Coding {
             false => Coding::Other(Box::new(encoding.new_decoder_without_bom_handling()), encoding),
         }
     }
+}
+
+/// Opens a file that can be read again, as a list is that is compared with what it was. The metadata are those of the
+/// open file.
+pub(super) fn open(file: &Path) -> Result<(File, Metadata), RecipientsError> {
+    let unreadable = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => RecipientsError::Missing { file: file.to_owned() },
+        _ => RecipientsError::Unreadable { file: file.to_owned(), source },
+    };
+    // A pipe is not even opened: that waits for whoever writes into it.
+    let kind = std::fs::metadata(file).map_err(unreadable)?.file_type();
+    if kind.is_fifo() || kind.is_socket() {
+        return Err(RecipientsError::ReadOnce { file: file.to_owned() });
+    }
+    let opened = File::open(file).map_err(unreadable)?;
+    let metadata = opened.metadata().map_err(unreadable)?;
+    if metadata.is_dir() {
+        return Err(unreadable(io::ErrorKind::IsADirectory.into()));
+    }
+    Ok((opened, metadata))
 }
 
 /// What bytes that are not UTF-8 may be, judged by the line they stand in.

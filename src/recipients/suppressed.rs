@@ -1,14 +1,13 @@
 //! Who must not be written to: files of addresses, held as sorted hashes.
 
-use std::fs::{File, Metadata};
-use std::io;
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use crate::job::Text;
 use crate::mail::EmailAddress;
 
-use super::input::Input;
+use super::input::{self, Input};
 use super::table::{self, Table};
 use super::{RecipientsError, cell};
 
@@ -74,16 +73,8 @@ impl Suppressed {
     fn read(self, files: impl Iterator<Item = PathBuf>) -> Result<Suppressed, RecipientsError> {
         let mut suppressed = self;
         for file in files {
-            let unreadable = |source: io::Error| match source.kind() {
-                io::ErrorKind::NotFound => RecipientsError::Missing { file: file.clone() },
-                _ => RecipientsError::Unreadable { file: file.clone(), source },
-            };
             // The stamp is of the open file: one that is replaced meanwhile counts as changed.
-            let opened = File::open(&file).map_err(unreadable)?;
-            let metadata = opened.metadata().map_err(unreadable)?;
-            if metadata.is_dir() {
-                return Err(unreadable(io::ErrorKind::IsADirectory.into()));
-            }
+            let (opened, metadata) = input::open(&file)?;
             let read = Input::new(file.clone(), Box::new(opened), None)
                 .and_then(|input| read_file(input, &mut suppressed.hashes));
             read.map_err(of_no_list)?;

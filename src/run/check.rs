@@ -394,7 +394,7 @@ fn say_json(mut out: impl Write, plan: &Plan, edition: &str, found: &Findings) -
     let domains: serde_json::Map<String, serde_json::Value> =
         found.top_domains().into_iter().map(|(name, count)| (name.to_owned(), count.into())).collect();
     let plan = json!({
-        "job": plan.job.name, "edition": edition, "from": plan.job.from.to_string(),
+        "job": plan.job.name, "kind": "send", "edition": edition, "from": plan.job.from.to_string(),
         "relay": {"host": plan.job.relay.host, "port": plan.job.relay.port},
         "rows": found.rows, "filtered": found.filtered, "suppressed": found.suppressed,
         "duplicates": found.duplicates, "bad": found.bad, "bad_rows": bad,

@@ -267,6 +267,21 @@ fn an_empty_suppress_list_is_warned_of() {
 }
 
 #[test]
+fn a_pipe_is_no_list() {
+    let job = changed("list.csv}", "/dev/stdin, format: csv}").replace("@PORT@", "25");
+    let scene = Scene::new().job(&job);
+    for command in [&["check", "job.yaml"][..], &["run", "--sandbox", "job.yaml"]] {
+        let mut child =
+            scene.command(command).stdin(std::process::Stdio::piped()).spawn().expect("the binary");
+        // A closed pipe is what happens to whoever is refused.
+        let _ = std::io::Write::write_all(&mut child.stdin.take().expect("stdin"), numbered(3).as_bytes());
+        let output = child.wait_with_output().expect("it ends");
+        assert_eq!(output.status.code(), Some(Exit::Job as i32), "{command:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("file: \"-\""), "{command:?}");
+    }
+}
+
+#[test]
 fn deletions_are_for_archives() {
     let scene = Scene::new().relay([] as [&str; 0]).job(SHORT).recipients(&numbered(1));
     scene
