@@ -77,7 +77,9 @@ pub fn read(path: &Path, env: &Environment) -> Result<Job, Vec<Diagnostic>> {
 /// The same, for whoever wants to go on and find the mistakes that are not the job file's own.
 pub fn examine(path: &Path, env: &Environment) -> Result<Job, Flawed> {
     let full = env.dir.join(path);
-    let root = root_of(&full);
+    // A job that is linked from outside is of the project it lies in: from elsewhere it would have another ledger,
+    // in which nobody has got anything yet.
+    let root = root_of(&full).or_else(|| root_of(&full.canonicalize().ok()?));
     if full.file_name().is_some_and(|name| name == HOUSE_FILE) {
         let mistake =
             Diagnostic::error(format!("{} holds what jobs share; it is no job itself", path.display()))
@@ -118,7 +120,8 @@ pub fn shared_ledger(env: &Environment) -> Result<LedgerUrl, Vec<Diagnostic>> {
 fn root_of(file: &Path) -> Option<PathBuf> {
     let mut folder = folder_of(file);
     loop {
-        if folder.join(HOUSE_FILE).is_file() {
+        // A link that leads nowhere marks the root, too, and is told of when it is read.
+        if folder.join(HOUSE_FILE).symlink_metadata().is_ok_and(|found| !found.is_dir()) {
             return Some(folder);
         }
         if !folder.pop() {

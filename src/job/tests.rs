@@ -384,6 +384,26 @@ fn a_provider_is_known_by_its_host_and_its_limits_hold_when_it_is_named() {
 }
 
 #[test]
+fn a_link_to_a_job_is_of_the_job_s_project() {
+    let project = Project::new(&[("postroom.yaml", ""), ("jobs/a.yaml", LEAST)]);
+    let link = |elsewhere: &Project| {
+        std::os::unix::fs::symlink(project.root().join("jobs/a.yaml"), elsewhere.root().join("a.yaml"))
+            .expect("a link");
+    };
+    let elsewhere = Project::new(&[]);
+    link(&elsewhere);
+    assert_eq!(elsewhere.send("a.yaml").root, project.root());
+    // A project that the link itself lies in comes first: it may be of links as a whole.
+    let other = Project::new(&[("postroom.yaml", "")]);
+    link(&other);
+    assert_eq!(other.send("a.yaml").root, other.root());
+    // One that has lost what it leads to is no reason to begin elsewhere.
+    std::fs::remove_file(other.root().join("postroom.yaml")).expect("removed");
+    std::os::unix::fs::symlink("gone.yaml", other.root().join("postroom.yaml")).expect("a link");
+    other.read("a.yaml").expect_err("a house that cannot be read");
+}
+
+#[test]
 fn the_root_is_the_nearest_folder_with_a_house() {
     let project = Project::new(&[
         ("postroom.yaml", ""),
