@@ -103,7 +103,8 @@ pub fn shared_ledger(env: &Environment) -> Result<LedgerUrl, Vec<Diagnostic>> {
     let root = root_of(&env.dir.join(HOUSE_FILE)).unwrap_or_else(|| env.dir.clone());
     let reading = Reading::new(root.clone(), env.home());
     let file = root.join(HOUSE_FILE);
-    let document = if file.is_file() { open(&reading, &file, &env.shown(&file)) } else { None };
+    let document =
+        if file.symlink_metadata().is_ok() { open(&reading, &file, &env.shown(&file)) } else { None };
     let house = document.as_ref().map(|document| House::read(Value::of(&reading, document)));
     let ledger = match house.and_then(|house| house.ledger) {
         Some(value) => lower::ledger(value),

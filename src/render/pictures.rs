@@ -252,11 +252,13 @@ pub(super) fn content_id(path: &str) -> String {
     format!("{}.{}@postroom", if stem.is_empty() { "picture" } else { &stem }, &hash.as_str()[..12])
 }
 
-/// Whether a reference is none to a file: a URL with a scheme, `//host`, `#fragment`, or nothing.
+/// Whether a reference is none to a file: a URL with a scheme, `//host`, `#fragment`, or nothing. What word processors
+/// write, `file:///C:/…`, is one to a file that no reader has.
 fn leads_elsewhere(target: &str) -> bool {
     let scheme = target.split_once(':').is_some_and(|(scheme, _)| {
         // One letter is a drive, not a scheme.
         scheme.len() > 1
+            && !scheme.eq_ignore_ascii_case("file")
             && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'))
     });
     target.is_empty() || scheme || target.starts_with("//") || target.starts_with('#')

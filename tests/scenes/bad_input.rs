@@ -69,6 +69,15 @@ fn mistakes_of_the_job_send_nothing() {
             &["job.yaml:4:", "logo.png"],
         ),
         (
+            "a picture of a word processor's",
+            job(
+                "{text: {inline: \"Dear {{ name }},\\nall is well.\\n\"}}",
+                "{html: {inline: \"<img src='file:///C:/a.png'>\"}}",
+            ),
+            Exit::Job,
+            &["job.yaml:8:", "file:///C:/a.png", "is not there"],
+        ),
+        (
             "a name with a slash",
             job("name: short", "name: short\nattachments: [{files: list.csv, as: a/b.csv}]"),
             Exit::Job,
