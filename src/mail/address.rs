@@ -147,7 +147,7 @@ fn least_quoted(text: String) -> String {
 }
 
 /// Blanks that are not the keyboard's, and signs that have no shape: joiners, marks of direction and of bytes.
-fn is_invisible(sign: char) -> bool {
+pub fn is_invisible(sign: char) -> bool {
     matches!(sign, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
         || (sign.is_whitespace() && sign != ' ')
 }

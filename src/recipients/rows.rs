@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::job::{ColumnKind, RecipientsSpec, SourceSpec};
 use crate::letter::{Cell, Columns, Row};
-use crate::mail::EmailAddress;
+use crate::mail::{EmailAddress, is_invisible};
 
 use super::input::Input;
 use super::objects::{Element, Objects};
@@ -369,7 +369,9 @@ fn header_columns(header: &Record<'_>, file: &Path) -> Result<Columns, Recipient
             hint: "it holds NUL bytes; is this UTF-16? Then say `encoding: utf-16le`".to_owned(),
         });
     }
-    let names: Vec<String> = header.cells().map(|name| name.trim().to_owned()).collect();
+    // A second mark of UTF-8, a space without a width: nobody sees why a template does not find such a name.
+    let edge = |sign: char| sign.is_whitespace() || is_invisible(sign);
+    let names: Vec<String> = header.cells().map(|name| name.trim_matches(edge).to_owned()).collect();
     // A list without a header would lose its first recipient to it.
     if let Some(found) = names.iter().find(|name| name.contains('@') && name.parse::<EmailAddress>().is_ok())
     {
@@ -554,6 +556,12 @@ mod tests {
         for (format, columns, text, expected) in [
             ("", &[][..], "email,name\na@b.c,Ada\n", "1 [\"a@b.c\",\"Ada\"]\n"),
             ("", &[], "\u{FEFF}email;name\r\na@b.c;Ada, Countess\r\n", "1 [\"a@b.c\",\"Ada, Countess\"]\n"),
+            (
+                "",
+                &[],
+                "\u{FEFF}\u{FEFF}email,\u{200B}n\u{A0}\na@b.c,\u{200B}x\n",
+                "1 [\"a@b.c\",\"\u{200B}x\"]\n",
+            ),
             ("tsv", &[], "email,x\tname\na@b.c\t\"A\tda\"\n", "1 [\"a@b.c\",\"A\\tda\"]\n"),
             ("", &[], "email,name\n", ""),
             ("", &[], "email", ""),
