@@ -89,19 +89,17 @@ pub(super) fn check(job: SendJob, args: &cli::Check, global: &cli::Global) -> Ex
         Ok(edition) => edition,
         Err(error) => return fail(Exit::Job, error.to_string()),
     };
-    if !warnings.is_empty() && !global.quiet {
-        talk::diagnostics(&warnings, global.color.on_stderr());
-    }
+    super::warn(&warnings, global);
     let findings = match findings(&plan, &edition, &mut rows) {
         Ok(findings) => findings,
         Err(error) => return super::refuse(&[error.diagnostic(&plan.job)], global),
     };
-    if findings.letters == 0 && !global.quiet {
+    if findings.letters == 0 {
         let title = match findings.rows {
             0 => "the list has no rows",
             _ => "nobody on the list gets a letter",
         };
-        talk::diagnostics(&[Diagnostic::warning(title)], global.color.on_stderr());
+        super::warn(&[Diagnostic::warning(title)], global);
     }
 
     let stdout = std::io::stdout().lock();

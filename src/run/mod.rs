@@ -88,6 +88,12 @@ fn run(args: &cli::Run, global: &cli::Global) -> Exit {
             return Exit::Bug;
         }
     };
+    for job in &jobs {
+        // A job that sends tells its own when its turn comes.
+        if let Job::Archive(job) = job {
+            warn(&job.warnings, global);
+        }
+    }
     let mut worst = Exit::Done;
     let mut jobs = jobs.into_iter().peekable();
     while let Some(job) = jobs.next() {
@@ -154,6 +160,13 @@ fn complete_archive(job: &Job) -> bool {
     matches!(job, Job::Archive(job) if job.absent.is_empty())
 }
 
+/// Tells what is worth knowing and stops nothing.
+fn warn(warnings: &[Diagnostic], global: &cli::Global) {
+    if !global.quiet {
+        talk::diagnostics(warnings, global.color.on_stderr());
+    }
+}
+
 /// Tells mistakes, or files that are missing.
 fn refuse(mistakes: &[Diagnostic], global: &cli::Global) -> Exit {
     talk::diagnostics(mistakes, global.color.on_stderr());
@@ -198,11 +211,10 @@ fn check(args: &cli::Check, global: &cli::Global) -> Exit {
     let checks = args.jobs.iter().map(|path| match job::examine(path, &environment) {
         Ok(Job::Send(job)) => check::check(*job, args, global),
         Ok(Job::Archive(job)) if !job.absent.is_empty() => refuse(&job.absent, global),
-        Ok(Job::Archive(job)) if args.connect => {
-            let trace = args.trace.then(Transcript::stderr);
-            archive::preview(&job, &archive::Options { json: args.json, trace, ..Default::default() })
+        Ok(Job::Archive(job)) => {
+            warn(&job.warnings, global);
+            check_archive(&job, args)
         }
-        Ok(Job::Archive(job)) => schema::print(archive::plan(&job, args.json).as_bytes()),
         Err(Flawed { mut mistakes, job }) => {
             mistakes.extend(job.map(mistakes_behind).unwrap_or_default());
             mistakes.sort_by_key(|mistake| std::cmp::Reverse(mistake.level));
@@ -210,6 +222,14 @@ fn check(args: &cli::Check, global: &cli::Global) -> Exit {
         }
     });
     checks.max().unwrap_or(Exit::Done)
+}
+
+fn check_archive(job: &job::ArchiveJob, args: &cli::Check) -> Exit {
+    if args.connect {
+        let trace = args.trace.then(Transcript::stderr);
+        return archive::preview(job, &archive::Options { json: args.json, trace, ..Default::default() });
+    }
+    schema::print(archive::plan(job, args.json).as_bytes())
 }
 
 /// What else is wrong with a job whose file has mistakes.

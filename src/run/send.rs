@@ -85,12 +85,7 @@ fn carry_out(
     if purpose != Purpose::Sandbox && !job.absent.is_empty() {
         return Err(refused(&job.absent, global));
     }
-    let warn = |warnings: &[Diagnostic]| {
-        if !global.quiet {
-            talk::diagnostics(warnings, global.color.on_stderr());
-        }
-    };
-    warn(&job.warnings);
+    super::warn(&job.warnings, global);
 
     let path = ledger_file::path(&job, purpose);
     if purpose == Purpose::Real && !global.quiet && !path.exists() {
@@ -110,8 +105,8 @@ fn carry_out(
     let columns = opened.columns();
     let mut plan = Plan::lay(job, columns.as_deref(), purpose, args.to.clone())
         .map_err(|mistakes| refused(&mistakes, global))?;
-    warn(plan.templates().warnings());
-    warn(&source::empty_suppress_lists(&plan.job));
+    super::warn(plan.templates().warnings(), global);
+    super::warn(&source::empty_suppress_lists(&plan.job), global);
     if purpose != Purpose::Real && ledger_file::is_stale(&plan, &ledger)? {
         // A trial that is over, or of another letter, makes room for the next one.
         let path = ledger.path().to_owned();

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use postroom::exit::Exit;
 
-use super::scene::{Scene, job_file, output, postroom};
+use super::scene::{PASSWORD, Scene, job_file, output, postroom};
 
 fn archived(count: usize) -> Scene {
     let scene = Scene::counting(count);
@@ -234,6 +234,22 @@ fn options_that_an_archive_has_no_use_for_are_refused() {
     let (code, _, words) = output(postroom().arg("find").arg(scene.store()).arg("word"));
     assert_eq!(code, Some(66));
     assert!(words.contains("there is no archive"), "{words}");
+}
+
+#[test]
+fn what_is_warned_of_in_an_archive_is_said() {
+    let scene = Scene::counting(1);
+    let server = scene.serve(|_| {});
+    let job = job_file(&scene, server.port(), "");
+    let text = std::fs::read_to_string(&job).unwrap();
+    let literal = format!("password: {PASSWORD}");
+    std::fs::write(&job, text.replace("password: {env: ARCHIVE_TEST_PASSWORD}", &literal)).unwrap();
+    for (command, warned) in [(&["check"][..], true), (&["run"], true), (&["run", "--quiet"], false)] {
+        let (code, _, words) = output(postroom().args(command).arg(&job));
+        assert_eq!(code, Some(0), "{command:?}: {words}");
+        assert_eq!(words.contains("`password` stands in the file"), warned, "{command:?}: {words}");
+        assert!(!words.contains(PASSWORD), "{words}");
+    }
 }
 
 #[test]
