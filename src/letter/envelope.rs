@@ -1,7 +1,11 @@
 //! The SMTP envelope (RFC 5321 §2.3.1): reverse-path and recipients, not headers.
 
-use crate::mail::EmailAddress;
+use std::borrow::Cow;
 use std::fmt;
+
+use icu_normalizer::ComposingNormalizerBorrowed;
+
+use crate::mail::EmailAddress;
 
 /// Who sends and who receives, as MAIL and RCPT say it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,9 +24,10 @@ impl RecipientKey {
     /// The longest key, in bytes. A longer one is a template that went wrong.
     pub const MAX: usize = 512;
 
-    /// A key is not empty, at most [`Self::MAX`] bytes, and one line.
+    /// A key is not empty, at most [`Self::MAX`] bytes, and one line. Spellings that a person takes for one
+    /// are one: a list that comes back from another program would mail everybody again.
     pub fn new(text: &str) -> Option<RecipientKey> {
-        let text = text.trim();
+        let text = &*one_spelling(text.trim());
         let fits = !text.is_empty() && text.len() <= Self::MAX && !text.contains(|c: char| c.is_control());
         fits.then(|| RecipientKey(text.to_owned()))
     }
@@ -33,8 +38,41 @@ impl RecipientKey {
     }
 }
 
+/// An address as [`EmailAddress::folded`] has it, any other text composed (NFC).
+fn one_spelling(text: &str) -> Cow<'_, str> {
+    let usual = |byte: u8| byte.is_ascii() && !byte.is_ascii_uppercase();
+    if text.bytes().all(usual) && !text.contains("xn--") && !text.ends_with('.') {
+        return text.into();
+    }
+    match text.parse::<EmailAddress>() {
+        Ok(address) => address.folded().into(),
+        Err(_) => ComposingNormalizerBorrowed::new_nfc().normalize(text),
+    }
+}
+
 impl fmt::Display for RecipientKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::RecipientKey;
+
+    #[test]
+    fn spellings_of_one_key_are_one_key() {
+        for (written, key) in [
+            (" 4711 ", "4711"),
+            ("AB-12", "AB-12"),
+            ("cafe\u{301}", "caf\u{e9}"),
+            ("Ada@Example.org", "ada@example.org"),
+            ("ada@example.org.", "ada@example.org"),
+            ("wei@xn--fsqu00a.xn--fiqs8s", "wei@例子.中国"),
+            ("张伟", "张伟"),
+        ] {
+            assert_eq!(RecipientKey::new(written).unwrap().as_str(), key);
+        }
+        assert!(RecipientKey::new(" \u{3000}").is_none() && RecipientKey::new("a\nb").is_none());
     }
 }

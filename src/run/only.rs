@@ -6,7 +6,19 @@ use crate::ledger::{
     Claimed, Component, Counts, Domains, Edition, EditionId, Flags, LedgerError, LetterRecord, Reader,
     Record, Reject, Standing, State,
 };
-use crate::letter::Purpose;
+use crate::letter::{Purpose, RecipientKey};
+
+/// The delivery of a key, however it is spelled; reads the whole edition.
+pub(super) fn find_key(
+    reader: &dyn Reader,
+    edition: EditionId,
+    key: &str,
+) -> Result<Option<u64>, LedgerError> {
+    match (reader.find_key(edition, key)?, RecipientKey::new(key)) {
+        (None, Some(same)) if same.as_str() != key => reader.find_key(edition, same.as_str()),
+        (found, _) => Ok(found),
+    }
+}
 
 /// Reads the ledger as if these deliveries were all there is to claim.
 pub(super) struct Only {
@@ -23,7 +35,7 @@ impl Only {
     ) -> Result<Result<Only, String>, LedgerError> {
         let mut seqs = Vec::with_capacity(keys.len());
         for key in keys {
-            match reader.find_key(edition, key)? {
+            match find_key(&*reader, edition, key)? {
                 Some(seq) => seqs.push(seq),
                 None => return Ok(Err(key.clone())),
             }

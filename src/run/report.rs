@@ -13,6 +13,7 @@ use crate::report::{self, ReportError, View};
 use crate::talk;
 
 use super::kept;
+use super::only::find_key;
 
 /// Why a command ended, in words.
 #[derive(Debug)]
@@ -74,7 +75,7 @@ fn print(
     out: &mut dyn Write,
 ) -> Result<Exit, ReportError> {
     if let Some(key) = &args.letter {
-        let letter = match reader.find_key(edition.id, key)? {
+        let letter = match find_key(reader, edition.id, key)? {
             Some(seq) => reader.letter(edition.id, seq)?,
             None => None,
         };

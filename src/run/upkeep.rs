@@ -12,6 +12,7 @@ use crate::letter::Purpose;
 use crate::measure::grouped;
 use crate::talk;
 
+use super::only::find_key;
 use super::report::{Said, choose};
 
 /// `postroom requeue`: puts deliveries of a job back to pending.
@@ -30,7 +31,8 @@ pub(super) fn requeue(args: &cli::Requeue, ledger: &Path, job: &str) -> Result<E
         true => vec![State::Refused, State::Unsure, State::Failed, State::Deferred, State::Skipped],
         false => words.iter().filter_map(|word| State::from_word(word)).collect(),
     };
-    let keys = (!args.only.is_empty()).then_some(args.only.as_slice());
+    let only = as_enlisted(reader.as_ref(), &edition, &args.only)?;
+    let keys = (!only.is_empty()).then_some(only.as_slice());
     let chosen = count(reader.as_ref(), &edition, &states, keys)?;
     let total: u64 = chosen.iter().map(|(_, number)| number).sum();
     if total == 0 {
@@ -57,6 +59,17 @@ pub(super) fn requeue(args: &cli::Requeue, ledger: &Path, job: &str) -> Result<E
     let named = if newest { String::new() } else { format!(" --edition {}", edition.name) };
     eprintln!("postroom: {} put back; `postroom run{named}` sends them", grouped(total));
     Ok(Exit::Done)
+}
+
+/// The keys as the ledger has them, however they are spelled here.
+fn as_enlisted(reader: &dyn Reader, edition: &Edition, keys: &[String]) -> Result<Vec<String>, Said> {
+    let mut known = Vec::with_capacity(keys.len());
+    for key in keys {
+        let seq = find_key(reader, edition.id, key)?;
+        let letter = seq.map(|seq| reader.letter(edition.id, seq)).transpose()?.flatten();
+        known.push(letter.map_or_else(|| key.clone(), |letter| letter.record.key));
+    }
+    Ok(known)
 }
 
 /// How many would be put back, state by state.

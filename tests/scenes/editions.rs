@@ -29,6 +29,25 @@ fn new_rows_are_sent_and_removed_ones_are_not() {
 }
 
 #[test]
+fn a_key_that_is_spelled_otherwise_by_now_is_the_same() {
+    let job = SHORT.replace("{file: list.csv}", "{file: list.csv, key: \"{{ id }}\"}");
+    let scene = Scene::new()
+        .relay([] as [&str; 0])
+        .job(&job)
+        .recipients("id,email,name\nAda@Example.org,ada@example.org,A\ncaf\u{e9},b@example.org,B\n");
+    scene.run("run --yes --only ADA@example.org job.yaml").exit(Exit::Done).says(&["accepted        1"]);
+    scene.send().exit(Exit::Done);
+    let scene =
+        scene.recipients("id,email,name\nada@example.org,ada@example.org,A\ncafe\u{301},b@example.org,B\n");
+    scene.send().exit(Exit::Done);
+    assert_eq!(scene.its_relay().letters().len(), 2);
+    scene.run("report job.yaml --letter cafe\u{301}").exit(Exit::Done).says(&["b@example.org"]);
+    scene.run("requeue job.yaml --only ADA@example.org --outcome accepted --yes").exit(Exit::Done);
+    scene.send().exit(Exit::Done);
+    assert_eq!(scene.its_relay().letters().len(), 3);
+}
+
+#[test]
 fn another_edition_is_another_letter() {
     let scene = Scene::new().relay([] as [&str; 0]).job(SHORT).recipients(&numbered(3));
     scene.send().exit(Exit::Done);
