@@ -41,6 +41,8 @@ pub enum Examined {
     Bad {
         /// Its key, where it has one.
         key: Option<RecipientKey>,
+        /// The domain of its first address, lower case; empty where that is not known.
+        domain: String,
         /// Why.
         reason: String,
     },
@@ -93,6 +95,7 @@ pub enum Unwritten {
 impl Plan {
     /// Examines a row as enlisting does: key, addresses, `where`, suppress lists, enclosures.
     pub fn examine(&self, row: &Row) -> Examined {
+        let bad = |key, domain, reason| Examined::Bad { key, domain, reason };
         let (key, to) = match self.templates.address(row) {
             Ok(Addressed::Filtered) => {
                 self.leave_out(row);
@@ -102,18 +105,18 @@ impl Plan {
                 None => (key, to),
                 Some(reason) => {
                     self.claim_files(row, Some(&key));
-                    return Examined::Bad { key: Some(key), reason };
+                    return bad(Some(key), first_domain(&to), reason);
                 }
             },
             Err(error) => {
                 self.claim_files(row, None);
-                return Examined::Bad { key: None, reason: error.to_string() };
+                return bad(None, String::new(), error.to_string());
             }
         };
-        let Some(first) = to.first() else {
-            return Examined::Bad { key: Some(key), reason: "it has no address".into() };
-        };
-        let domain = first.address.ascii_domain();
+        let domain = first_domain(&to);
+        if to.is_empty() {
+            return bad(Some(key), domain, "it has no address".into());
+        }
         if suppresses(&self.suppressed(), &to) {
             self.claim_files(row, Some(&key));
             return Examined::Suppressed { key, domain };
@@ -121,7 +124,7 @@ impl Plan {
         let enclosed = self.own_files(row, &key).and_then(|own| self.fold(&own));
         match enclosed {
             Ok(enclosed) => Examined::Ready { key, domain, enclosed },
-            Err(reason) => Examined::Bad { key: Some(key), reason },
+            Err(reason) => bad(Some(key), domain, reason),
         }
     }
 
@@ -261,6 +264,10 @@ fn too_many(mailboxes: [&[Mailbox]; 3]) -> Option<String> {
     let count: usize = mailboxes.iter().map(|mailboxes| mailboxes.len()).sum();
     (count > MOST_ITEMS)
         .then(|| format!("{count} recipients of one letter are too many: at most {MOST_ITEMS}"))
+}
+
+fn first_domain(to: &[Mailbox]) -> String {
+    to.first().map(|first| first.address.ascii_domain()).unwrap_or_default()
 }
 
 fn suppresses(suppressed: &Suppressed, to: &[Mailbox]) -> bool {

@@ -187,7 +187,7 @@ fn look(plan: &Plan, edition: &str, row: Result<Row, BadRow>) -> (u64, Looked) {
         Examined::Ready { key, domain, .. } => (key, domain),
         Examined::Filtered => return (row.number, Looked::Filtered),
         Examined::Suppressed { .. } => return (row.number, Looked::Suppressed),
-        Examined::Bad { key, reason } => {
+        Examined::Bad { key, reason, .. } => {
             let key = key.map(|key| key.as_str().to_owned());
             return (row.number, Looked::Bad(Bad { line: None, key, reason }));
         }

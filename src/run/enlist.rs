@@ -65,7 +65,7 @@ enum Verdict {
     Filtered,
     Pending { key: RecipientKey, domain: String, enclosed: Option<i64> },
     Suppressed { key: RecipientKey, domain: String },
-    Failed { key: RecipientKey, reason: String },
+    Failed { key: RecipientKey, domain: String, reason: String },
     Rejected { key: Option<String>, reason: String },
 }
 
@@ -145,10 +145,11 @@ pub(super) fn enlist(
     Ok(enlister.finish(source, now)?)
 }
 
-/// What a list is known by: its bytes, and the job file, which says what is made of them.
+/// What a list is known by: its bytes, the job file, which says what is made of them, and what the reader
+/// sees, for `where` may ask for what stands in a file of `vars`.
 pub(super) fn source_hash(plan: &Plan, bytes: [u8; 32]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(&bytes);
+    hasher.update(&bytes).update(&plan.fingerprint());
     // A job file that cannot be read again is one that may have changed.
     hasher.update(&std::fs::read(&plan.job.path).unwrap_or_default());
     *hasher.finalize().as_bytes()
@@ -166,8 +167,8 @@ fn look(plan: &Plan, row: Result<Row, BadRow>) -> Looked {
         Examined::Filtered => Verdict::Filtered,
         Examined::Ready { key, domain, enclosed } => Verdict::Pending { key, domain, enclosed },
         Examined::Suppressed { key, domain } => Verdict::Suppressed { key, domain },
-        Examined::Bad { key: Some(key), reason } => Verdict::Failed { key, reason },
-        Examined::Bad { key: None, reason } => Verdict::Rejected { key: None, reason },
+        Examined::Bad { key: Some(key), domain, reason } => Verdict::Failed { key, domain, reason },
+        Examined::Bad { key: None, reason, .. } => Verdict::Rejected { key: None, reason },
     };
     Looked { number: row.number, json: row.to_json(), verdict }
 }
@@ -194,9 +195,9 @@ fn write(
             }
             Verdict::Pending { key, domain, .. } => (key, domain.as_str(), EnlistState::Pending),
             Verdict::Suppressed { key, domain } => (key, domain.as_str(), EnlistState::Skipped(SUPPRESSED)),
-            Verdict::Failed { key, reason } => {
+            Verdict::Failed { key, domain, reason } => {
                 bad(row.number, reason);
-                (key, "", EnlistState::Failed(reason))
+                (key, domain.as_str(), EnlistState::Failed(reason))
             }
         };
         let enclosed = match row.verdict {

@@ -234,6 +234,21 @@ fn a_run_that_is_paused_in_the_middle_goes_on_where_it_was() {
     assert_eq!((received.len(), received.values().max()), (40, Some(&1)));
 }
 
+/// Whom `where` left out may be meant by now, though the list is the same.
+#[test]
+fn a_list_is_looked_at_again_when_vars_have_changed() {
+    let job =
+        SHORT.replace("{file: list.csv}", "{file: list.csv, where: name in wanted}\nvars_file: vars.json");
+    let scene = Scene::new().relay([] as [&str; 0]).job(&job).recipients(&numbered(4));
+    let scene = scene.file("vars.json", r#"{"wanted": ["Name 0", "Name 1"]}"#);
+    scene.run("run --yes --limit 1 job.yaml").exit(Exit::Done).says(&["2 filtered"]);
+    let scene = scene.file("vars.json", r#"{"wanted": ["Name 0", "Name 1", "Name 3"]}"#);
+    scene.send().exit(Exit::Job).says(&["vars (changed)"]);
+    scene.run("run --yes --accept-changes job.yaml").exit(Exit::Done).says(&["1 filtered"]);
+    let received: Vec<_> = scene.its_relay().received().into_iter().collect();
+    assert_eq!(received, ["u0", "u1", "u3"].map(|name| (format!("{name}@example.org"), 1)));
+}
+
 /// What is sent then nobody would ever know of.
 #[test]
 fn a_ledger_that_is_taken_away_ends_the_run() {
