@@ -440,6 +440,10 @@ fn an_emptied_ledger_and_another_programs_database_are_refused() {
     let ledger = scene.path(".postroom/ledger.db");
     std::fs::write(&ledger, "").expect("emptied");
     scene.send().exit(Exit::Io).says(&["it is empty, though runs have used it"]);
+    rusqlite::Connection::open(&ledger)
+        .and_then(|conn| conn.execute_batch("PRAGMA journal_mode = WAL"))
+        .expect("a database without its log");
+    scene.send().exit(Exit::Io).says(&["it is empty, though runs have used it"]);
     std::fs::remove_file(&ledger).expect("removed");
     let conn = rusqlite::Connection::open(&ledger).expect("a database");
     conn.execute_batch("CREATE TABLE x (a)").expect("a table");

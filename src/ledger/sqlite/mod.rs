@@ -32,6 +32,9 @@ use super::{
 /// How long one process waits while another writes, before it says that the ledger is locked.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long a ledger may be without tables that another process makes.
+const MAKING: Duration = Duration::from_secs(1);
+
 /// Between two tries of what SQLite does not wait for.
 const BREATH: Duration = Duration::from_millis(5);
 
@@ -292,14 +295,20 @@ fn is_ours(conn: &Connection, path: &Path) -> Result<(), LedgerError> {
     let no_ledger = |reason: &str| LedgerError::Corrupt { path: path.to_owned(), reason: reason.to_owned() };
     // A run has its lock only when the ledger is made: looked for first, for one may be made just now.
     let used = super::lock::was_taken(path);
-    if used && std::fs::metadata(path).is_ok_and(|metadata| metadata.len() == 0) {
+    // The tables first: who makes them at this moment makes them with their version.
+    let count = || conn.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get::<_, i64>(0));
+    let (mut tables, end) = (count().map_err(said)?, Instant::now() + MAKING);
+    // The one before it may have been removed, and another process makes a new one.
+    while used && tables == 0 && Instant::now() < end {
+        std::thread::sleep(BREATH);
+        tables = count().map_err(said)?;
+    }
+    // It was emptied; or it was young, and all that it had was in a log that was taken away.
+    if used && tables == 0 {
         let reason =
             "it is empty, though runs have used it; put back a copy of it, or remove it to begin anew";
         return Err(no_ledger(reason));
     }
-    // The tables first: who makes them at this moment makes them with their version.
-    let tables: i64 =
-        conn.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0)).map_err(said)?;
     if tables > 0 && version(conn).map_err(said)? == 0 {
         return Err(no_ledger("its tables are another program's"));
     }
