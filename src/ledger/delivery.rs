@@ -5,6 +5,9 @@ use crate::letter::{FileRecord, Outcome, RcptOutcome};
 /// The reason of a letter that is not sent, or to nobody more, because of a suppress list.
 pub const SUPPRESSED: &str = "suppressed";
 
+/// The reason of a letter that is not sent, or to nobody more, because its key is gone from the list.
+pub const REMOVED: &str = "removed";
+
 /// The state of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]

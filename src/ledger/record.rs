@@ -2,7 +2,7 @@
 
 use crate::letter::{FileRecord, Outcome, RcptOutcome};
 
-use super::{Counts, SUPPRESSED, State};
+use super::{Counts, REMOVED, SUPPRESSED, State};
 
 /// How an edition stands, by one scan.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -61,7 +61,7 @@ impl Record {
     /// Where an address of this letter stands. Its own outcome says it, but for one that was deferred, or put
     /// back, and was not tried again: that one stands where the letter stands, or was skipped.
     pub fn standing(&self, outcome: Outcome) -> State {
-        let skipped = self.reason.as_deref() == Some(SUPPRESSED);
+        let skipped = self.reason.as_deref().is_some_and(|reason| [REMOVED, SUPPRESSED].contains(&reason));
         match (outcome, self.state) {
             (Outcome::Deferred, State::Accepted | State::Refused) => State::Skipped,
             (Outcome::Deferred, _) if skipped => State::Skipped,

@@ -19,6 +19,7 @@ pub(super) fn run(fresh: Fresh<'_>) {
         ("repeated keys", repeated_keys),
         ("a changed list", a_changed_list),
         ("a mended row mails nobody twice", a_mended_row_mails_nobody_twice),
+        ("who is gone from the list keeps what she got", who_is_gone_from_the_list_keeps_what_she_got),
         ("who comes back is looked at again", who_comes_back_is_looked_at_again),
         ("letters are marked and settled", letters_are_marked_and_settled),
         ("a group is whole or nothing", a_group_is_whole_or_nothing),
@@ -271,6 +272,27 @@ fn who_comes_back_is_looked_at_again(ledger: &mut dyn Ledger) {
     let both = [row(1, "k1"), Enlist { state: EnlistState::Failed("another's file"), ..row(2, "k2") }];
     enlist(ledger, edition, Dedupe::Refuse, &both);
     assert_eq!(counts(ledger, edition), [(State::Pending, 1), (State::Failed, 1)]);
+}
+
+fn who_is_gone_from_the_list_keeps_what_she_got(ledger: &mut dyn Ledger) {
+    let edition = enlisted(ledger, 3);
+    write(ledger, edition, vec![mark(1), mark(2)], vec![]);
+    let one_of = |got, code| vec![rcpt("a@x", got, code), rcpt("b@x", Outcome::Deferred, 450)];
+    let settlements = vec![
+        settle(1, State::Deferred, one_of(Outcome::Accepted, 250)),
+        settle(2, State::Deferred, one_of(Outcome::Unsure, 0)),
+    ];
+    write(ledger, edition, vec![], settlements);
+    assert_eq!(enlist(ledger, edition, Dedupe::Refuse, &[]).removed, 3);
+    let gone = [(State::Accepted, 1), (State::Unsure, 1), (State::Skipped, 1)];
+    assert_eq!(counts(ledger, edition), gone);
+    // Gone again, nothing is new; back again, the others of each letter are to get it.
+    assert_eq!(enlist(ledger, edition, Dedupe::Refuse, &[]).removed, 0);
+    let back = enlist(ledger, edition, Dedupe::Refuse, &[row(1, "k1"), row(2, "k2"), row(3, "k3")]);
+    assert_eq!((back.returned, counts(ledger, edition)), (3, vec![(State::Pending, 3)]));
+    let claimed = ledger.reader().unwrap().claim(edition, 0, 9).unwrap();
+    assert_eq!(claimed[0].settled, ["a@x"]);
+    assert_eq!((claimed[1].settled.join(" "), claimed[1].earlier), ("a@x".into(), Some(Outcome::Unsure)));
 }
 
 fn letters_are_marked_and_settled(ledger: &mut dyn Ledger) {
@@ -558,7 +580,7 @@ fn who_was_skipped_is_put_back(ledger: &mut dyn Ledger) {
     let edition = enlisted(ledger, 2);
     write(ledger, edition, vec![mark(2)], vec![]);
     let both = vec![rcpt("a@x", Outcome::Unsure, 0), rcpt("b@x", Outcome::Deferred, 450)];
-    write(ledger, edition, vec![], vec![settle(2, State::Deferred, both)]);
+    write(ledger, edition, vec![], vec![settle(2, State::Skipped, both)]);
     enlist(ledger, edition, Dedupe::Refuse, &[]);
     assert_eq!(counts(ledger, edition), [(State::Skipped, 2)]);
     let wish = Requeue { states: &[State::Skipped], keys: None, now: 9 };

@@ -8,16 +8,15 @@ use rusqlite::{Connection, OptionalExtension, Row, Statement, params};
 use crate::failpoint;
 use crate::job::Dedupe;
 use crate::ledger::keys::{self, Keys};
-use crate::ledger::{EditionId, Enlist, EnlistState, Enlister, Enlisting, LedgerError, SourceRecord, State};
+use crate::ledger::{
+    EditionId, Enlist, EnlistState, Enlister, Enlisting, LedgerError, REMOVED, SourceRecord, State,
+};
 
 use super::{Sqlite, schema};
 
 /// Rows in one transaction: it holds off the other writers of this ledger for a fraction of a second,
 /// and the log does not grow to the size of the list.
 const ROWS_PER_TRANSACTION: u64 = 50_000;
-
-/// The reason of a delivery whose key is gone from the list.
-pub(super) const REMOVED: &str = "removed";
 
 /// See [`Enlister`].
 pub(super) struct SqliteEnlister<'l> {
@@ -247,12 +246,14 @@ impl<'l> SqliteEnlister<'l> {
         }
         // A letter that was put back has neither attempts nor a date, and some may have got it all the same.
         let (first, last) = schema::items(id, id);
-        let (state, unsent, removed, unseen): (State, bool, bool, bool) = self
+        let (state, unsent, returns, unseen): (State, bool, bool, bool) = self
             .conn
             .prepare_cached(
                 "SELECT state, state = 'f' AND attempts = 0 AND date IS NULL AND NOT EXISTS (
                     SELECT 1 FROM rcpts WHERE id BETWEEN ?2 AND ?3 AND outcome IN ('a', 'u')),
-                    reason IS 'removed', enclosed IS NULL
+                    reason IS 'removed' AND (state = 'k' OR EXISTS (
+                        SELECT 1 FROM rcpts WHERE id BETWEEN ?2 AND ?3 AND outcome = 'd')),
+                    enclosed IS NULL
                  FROM deliveries WHERE id = ?1",
             )
             .and_then(|mut select| {
@@ -262,7 +263,6 @@ impl<'l> SqliteEnlister<'l> {
                 select.query_row([id, first, last], read)
             })
             .map_err(|error| self.said(error))?;
-        let returns = state == State::Skipped && removed;
         if unseen && row.enclosed.is_some() && equal == Some(true) {
             // Requeued, or the job has other files for it since: now they were looked at.
             self.conn
@@ -357,7 +357,13 @@ impl<'l> SqliteEnlister<'l> {
             .map_err(said)?;
         let mut update = self
             .conn
-            .prepare("UPDATE deliveries SET state = 'k', next_attempt = NULL, reason = ?2 WHERE id = ?1")
+            .prepare(
+                // What became of those who were written to before is no less true.
+                "UPDATE deliveries SET next_attempt = NULL, reason = ?2, state = coalesce((
+                    SELECT CASE max(instr('arfu', outcome)) WHEN 1 THEN 'a' WHEN 2 THEN 'r' WHEN 3 THEN 'f' ELSE 'u' END
+                    FROM rcpts WHERE id BETWEEN ?3 AND ?4 AND outcome <> 'd' HAVING count(*) > 0), 'k')
+                 WHERE id = ?1",
+            )
             .map_err(said)?;
         // Slices: a statement that reads a table must not meet the rows it changes.
         let mut from = first;
@@ -373,7 +379,8 @@ impl<'l> SqliteEnlister<'l> {
             let Some((id, _)) = gone.last() else { return Ok(()) };
             from = id + 1;
             for (id, key) in gone {
-                update.execute(params![id, REMOVED]).map_err(said)?;
+                let (from, to) = schema::items(id, id);
+                update.execute(params![id, REMOVED, from, to]).map_err(said)?;
                 self.result.removed += 1;
                 if self.result.removed_keys.len() < Enlisting::NAMED {
                     self.result.removed_keys.push(key);
