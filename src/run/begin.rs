@@ -16,6 +16,7 @@ use crate::render::RECIPIENT;
 use crate::talk;
 
 use super::enlist::{self, NotEnlisted};
+use super::kept;
 use super::source;
 use super::stop::Stop;
 
@@ -82,8 +83,31 @@ fn frozen(
     Ok((open > 0).then_some(edition))
 }
 
+/// Leaves an edition. What a run left in it that died is put in order, as if the edition went on.
+fn leave(plan: &Plan, ledger: &mut Sqlite, edition: &Edition, global: &cli::Global) -> Result<(), Stop> {
+    let unsure = ledger.recover(edition.id, plan.job.relay.unsure)?;
+    name_doubtful(&unsure, global);
+    kept::close(kept::of(plan, edition, ledger)?.as_ref());
+    ledger.leave(edition.id, Some(super::unix_now()))?;
+    Ok(())
+}
+
+/// Names the first letters that a run left in doubt; the report has all of them.
+pub(super) fn name_doubtful(unsure: &[(u64, String)], global: &cli::Global) {
+    if unsure.is_empty() || global.quiet {
+        return;
+    }
+    let keys: String = unsure.iter().take(10).map(|(_, key)| format!("\n  {key}")).collect();
+    eprintln!("postroom: {} letters of a run that broke off are in doubt:{keys}", unsure.len());
+}
+
 /// Finds or begins the edition.
-pub(super) fn edition(plan: &Plan, ledger: &mut Sqlite, args: &cli::Run) -> Result<Edition, Stop> {
+pub(super) fn edition(
+    plan: &Plan,
+    ledger: &mut Sqlite,
+    args: &cli::Run,
+    global: &cli::Global,
+) -> Result<Edition, Stop> {
     let now = super::unix_now();
     let evaluated = plan.templates().edition(now).map_err(|error| Stop::new(Exit::Job, error.to_string()))?;
     let reader = ledger.reader()?;
@@ -101,8 +125,8 @@ pub(super) fn edition(plan: &Plan, ledger: &mut Sqlite, args: &cli::Run) -> Resu
     };
     let id = match ledger::course(&editions, &request) {
         Course::Begin { name, leaving } => {
-            for left in leaving {
-                ledger.leave(left, Some(now))?;
+            for (left, _) in editions.iter().filter(|(edition, _)| leaving.contains(&edition.id)) {
+                leave(plan, ledger, left, global)?;
             }
             ledger.begin(&NewEdition {
                 job: &plan.job.name,

@@ -10,12 +10,17 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, RwLock};
 
+use crate::exit::Exit;
 use crate::failpoint;
-use crate::ledger::{Edition, LedgerError, Reader, Settlement};
-use crate::letter::{Content, Outcome};
+use crate::job::Keep;
+use crate::ledger::{Edition, Ledger, LedgerError, Reader, Settlement, Sqlite};
+use crate::letter::{Content, Outcome, Purpose};
+use crate::plan::Plan;
 use crate::talk;
+
+use super::stop::Stop;
 
 /// The longest part of a name that is made of a key, in octets; file systems take 255 for all of it.
 const LONGEST: usize = 120;
@@ -29,6 +34,8 @@ pub(super) struct Kept {
     aside: PathBuf,
     /// Where each of them belongs.
     places: Mutex<HashMap<u64, PathBuf>>,
+    /// Whether it is closed. Held while a letter is written: some are still being made when a run ends.
+    closed: RwLock<bool>,
 }
 
 /// Why letters cannot be kept.
@@ -66,8 +73,13 @@ impl Kept {
         hasher.update(&(edition.job.len() as u64).to_be_bytes()).update(edition.job.as_bytes());
         hasher.update(edition.name.as_bytes());
         let aside = root.join(".aside").join(&hasher.finalize().to_hex()[..16]);
-        let kept =
-            Kept { root: root.to_owned(), edition: edition.name.clone(), aside, places: Mutex::default() };
+        let kept = Kept {
+            root: root.to_owned(),
+            edition: edition.name.clone(),
+            aside,
+            places: Mutex::default(),
+            closed: RwLock::default(),
+        };
         for folder in [&kept.aside, &root.join(safe(&edition.name))] {
             let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
             made.map_err(NotKept::of(folder))?;
@@ -122,6 +134,11 @@ impl Kept {
         content: &Content,
     ) -> Result<(), NotKept> {
         let path = self.aside.join(seq.to_string());
+        let closed = self.closed.read().unwrap_or_else(PoisonError::into_inner);
+        if *closed {
+            // The run is over; nobody gets this letter now.
+            return Err(NotKept::of(&path)(io::ErrorKind::BrokenPipe.into()));
+        }
         let write = || {
             let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
             let mut file = BufWriter::with_capacity(1 << 16, file);
@@ -160,6 +177,7 @@ impl Kept {
 
     /// Syncs what was kept, and takes away what was made and never sent.
     pub(super) fn close(&self) -> Result<(), NotKept> {
+        *self.closed.write().unwrap_or_else(PoisonError::into_inner) = true;
         for (seq, _) in self.places.lock().unwrap_or_else(PoisonError::into_inner).drain() {
             let path = self.aside.join(seq.to_string());
             fs::remove_file(&path).map_err(NotKept::of(&path))?;
@@ -172,6 +190,22 @@ impl Kept {
         let _ = fs::remove_dir(&self.aside);
         let _ = fs::remove_dir(self.root.join(".aside"));
         Ok(())
+    }
+}
+
+/// The folder the letters are kept in, where the job asks for one. Trials have an outbox.
+pub(super) fn of(plan: &Plan, edition: &Edition, ledger: &Sqlite) -> Result<Option<Kept>, Stop> {
+    let (Purpose::Real, Some(Keep::Folder(folder))) = (plan.purpose, &plan.job.keep) else {
+        return Ok(None);
+    };
+    let kept = Kept::open(folder, &ledger.secret(), edition, &*ledger.reader()?);
+    kept.map(Some).map_err(|error| Stop::new(Exit::Io, super::with_causes(&error)))
+}
+
+/// Closes it, and says what went wrong.
+pub(super) fn close(kept: Option<&Kept>) {
+    if let Some(Err(error)) = kept.map(Kept::close) {
+        talk::error(&super::with_causes(&error));
     }
 }
 

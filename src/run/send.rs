@@ -11,7 +11,7 @@ use crate::diagnostic::{self, Diagnostic};
 use crate::dispatch::core::{Config, Doubt, End};
 use crate::dispatch::{Ended, Engine, Trouble};
 use crate::exit::Exit;
-use crate::job::{DomainLimit, Keep, RelaySpec, SendJob, TlsMode, preset};
+use crate::job::{DomainLimit, RelaySpec, SendJob, TlsMode, preset};
 use crate::ledger::{Domains, Edition, Enlisting, Flag, Ledger, RunLock, Sqlite, State};
 use crate::letter::Purpose;
 use crate::measure;
@@ -21,7 +21,7 @@ use crate::sandbox;
 use crate::submit::{Accounts, SubmitError, Submitter};
 use crate::talk;
 
-use super::kept::Kept;
+use super::kept::{self, Kept};
 use super::last_words::{last_words, report_can_be_written};
 use super::letters::Letters;
 use super::notify::{self, Kind};
@@ -120,21 +120,18 @@ fn carry_out(
             })?;
         }
     }
-    let edition = begin::edition(&plan, &mut ledger, args)?;
+    let edition = begin::edition(&plan, &mut ledger, args, global)?;
     plan.set_now(edition.begun);
     let plan = Arc::new(plan);
     // First of all: whoever was being written to and has left the list since gets no letter again.
     let unsure = ledger.recover(edition.id, plan.job.relay.unsure)?;
     let (edition, enlisting) = begin::take_in(&plan, &mut ledger, edition, opened, args)?;
-    if !unsure.is_empty() && !global.quiet {
-        let keys: String = unsure.iter().take(10).map(|(_, key)| format!("\n  {key}")).collect();
-        eprintln!("postroom: {} letters of a run that broke off are in doubt:{keys}", unsure.len());
-    }
+    begin::name_doubtful(&unsure, global);
 
-    let kept = kept(&plan, &edition, &ledger)?.map(Arc::new);
+    let kept = kept::of(&plan, &edition, &ledger)?.map(Arc::new);
     let counts = ledger.reader()?.counts(edition.id)?;
     if counts.open() == 0 {
-        close(kept.as_deref());
+        kept::close(kept.as_deref());
         let words = match edition.finished_at.is_none() && enlisting.is_some() {
             true => "nobody on the list gets a letter".to_owned(),
             false => format!("edition {} is finished: there is nothing left to send", edition.name),
@@ -168,23 +165,8 @@ fn carry_out(
     let sending =
         Sending { plan, edition, enlisting, relay: &relay, args, global, signals, kept: kept.clone() };
     let ended = sending.send(ledger, counts.open());
-    close(kept.as_deref());
+    kept::close(kept.as_deref());
     sending.close(ended?, lock)
-}
-
-/// The folder the letters are kept in, where the job asks for one. Trials have an outbox.
-fn kept(plan: &Plan, edition: &Edition, ledger: &Sqlite) -> Result<Option<Kept>, Stop> {
-    let (Purpose::Real, Some(Keep::Folder(folder))) = (plan.purpose, &plan.job.keep) else {
-        return Ok(None);
-    };
-    let kept = Kept::open(folder, &ledger.secret(), edition, &*ledger.reader()?);
-    kept.map(Some).map_err(|error| Stop::new(Exit::Io, super::with_causes(&error)))
-}
-
-fn close(kept: Option<&Kept>) {
-    if let Some(Err(error)) = kept.map(Kept::close) {
-        talk::error(&super::with_causes(&error));
-    }
 }
 
 fn refused(mistakes: &[Diagnostic], global: &cli::Global) -> Stop {

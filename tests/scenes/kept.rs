@@ -78,6 +78,25 @@ fn a_run_that_died_behind_the_answer_leaves_no_letter_without_its_copy() {
     assert!(!scene.path("sent/.aside").exists());
 }
 
+/// An edition that is left is put in order as one that goes on.
+#[test]
+fn what_a_dead_run_left_is_put_in_order_when_its_edition_is_left() {
+    let job = keeping("sent").replace("tls: none,", "tls: none, connections: 1, pipelining: off,");
+    let scene = Scene::new().relay([] as [&str; 0]).job(&job).recipients(&numbered(200));
+    let scene = scene.env("POSTROOM_FAILPOINT", "ledger.settle.after");
+    assert_eq!(scene.send().code, None, "the fail point ends it");
+    let scene = scene.env("POSTROOM_FAILPOINT", "").job(&job.replace("edition: \"1\"", "edition: \"2\""));
+    scene
+        .run("run --yes --new-edition --limit 1 job.yaml")
+        .exit(Exit::Done)
+        .says(&["are in doubt", "@example.org"]);
+    let report = scene.run("report job.yaml --edition 1").exit(Exit::Done);
+    report.says(&["left unfinished", "accepted", "unsure"]).never_says(&["sending"]);
+    let accepted = scene.run("report job.yaml --edition 1 --format csv --outcome accepted").stdout;
+    assert_eq!(letters_in(&scene.path("sent/1")).len(), accepted.lines().count() - 1, "{accepted}");
+    assert!(!scene.path("sent/.aside").exists());
+}
+
 #[test]
 fn a_digest_needs_no_folder() {
     let scene = Scene::new().relay([] as [&str; 0]).job(&keeping("digest")).recipients(&numbered(1));
