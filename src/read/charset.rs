@@ -2,8 +2,10 @@
 //! bytes look like. Declared names are taken for the superset that is met in practice (GB2312 as
 //! GB18030, ISO-8859-1 as windows-1252), as every mail program does.
 
+use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
 use encoding_rs::{
-    BIG5, EUC_JP, EUC_KR, Encoding, GB18030, GBK, ISO_2022_JP, SHIFT_JIS, UTF_8, WINDOWS_1252,
+    BIG5, EUC_JP, EUC_KR, Encoding, GB18030, GBK, ISO_2022_JP, ISO_8859_2, SHIFT_JIS, UTF_8, WINDOWS_1250,
+    WINDOWS_1251, WINDOWS_1252, WINDOWS_1254,
 };
 
 /// Text, and the charset it was taken for.
@@ -73,7 +75,7 @@ fn normal(name: &str) -> String {
 }
 
 /// What bytes without a declaration look like: UTF-8 if they are valid as that; else the one of the
-/// legacy encodings in whose usual characters most of them fall.
+/// legacy encodings in whose usual characters most of them fall, or the alphabet whose letters they are.
 pub fn detect(bytes: &[u8]) -> &'static Encoding {
     if std::str::from_utf8(bytes).is_ok() && !bytes.contains(&0x1b) {
         return UTF_8;
@@ -103,7 +105,46 @@ pub fn detect(bytes: &[u8]) -> &'static Encoding {
             best = score;
         }
     }
-    best.0
+    second_opinion(sample, best.0)
+}
+
+/// What a browser's detector says of a text that looks like `first`. It knows alphabets, which the scores take
+/// for Western or Chinese; on a few characters of East Asia the scores are the better ones.
+fn second_opinion(sample: &[u8], first: &'static Encoding) -> &'static Encoding {
+    if first == SHIFT_JIS {
+        return first;
+    }
+    let mut detector = EncodingDetector::new(Iso2022JpDetection::Allow);
+    detector.feed(sample, true);
+    let guess = detector.guess(None, Utf8Detection::Allow);
+    if first == EUC_KR && guess == GBK {
+        return GB18030;
+    }
+    let beyond_ascii = sample.iter().filter(|byte| !byte.is_ascii()).count();
+    let is_latin = [WINDOWS_1250, WINDOWS_1252, WINDOWS_1254, ISO_8859_2].contains(&guess);
+    let believed = match (guess, first) {
+        _ if !guess.is_single_byte() => false,
+        // Letters there, and in windows-1252 the quotes of French, German and Spanish.
+        (guess, _) if guess == ISO_8859_2 && sample.contains(&0xab) && sample.contains(&0xbb) => false,
+        (_, first) if first == WINDOWS_1252 => beyond_ascii >= FEWEST_OF_AN_ALPHABET,
+        _ if is_latin => false,
+        (guess, _) if guess == WINDOWS_1251 && are_lower_case_in_1251(sample) => {
+            beyond_ascii >= FEWEST_OF_AN_ALPHABET
+        }
+        _ => beyond_ascii >= FEWEST_OF_NO_CHINESE,
+    };
+    if believed { guess } else { first }
+}
+
+/// With fewer bytes beyond ASCII the detector takes one alphabet for another.
+const FEWEST_OF_AN_ALPHABET: usize = 4;
+
+/// With fewer it takes four Chinese characters for a word of an alphabet.
+const FEWEST_OF_NO_CHINESE: usize = 10;
+
+/// Whether all letters of a word but its first are lower case: few Chinese characters are so.
+fn are_lower_case_in_1251(sample: &[u8]) -> bool {
+    sample.windows(2).all(|pair| pair[0].is_ascii() || pair[1].is_ascii() || pair[1] >= 0xE0)
 }
 
 /// So much is looked at.
@@ -341,6 +382,7 @@ fn base64_value(byte: u8) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use encoding_rs::{KOI8_U, WINDOWS_1253};
 
     fn bytes(encoding: &'static Encoding, text: &str) -> Vec<u8> {
         encoding.encode(text).0.into_owned()
@@ -387,7 +429,25 @@ mod tests {
             (SHIFT_JIS, "こんにちは、今月の報告書をお送りします。よろしく"),
             (EUC_JP, "こんにちは、今月の報告書をお送りします。よろしく"),
             (EUC_KR, "안녕하세요 이번 달 보고서를 보내 드립니다"),
+            (GB18030, "加载中"),
+            (GB18030, "推送至"),
+            (GB18030, "选项需要"),
+            (GB18030, "北马其顿共和国"),
+            (GB18030, "张伟 <"),
+            (BIG5, "發票"),
+            (SHIFT_JIS, "ホーム"),
+            (SHIFT_JIS, "入力の型"),
+            (EUC_JP, "こんにちは"),
             (WINDOWS_1252, "grüße naïve façade señor"),
+            (WINDOWS_1252, "»[«, »[^« oder »[=« ohne schließende Klammer"),
+            (WINDOWS_1252, "José Müller"),
+            (WINDOWS_1251, "Привет"),
+            (WINDOWS_1251, "Счёт на оплату № 11 от 26 ноября"),
+            (WINDOWS_1251, "Здравствуйте! Высылаем отчёт за месяц, просим проверить."),
+            (KOI8_U, "Здравствуйте! Отчёт за месяц"),
+            (WINDOWS_1253, "Καλημέρα σας, σας στέλνουμε την αναφορά"),
+            (WINDOWS_1250, "Příliš žluťoučký kůň"),
+            (WINDOWS_1254, "Türkçe güneş, İstanbul"),
             (UTF_8, "grüße 報告"),
             (ISO_2022_JP, "こんにちは"),
         ] {
