@@ -1,10 +1,12 @@
 //! The tree of a message (RFC 2045, RFC 2046), made from bytes as they come: of each part its header
 //! and the beginning of its body are kept, so that a message of any size needs little memory.
 
+use std::io;
+
 use super::charset::{self, Decoded};
 use super::field::{self, Field, fields};
 use super::parameter::Parameters;
-use super::word::{self, base64_lenient, hex};
+use super::word::{self, base64_lenient, base64_pieces, hex};
 use super::{Address, addresses};
 
 /// How much of a part's encoded body is kept.
@@ -59,6 +61,20 @@ impl Part {
         let mut scanner = Scanner::new(Keep::ALL);
         scanner.feed(message);
         scanner.finish()
+    }
+
+    /// Reads a whole message from where it lies, which is held once.
+    pub fn read(mut from: impl io::Read) -> io::Result<Part> {
+        let mut scanner = Scanner::new(Keep::ALL);
+        let mut piece = vec![0; MAX_LINE];
+        loop {
+            match from.read(&mut piece) {
+                Ok(0) => return Ok(scanner.finish()),
+                Ok(count) => scanner.feed(&piece[..count]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// The fields of the header.
@@ -137,6 +153,19 @@ impl Part {
             "x-uuencode" | "uuencode" | "x-uue" | "uue" => uudecode(&self.body),
             _ => self.body.clone(),
         }
+    }
+
+    /// How long [`Part::decoded`] is, without holding it.
+    pub fn decoded_size(&self) -> u64 {
+        let mut size = 0;
+        match self.encoding.as_str() {
+            "base64" => base64_pieces(&self.body, |piece| size += piece.len() as u64),
+            "quoted-printable" | "x-uuencode" | "uuencode" | "x-uue" | "uue" => {
+                size = self.decoded().len() as u64;
+            }
+            _ => size = self.body.len() as u64,
+        }
+        size
     }
 
     /// The kept body as characters.
@@ -680,11 +709,9 @@ mod tests {
             ("8bit", "a=3D", "a=3D"),
         ] {
             let message = format!("Content-Transfer-Encoding: {encoding}\n\n{body}");
-            assert_eq!(
-                String::from_utf8_lossy(&Part::parse(message.as_bytes()).decoded()),
-                expected,
-                "{encoding}"
-            );
+            let message = Part::parse(message.as_bytes());
+            assert_eq!(String::from_utf8_lossy(&message.decoded()), expected, "{encoding}");
+            assert_eq!(message.decoded_size(), expected.len() as u64, "{encoding}");
         }
     }
 

@@ -107,29 +107,49 @@ const MAX_CHARSET: usize = 60;
 
 /// Decodes base64 and passes over whatever is none.
 pub(super) fn base64_lenient(text: &[u8]) -> Vec<u8> {
-    let mut clean: Vec<u8> = Vec::with_capacity(text.len());
-    let mut over = false;
+    let mut out = Vec::with_capacity(text.len() / 4 * 3 + 3);
+    base64_pieces(text, |piece| out.extend_from_slice(piece));
+    out
+}
+
+/// Decodes base64 as [`base64_lenient`] does, and hands it on in pieces: what is large need not be held twice.
+pub(super) fn base64_pieces(text: &[u8], mut keep: impl FnMut(&[u8])) {
+    let (mut clean, mut decoded) = (Vec::with_capacity(PIECE), Vec::with_capacity(PIECE));
+    let mut settle = |clean: &mut Vec<u8>| {
+        // A single character left over holds no byte.
+        let usable = if clean.len() % 4 == 1 { clean.len() - 1 } else { clean.len() };
+        decoded.clear();
+        if LENIENT.decode_vec(&clean[..usable], &mut decoded).is_ok() {
+            keep(&decoded);
+        }
+        clean.clear();
+    };
+    let (mut padded, mut over) = (false, false);
     for &byte in text {
         match byte {
             b'\n' => over = false,
             // What stands on a line behind its padding is a remark.
-            b' ' | b'\t' => over |= clean.last() == Some(&b'='),
-            b'+' | b'/' | b'=' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' if !over => clean.push(byte),
+            b' ' | b'\t' => over |= padded,
+            // Padding in the middle ends one piece and begins the next.
+            b'=' if !over => {
+                settle(&mut clean);
+                padded = true;
+            }
+            b'+' | b'/' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' if !over => {
+                clean.push(byte);
+                padded = false;
+                if clean.len() == PIECE {
+                    settle(&mut clean);
+                }
+            }
             _ => {}
         }
     }
-    let mut out = Vec::with_capacity(clean.len() / 4 * 3 + 3);
-    // Padding in the middle ends one piece and begins the next.
-    for piece in clean.split_inclusive(|&byte| byte == b'=') {
-        let piece = piece.strip_suffix(b"=").unwrap_or(piece);
-        // A single character left over holds no byte.
-        let usable = if piece.len() % 4 == 1 { piece.len() - 1 } else { piece.len() };
-        if let Ok(bytes) = LENIENT.decode(&piece[..usable]) {
-            out.extend(bytes);
-        }
-    }
-    out
+    settle(&mut clean);
 }
+
+/// So many characters of base64 are decoded at once: whole groups of four.
+const PIECE: usize = 16 * 1024;
 
 fn quoted(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
@@ -194,6 +214,10 @@ mod tests {
         {
             assert_eq!(base64_lenient(text), expected.as_bytes());
         }
+        let long: Vec<u8> = (0..PIECE * 2 + 1).map(|at| (at % 251) as u8).collect();
+        let text = LENIENT.encode(&long).into_bytes();
+        let lines: Vec<&[u8]> = text.chunks(76).collect();
+        assert_eq!(base64_lenient(&lines.join(&b"\r\n"[..])), long);
     }
 
     #[test]

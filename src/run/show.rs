@@ -17,15 +17,19 @@ use crate::read::{Address, Part, html};
 
 /// Runs the command.
 pub fn run(args: &cli::Show) -> Exit {
-    let bytes = match fs::read(&args.file) {
-        Ok(bytes) => bytes,
+    // What lies within it as a message of its own is taken out byte for byte, so then all bytes are needed.
+    let read = match &args.extract {
+        Some(_) => fs::read(&args.file).map(|bytes| (Part::parse(&bytes), bytes)),
+        None => fs::File::open(&args.file).and_then(Part::read).map(|message| (message, Vec::new())),
+    };
+    let (message, bytes) = match read {
+        Ok(read) => read,
         Err(error) => {
             eprintln!("error: cannot read {}: {error}", args.file.display());
             return if error.kind() == io::ErrorKind::NotFound { Exit::NoInput } else { Exit::Io };
         }
     };
-    let message = Part::parse(&bytes);
-    if is_no_message(&message, &bytes) {
+    if is_no_message(&message) {
         eprintln!(
             "error: {} is no message: it has no header, and its content is no text",
             args.file.display()
@@ -55,10 +59,14 @@ pub fn run(args: &cli::Show) -> Exit {
 
 /// Whether a file is something else altogether: without a field that a header has, and no text. A text
 /// that somebody left the header out of is shown.
-fn is_no_message(message: &Part, bytes: &[u8]) -> bool {
+fn is_no_message(message: &Part) -> bool {
     let is_usual = |name: &[u8]| name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
-    let controls = bytes.iter().filter(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace()).count();
-    !message.fields().any(|field| is_usual(field.name)) && (bytes.contains(&0) || controls * 20 > bytes.len())
+    if message.fields().any(|field| is_usual(field.name)) {
+        return false;
+    }
+    let bytes = || message.header.iter().chain(&message.body);
+    let controls = bytes().filter(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace()).count();
+    bytes().any(|byte| *byte == 0) || controls * 20 > bytes().count()
 }
 
 /// The message as a person reads it: who, when, what about; the tree; the text.
@@ -124,7 +132,7 @@ fn part_json(part: &Part) -> Value {
             put("charset", text.charset.into());
             put("text", text.text.into());
         } else if part.is_leaf() {
-            put("bytes", part.decoded().len().into());
+            put("bytes", part.decoded_size().into());
         }
         // A message within is a message: who wrote it matters as much.
         if part.content_type == "message/rfc822"
@@ -194,7 +202,7 @@ fn tree(part: &Part, first: &str, rest: &str, out: &mut String) {
         if part.content_type.starts_with("text/") {
             let _ = write!(line, "  {}", part.text().charset);
         }
-        let _ = write!(line, "  {}", ByteSize(part.decoded().len() as u64));
+        let _ = write!(line, "  {}", ByteSize(part.decoded_size()));
     }
     if let Some(name) = part.file_name() {
         let _ = write!(line, "  \"{name}\"");
@@ -407,12 +415,7 @@ mod tests {
             ("只有正文\n没有头\n".as_bytes(), false),
             (b"", false),
         ] {
-            assert_eq!(
-                is_no_message(&Part::parse(bytes), bytes),
-                expected,
-                "{:?}",
-                &bytes[..bytes.len().min(20)]
-            );
+            assert_eq!(is_no_message(&Part::parse(bytes)), expected, "{:?}", &bytes[..bytes.len().min(20)]);
         }
     }
 }
