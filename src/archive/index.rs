@@ -143,10 +143,18 @@ pub fn open_to_read(store: &Path) -> Result<Connection, IndexError> {
     if !path.is_file() {
         return Err(IndexError::Missing);
     }
-    // Reading a database with a write-ahead log writes beside it; where the store cannot be written the
-    // log is empty, and the file is all there is.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    Ok(Connection::open_with_flags(&path, flags).or_else(|_| {
+    let opened = Connection::open_with_flags(&path, flags).and_then(|database| {
+        database.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+        Ok(database)
+    });
+    // Reading a database with a write-ahead log writes beside it. Where the store cannot be written and the log is
+    // empty, the file is all there is.
+    let log = std::fs::metadata(store.join(format!("{NAME}-wal"))).map_or(0, |log| log.len());
+    if log > 0 {
+        return Ok(opened?);
+    }
+    Ok(opened.or_else(|_| {
         let uri = format!(
             "file:{}?immutable=1",
             path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23")

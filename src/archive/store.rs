@@ -343,10 +343,17 @@ pub fn look(path: &Path) -> Result<Option<Known>, StoreError> {
     Ok(Some(known))
 }
 
-/// Takes the lock of the archive at `path`: exclusively to write, shared to read.
+/// Takes the lock of the archive at `path`: exclusively to write, shared to read. Who reads makes nothing: a
+/// backup may be on a disk that cannot be written, and a folder without the file is nobody's to work on.
 pub fn lock(path: &Path, operation: FlockOperation) -> Result<File, StoreError> {
     let name = path.join(LOCK);
-    let file = private().read(true).write(true).create(true).truncate(false).open(&name);
+    let file = match operation {
+        FlockOperation::LockShared | FlockOperation::NonBlockingLockShared => match File::open(&name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => File::open(path),
+            other => other,
+        },
+        _ => private().read(true).write(true).create(true).truncate(false).open(&name),
+    };
     let file = file.map_err(trouble("open", &name))?;
     match rustix::fs::flock(&file, operation) {
         Ok(()) => Ok(file),

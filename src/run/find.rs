@@ -3,6 +3,7 @@
 use std::io::{BufWriter, Write as _};
 
 use crate::archive::find::{self, FindError, Hit};
+use crate::archive::index::IndexError;
 use crate::cli;
 use crate::exit::Exit;
 
@@ -29,8 +30,11 @@ pub fn run(args: &cli::Find) -> Exit {
             eprintln!("error: {error}");
             match error {
                 FindError::Word { .. } => Exit::Usage,
-                FindError::Index(crate::archive::index::IndexError::Missing) => Exit::NoInput,
-                FindError::Index(_) => Exit::Io,
+                FindError::Index(IndexError::Missing) => Exit::NoInput,
+                FindError::Index(_) => {
+                    eprintln!("help: `postroom rebuild` makes the index anew");
+                    Exit::Io
+                }
             }
         }
     }

@@ -20,6 +20,43 @@ fn verify(scene: &Scene) -> (Option<i32>, String) {
 }
 
 #[test]
+fn a_backup_that_cannot_be_written_is_verified_searched_and_exported() {
+    let scene = archived(3);
+    let store = scene.store();
+    let mount = |args: &[&str]| Command::new("mount").args(args).arg(&store).output();
+    let bound = Command::new("mount").arg("--bind").arg(&store).arg(&store).output();
+    if !bound.is_ok_and(|output| output.status.success()) {
+        assert!(std::env::var_os("CI").is_none(), "a folder is to be mounted, as root");
+        eprintln!("LEFT OUT: a folder cannot be mounted read-only here");
+        return;
+    }
+    let sealed = mount(&["-o", "remount,bind,ro"]);
+    let proof = verify(&scene);
+    let (found, text, _) = output(postroom().arg("find").arg(&store).arg("subject:number"));
+    let mbox = scene.folder.path().join("out.mbox");
+    let (exported, ..) = output(postroom().args(["export", "--mbox"]).arg(&mbox).arg(&store));
+    Command::new("umount").arg(&store).status().unwrap();
+    assert!(sealed.unwrap().status.success());
+    assert_eq!(proof.0, Some(0), "{}", proof.1);
+    assert!(found == Some(0) && text.lines().count() == 3, "{found:?}: {text}");
+    assert_eq!(exported, Some(0));
+}
+
+#[test]
+fn what_only_reads_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    for command in ["verify", "find"] {
+        let mut program = postroom();
+        program.arg(command).arg(folder.path());
+        if command == "find" {
+            program.arg("word");
+        }
+        assert_eq!(output(&mut program).0, Some(66), "{command}");
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn every_kind_of_damage_is_named() {
     let scene = archived(40);
     assert_eq!(verify(&scene).0, Some(0));
