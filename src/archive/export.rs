@@ -49,10 +49,19 @@ fn each_message(
 }
 
 /// One file in the form of RFC 4155, quoted as mboxrd: a line of `>`s and `From ` gets one `>` more, so
-/// that it can be undone. Lines end with LF.
+/// that it can be undone. Lines end with LF. What cannot be written whole is taken away again: nobody sees of an
+/// mbox file that its end is missing.
 pub fn mbox(store: &Path, out: &Path) -> io::Result<Packed> {
-    let mut packed = Packed::default();
     let file = private().write(true).create_new(true).open(out)?;
+    let packed = write_mbox(store, file);
+    if packed.is_err() {
+        let _ = fs::remove_file(out);
+    }
+    packed
+}
+
+fn write_mbox(store: &Path, file: File) -> io::Result<Packed> {
+    let mut packed = Packed::default();
     let mut to = BufWriter::with_capacity(256 * 1024, file);
     each_message(store, &mut packed, |entry, place| {
         let mut from = BufReader::with_capacity(128 * 1024, File::open(place)?);
@@ -130,6 +139,8 @@ pub fn maildir(store: &Path, out: &Path) -> io::Result<Packed> {
         let hash = entry.sha256.map(|digest| digest.short(20)).unwrap_or_default();
         let name = format!("{}.{hash}.postroom", entry.date.unwrap_or(entry.at).max(0));
         let aside = out.join("tmp").join(&name);
+        // An export that was cut short may have left it.
+        let _ = fs::remove_file(&aside);
         copy(place, &aside)?;
         fs::rename(aside, out.join("cur").join(format!("{name}:2,S")))
     })?;

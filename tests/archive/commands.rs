@@ -43,6 +43,27 @@ fn a_backup_that_cannot_be_written_is_verified_searched_and_exported() {
 }
 
 #[test]
+fn an_export_that_was_cut_short_is_made_again() {
+    let scene = archived(40);
+    let out = scene.folder.path().join("out");
+    let export = |form: &str| {
+        let mut shell = Command::new("sh");
+        // At most some kilobytes a file, and no signal about it.
+        shell.args(["-c", "trap '' XFSZ; ulimit -f 8; exec \"$0\" \"$@\""]).arg(postroom().get_program());
+        output(shell.arg("export").arg(form).arg(&out).arg(scene.store()))
+    };
+    assert_eq!(export("--mbox").0, Some(74));
+    assert!(!out.exists(), "half of an mbox file looks like a whole one");
+    assert_eq!(export("--maildir").0, Some(0));
+    let name = fs::read_dir(out.join("cur")).unwrap().next().unwrap().unwrap().file_name();
+    let stem = name.to_str().unwrap().strip_suffix(":2,S").unwrap();
+    fs::rename(out.join("cur").join(&name), out.join("tmp").join(stem)).unwrap();
+    assert_eq!(export("--maildir").0, Some(0));
+    assert_eq!(fs::read_dir(out.join("cur")).unwrap().count(), 40);
+    assert_eq!(fs::read_dir(out.join("tmp")).unwrap().count(), 0);
+}
+
+#[test]
 fn what_only_reads_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     for command in ["verify", "find"] {
