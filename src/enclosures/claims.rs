@@ -22,6 +22,8 @@ struct Held {
     contested: HashMap<u64, bool>,
     /// Keys that a contested file was found for.
     keys: HashSet<u64>,
+    /// A contested file was found for somebody of whom only the value is known.
+    unknown: bool,
     /// File and pattern to what found it with that first.
     values: HashMap<u64, Contribution>,
 }
@@ -88,7 +90,8 @@ impl Claims {
         let (file, key) = (hash(path.as_os_str().as_encoded_bytes()), hash(key.as_str().as_bytes()));
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let first = *held.first.entry(file).or_insert(key);
-        let otherwise = words.is_some_and(|words| held.is_found_otherwise(file, words, false));
+        let other = words.and_then(|words| held.found_otherwise(file, words, false));
+        let otherwise = other.is_some_and(|other| other.left_out);
         if first == key && !otherwise && !held.contested.contains_key(&file) {
             return Ok(());
         }
@@ -103,11 +106,24 @@ impl Claims {
     pub(super) fn leave_out(&self, path: &Path, words: Words) {
         let file = hash(path.as_os_str().as_encoded_bytes());
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.is_found_otherwise(file, words, true) {
+        if let Some(other) = held.found_otherwise(file, words, true) {
             held.contested.entry(file).or_insert(true);
+            held.unknown |= !other.left_out;
             let first = held.first.get(&file).copied();
             held.keys.extend(first);
         }
+    }
+
+    /// Says that a pattern finds a picture, which many may have: all who ask for it by the same value. False
+    /// if another value has found it.
+    pub(super) fn share(&self, path: &Path, words: Words) -> bool {
+        let file = hash(path.as_os_str().as_encoded_bytes());
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.found_otherwise(file, words, false).is_some() {
+            held.contested.entry(file).or_insert(false);
+            held.unknown = true;
+        }
+        !held.contested.contains_key(&file)
     }
 
     /// Whether a file of this recipient was found for another one too, be it after this one was
@@ -120,17 +136,18 @@ impl Claims {
 
     /// Whether any file was found for two recipients.
     pub fn any_contested(&self) -> bool {
-        !self.held.lock().unwrap_or_else(PoisonError::into_inner).keys.is_empty()
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.unknown || !held.keys.is_empty()
     }
 }
 
 impl Held {
-    /// Whether a pattern has found a file with another value, for a row that is left out or is one.
-    fn is_found_otherwise(&mut self, file: u64, words: Words, left_out: bool) -> bool {
+    /// What a pattern has found a file with before, if that was another value.
+    fn found_otherwise(&mut self, file: u64, words: Words, left_out: bool) -> Option<Contribution> {
         let place = hash(&[file.to_be_bytes(), words.pattern.to_be_bytes()].concat());
         let own = Contribution { hash: words.values, left_out };
         let first = *self.values.entry(place).or_insert(own);
-        first.hash != own.hash && (first.left_out || left_out)
+        (first.hash != own.hash).then_some(first)
     }
 }
 

@@ -64,6 +64,12 @@ pub enum EnclosureError {
     /// A file that is another recipient's too.
     #[error("{0}: say `shared: true` if it is for both")]
     Claimed(OtherKey),
+    /// A picture that a wildcard finds for another value, too.
+    #[error("`{}` is found for another recipient too, by another value", file.display())]
+    OtherPicture {
+        /// The picture.
+        file: PathBuf,
+    },
     /// What is named is a folder, a pipe or a device.
     #[error("`{}` is {what}, not a file", file.display())]
     NotAFile {

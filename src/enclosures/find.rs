@@ -15,7 +15,7 @@ use super::claims::Words;
 use super::fingerprint::{FileFingerprint, Fold};
 use super::listing::{Kind, Listing, Listings};
 use super::pattern::{Component, Name, Pattern, nfc};
-use super::{Claims, EnclosureError, OtherKey};
+use super::{Claims, EnclosureError};
 
 /// How many patterns without a row's value are kept with what they found. A job has a handful.
 const MAX_FIXED: usize = 256;
@@ -29,7 +29,8 @@ pub enum Whose {
     /// The recipient's alone: an error if it is another's too, and a value may not go on where a wildcard
     /// stands beside it.
     TheirsAlone,
-    /// Of as many as name it, as a picture is; but a value may not go on either.
+    /// Of as many as name it, as a picture is; but a value may not go on either, and by another value it is
+    /// another's.
     Manys,
     /// The job says that it may be sent to anybody.
     Anybodys,
@@ -85,11 +86,15 @@ impl Finder {
         expect: (usize, usize),
     ) -> Result<Vec<PathBuf>, EnclosureError> {
         let has_value = pattern.iter().any(|piece| matches!(piece, Piece::Value(_)));
-        let words = (self.leaves_out && may_find_anothers(pattern)).then(|| Words::of(pattern));
+        let compared = self.leaves_out || whose == Whose::Manys;
+        let words = (compared && may_find_anothers(pattern)).then(|| Words::of(pattern));
         let files = match has_value {
             true => Pattern::parse(pattern).and_then(|pattern| {
                 let claimed = |file: &Path| match whose {
-                    Whose::TheirsAlone => self.claims.claim(file, key, words),
+                    Whose::TheirsAlone => Ok(self.claims.claim(file, key, words)?),
+                    Whose::Manys if words.is_some_and(|words| !self.claims.share(file, words)) => {
+                        Err(EnclosureError::OtherPicture { file: file.to_owned() })
+                    }
                     Whose::Manys | Whose::Anybodys => Ok(()),
                 };
                 self.find_all(&pattern, whose, &claimed)
@@ -161,7 +166,7 @@ impl Finder {
         &self,
         pattern: &Pattern,
         whose: Whose,
-        claimed: &dyn Fn(&Path) -> Result<(), OtherKey>,
+        claimed: &dyn Fn(&Path) -> Result<(), EnclosureError>,
     ) -> Result<Vec<Found>, EnclosureError> {
         let start = if pattern.absolute { Path::new("/") } else { &self.root };
         let mut search =

@@ -389,14 +389,13 @@ impl Plan {
 
     /// The files of a row that `where` leaves out are not for another one, unless that asks for the same.
     fn leave_out(&self, row: &Row) {
-        if self.job.attachments.is_empty() {
-            return;
+        if !self.job.attachments.is_empty() {
+            let wanted = self.templates.patterns(row).into_iter().flatten();
+            let own = wanted.filter(|wanted| !self.job.attachments[wanted.spec].shared);
+            own.for_each(|wanted| self.finder.leave_out(&wanted.pieces));
         }
-        for wanted in self.templates.patterns(row).into_iter().flatten() {
-            if !self.job.attachments[wanted.spec].shared {
-                self.finder.leave_out(&wanted.pieces);
-            }
-        }
+        let pictures = self.templates.pictures(row).unwrap_or_default();
+        pictures.iter().for_each(|(_, pieces)| self.finder.leave_out(pieces));
     }
 
     /// A row's own files as they are now, in one value. Those that are the same for many are known by

@@ -221,6 +221,24 @@ fn a_picture_of_a_row_is_sent_as_it_was_enlisted() {
 }
 
 #[test]
+fn a_picture_that_a_wildcard_finds_for_another_value_is_nobodys() {
+    // 12-3 has a picture, 12 has none; 7 is that of two; 8-1 is left out.
+    let job = SHORT
+        .replace("body: {text: ", "body: {html: {inline: '<img src=\"cid:card\">'}, text: ")
+        .replace("{file: list.csv}", "{file: list.csv, where: 'name != \"no\"'}")
+        .replace("kind: send", "kind: send\nimages: {card: \"c/{{ id }}-*.png\"}");
+    let rows = "email,name,id\na@x.example,A,12\nb@x.example,B,12-3\nc@x.example,C,7\nd@x.example,D,7\n\
+                e@x.example,E,8\nf@x.example,no,8-1\n";
+    let mut scene = Scene::new().relay([] as [&str; 0]).job(&job).recipients(rows);
+    for name in ["c/12-3-x.png", "c/7-x.png", "c/8-1-x.png"] {
+        scene = scene.bytes(name, b"\x89PNG\r\n\x1a\n");
+    }
+    scene.send().exit(Exit::SomeFailed).says(&["c/12-3-x.png` is found for another recipient too"]);
+    let received: Vec<String> = scene.its_relay().received().into_keys().collect();
+    assert_eq!(received, ["c@x.example", "d@x.example"]);
+}
+
+#[test]
 fn pictures_have_names_in_any_script_and_those_that_are_missing_are_told() {
     let job = |html: &str| {
         SHORT
