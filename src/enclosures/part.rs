@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use encodify::{Fold, base64, rfc2047};
+use encoding_rs::{Encoding, UTF_8};
 use ring::digest::{Context, SHA256};
 use rustix::fs::OFlags;
 
@@ -446,6 +447,18 @@ fn is_plain_message(bytes: &[u8]) -> bool {
         && memchr::memchr_iter(b'\r', bytes).all(|at| bytes.get(at + 1) == Some(&b'\n'))
 }
 
+/// The name that a file has on the disk. One that is no UTF-8 was unpacked or copied from another system, and
+/// is read as a text of its charset is.
+pub fn own_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    let foreign = || {
+        let bytes = name.as_encoded_bytes();
+        let encoding = charset(bytes).and_then(|label| Encoding::for_label(label.as_bytes()));
+        encoding.unwrap_or(UTF_8).decode_without_bom_handling(bytes).0.into_owned()
+    };
+    name.to_str().map_or_else(foreign, str::to_owned)
+}
+
 /// A name as it may be shown: no folder, no control character, no more than a file system takes. In NFC, for
 /// what a Mac wrote in pieces (`한국어.hwp`, `Résumé.pdf`) is shown in pieces by Windows.
 fn shown_name(name: &str) -> String {
@@ -655,6 +668,20 @@ mod tests {
             (&format!("{}.pdf", "中".repeat(100)), format!("{}.pdf", "中".repeat(83))),
         ] {
             assert_eq!(shown_name(name), expected);
+        }
+    }
+
+    #[test]
+    fn a_name_in_another_charset_is_read_in_that() {
+        use std::os::unix::ffi::OsStrExt;
+        for (name, expected) in [
+            ("报告.pdf".as_bytes(), "报告.pdf"),
+            (b"\xb1\xa8\xb8\xe6.pdf", "报告.pdf"),
+            (b"Gr\xfc\xdfe.pdf", "Grüße.pdf"),
+            (b"..", "file"),
+        ] {
+            let path = Path::new("f").join(std::ffi::OsStr::from_bytes(name));
+            assert_eq!(shown_name(&own_name(&path)), expected, "{path:?}");
         }
     }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::compose::compose;
-use crate::enclosures::part::{Disposition, PartError, Sent};
+use crate::enclosures::part::{Disposition, PartError, Sent, own_name};
 use crate::enclosures::{FileFingerprint, Fold, Whose};
 use crate::ledger::MOST_ITEMS;
 use crate::letter::{
@@ -371,8 +371,7 @@ impl Plan {
             );
         }
         let enclosure = |path: PathBuf| {
-            let own_name = || path.file_name().map(|name| name.to_string_lossy().into_owned());
-            let name = rename.clone().or_else(own_name).unwrap_or_default();
+            let name = rename.clone().unwrap_or_else(|| own_name(&path));
             Enclosure { path, name, spec: wanted.spec, common }
         };
         Ok(found.into_iter().map(enclosure).collect())

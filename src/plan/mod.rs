@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::diagnostic::Diagnostic;
-use crate::enclosures::part::{Disposition, PartError, Parts, Sent};
+use crate::enclosures::part::{Disposition, PartError, Parts, Sent, own_name};
 use crate::enclosures::{FileFingerprint, Finder, Whose};
 use crate::job::SendJob;
 use crate::ledger::Component;
@@ -171,7 +171,7 @@ fn job_wide_files(
                 for path in found {
                     let sent = Sent {
                         path: &path,
-                        name: &path.file_name().unwrap_or_default().to_string_lossy(),
+                        name: &own_name(&path),
                         content_type: spec.content_type.as_ref().map(|text| text.value.as_str()),
                         disposition: &Disposition::Attachment,
                     };
@@ -218,9 +218,8 @@ fn inline_part(
     cid: &str,
     path: &Path,
 ) -> Result<(Arc<EncodedPart>, FileFingerprint), PartError> {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or(cid);
     let disposition = Disposition::Inline { cid: cid.to_owned() };
-    let sent = Sent { path, name, content_type: None, disposition: &disposition };
+    let sent = Sent { path, name: &own_name(path), content_type: None, disposition: &disposition };
     parts.shared(sent)
 }
 
