@@ -70,10 +70,14 @@ fn markup(html: &str, at: usize, writer: &mut Writer) -> usize {
         if closed || writer.unclosed.iter().any(|known| known.as_bytes() == lower) {
             return end;
         }
-        let behind = element_end(html, end, name, raw);
-        if raw && behind == end {
+        let name = name.to_ascii_lowercase();
+        if !raw {
+            return hidden_end(html, end, &name);
+        }
+        let behind = raw_end(html, end, &name);
+        if behind == end {
             // Where one of them has no end, none behind it has: not each is to look for it.
-            writer.unclosed.push(name.to_ascii_lowercase());
+            writer.unclosed.push(name);
         }
         return behind;
     }
@@ -105,32 +109,94 @@ fn tag_end(html: &str, at: usize) -> usize {
     memchr(b'>', &bytes[at..]).map_or(html.len(), |found| at + found + 1)
 }
 
-/// Where the element ends whose start tag ends at `from`; elements of its name within are counted,
-/// unless nothing within is markup.
-fn element_end(html: &str, from: usize, name: &str, raw: bool) -> usize {
-    let bytes = html.as_bytes();
-    let (mut at, mut depth) = (from, 1usize);
-    while let Some(found) = memchr(b'<', &bytes[at..]) {
-        let here = at + found;
-        let closing = bytes.get(here + 1) == Some(&b'/');
-        let start = here + 1 + usize::from(closing);
-        let same = bytes
-            .get(start..start + name.len())
-            .is_some_and(|word| word.eq_ignore_ascii_case(name.as_bytes()))
-            && !bytes.get(start + name.len()).is_some_and(u8::is_ascii_alphanumeric);
-        at = here + 1;
-        if same && closing {
-            depth -= 1;
-            if depth == 0 {
-                return tag_end(html, here);
-            }
-        } else if same && !raw {
-            depth += 1;
+/// Where an element without markup in it ends whose start tag ends at `from`: there, if it has no end; text
+/// is not lost for the lack of a `</head>`.
+fn raw_end(html: &str, from: usize, name: &str) -> usize {
+    let mut at = from;
+    while let Some(found) = memmem::find(&html.as_bytes()[at..], b"</") {
+        at += found;
+        if tag_at(html, at).1.eq_ignore_ascii_case(name) {
+            return tag_end(html, at);
+        }
+        at += 2;
+    }
+    from
+}
+
+/// Where a hidden element ends whose start tag ends at `from`; elements of its name within are counted. Many
+/// go without an end tag: those end where another of their kind begins, or what they are in ends.
+fn hidden_end(html: &str, from: usize, name: &str) -> usize {
+    let (around, behind): (&[&str], &[&str]) = match name {
+        "td" | "th" => (&["table"], &["td", "th", "tr", "tbody", "tfoot"]),
+        "tr" => (&["table"], &["tr", "tbody", "tfoot"]),
+        "li" => (&["ul", "ol"], &["li"]),
+        "p" => (&[], &BLOCKS),
+        _ => (&[], &[]),
+    };
+    let (mut at, mut depth) = (from, 0usize);
+    while let Some(found) = memchr(b'<', &html.as_bytes()[at..]) {
+        at += found;
+        if html[at..].starts_with("<!--") {
+            at = memmem::find(&html.as_bytes()[at..], b"-->").map_or(html.len(), |end| at + end + 3);
+            continue;
+        }
+        let (closing, tag) = tag_at(html, at);
+        let is = |names: &[&str]| names.iter().any(|known| known.eq_ignore_ascii_case(tag));
+        let nests = if behind.is_empty() { is(&[name]) } else { is(around) };
+        if closing && depth == 0 && is(&[name]) {
+            return tag_end(html, at);
+        }
+        if depth == 0 && (is(behind) || (closing && nests)) {
+            return at;
+        }
+        match (nests, closing) {
+            (true, true) => depth -= 1,
+            (true, false) => depth += 1,
+            (false, _) => {}
+        }
+        at += 1;
+        if !closing && is(&["script", "style"]) {
+            at = raw_end(html, at, tag);
         }
     }
-    // Never closed: as browsers do, a hidden element hides what follows; text is not lost for the
-    // lack of a `</head>`.
-    if raw { from } else { html.len() }
+    // Never closed: as in browsers, it hides what follows.
+    html.len()
+}
+
+/// Elements that end a paragraph, where they begin and where what is around it ends.
+const BLOCKS: [&str; 24] = [
+    "p",
+    "div",
+    "table",
+    "td",
+    "th",
+    "tr",
+    "ul",
+    "ol",
+    "li",
+    "dl",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "h5",
+    "h6",
+    "pre",
+    "blockquote",
+    "section",
+    "article",
+    "header",
+    "footer",
+    "hr",
+    "body",
+];
+
+/// Whether the tag at `at` is an end tag, and its name.
+fn tag_at(html: &str, at: usize) -> (bool, &str) {
+    let rest = &html[at + 1..];
+    let (closing, rest) = rest.strip_prefix('/').map_or((false, rest), |rest| (true, rest));
+    let end = rest.bytes().position(|b| !b.is_ascii_alphanumeric()).unwrap_or(rest.len());
+    (closing, &rest[..end])
 }
 
 /// `display:none`, `hidden`, or what Outlook needs to hide a preview text.
@@ -353,6 +419,7 @@ impl Writer {
                 self.outdent(b"blockquote");
             }
             b"pre" => {
+                self.trim_end();
                 self.preformatted = self.preformatted.saturating_sub(1);
                 self.block(2);
             }
@@ -513,19 +580,25 @@ impl Writer {
         }
     }
 
-    /// Text within `<pre>`: its lines and spaces stay.
+    /// Text within `<pre>`: its lines and spaces stay, but for those at the end of a line.
     fn lines(&mut self, text: &str) {
         for (n, line) in text.split('\n').enumerate() {
             if n > 0 {
+                self.trim_end();
                 self.new_line();
             }
-            let line = line.trim_end();
+            let line = line.strip_suffix('\r').unwrap_or(line);
             if !line.is_empty() {
                 self.begin_line();
                 self.out.push_str(line);
                 self.column += line.width();
             }
         }
+    }
+
+    fn trim_end(&mut self) {
+        let end = self.out.trim_end_matches([' ', '\t']).len();
+        self.out.truncate(end);
     }
 
     fn flush_word(&mut self) {
@@ -811,6 +884,16 @@ mod tests {
             ("<ol start=5><li>five<li value='9'>nine<li>ten</ol>", "5. five\n9. nine\n10. ten\n"),
             ("<a href='x:1'>one <a href='x:2'>two</a>", "one [1] two [2]\n\n[1] x:1\n[2] x:2\n"),
             ("<a href='x:1'>one </a>two", "one [1] two\n\n[1] x:1\n"),
+            (
+                "<table><tr><td hidden>a<table><tr><td>b<tr><td>c</table>d<td>e<tr hidden><td>f</td></tr><tr><td>g</table>",
+                "e\ng\n",
+            ),
+            (
+                "<ul><li hidden>a<ul><li>b</ul>c<li>d</ul><p hidden>e<p>f</p><div><p hidden>g</div>h",
+                "* d\n\nf\n\nh\n",
+            ),
+            ("<b hidden><script>if(a<b)</script><!-- <b> --><b>x</b></b>y", "y\n"),
+            ("<pre>name:  <b>Ada</b> L. \n  <i>x</i> \r\ny </pre>z", "name:  Ada L.\n  x\ny\n\nz\n"),
             ("<title>a<title>b", "ab\n"),
             ("<hr>", "----------------------------------------\n"),
             ("", "\n"),
