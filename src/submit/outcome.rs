@@ -199,6 +199,10 @@ impl Desk {
                 };
                 settle(consignment, &record, Some((Outcome::Unsure, said_by_us(&silence))), events)
             }
+            (None, Way::Early) => {
+                let early = said_by_us("the relay accepted the content before it was sent");
+                settle(consignment, &record, Some((Outcome::Unsure, early)), events)
+            }
             (None, _) => Step::Back(consignment),
         }
     }

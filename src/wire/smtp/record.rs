@@ -38,6 +38,8 @@ pub enum Way {
     CutShort,
     /// The connection ended after the whole content was written and before its reply: nobody knows.
     Silent,
+    /// The server said yes to a content that was not wholly written: what it has taken nobody knows.
+    Early,
 }
 
 impl Record {

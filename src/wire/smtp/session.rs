@@ -672,11 +672,11 @@ impl<P: Parcel> Session<P> {
                 self.finish(way);
             }
             Awaited::End => {
-                flight.record.end = Some(reply.heard());
                 // An answer in the middle of a content is a no that was in a hurry; a yes to half a letter is none.
                 if yes && flight.ends.is_some_and(|ends| ends > self.out.written()) {
-                    return self.break_off("a content was accepted before it was sent".to_owned());
+                    return self.accepted_early();
                 }
+                flight.record.end = Some(reply.heard());
                 let lost_order = reply.code() == 503 && flight.level == Level::Message;
                 self.finish(if lost_order { Way::Stumbled } else { Way::Answered });
             }
@@ -686,10 +686,10 @@ impl<P: Parcel> Session<P> {
                     return self
                         .lose_order(format!("`{}` answers a recipient, not a content", reply.heard()));
                 }
-                flight.record.end = Some(reply.heard());
                 if yes && flight.ends.is_some_and(|ends| ends > self.out.written()) {
-                    return self.break_off("a content was accepted before it was sent".to_owned());
+                    return self.accepted_early();
                 }
+                flight.record.end = Some(reply.heard());
                 // Without a recipient a no is a consequence, whatever its code. With one, these codes speak of BDAT.
                 let stumbled = flight.valid > 0 && matches!(reply.code(), 500 | 502 | 503 | 521);
                 let way = if stumbled { Way::Stumbled } else { self.way_before_content() };
@@ -702,6 +702,15 @@ impl<P: Parcel> Session<P> {
             | Awaited::Auth
             | Awaited::Quit => {}
         }
+    }
+
+    /// A yes to a content that was not wholly written is believed by nobody, and nobody knows what the server has.
+    fn accepted_early(&mut self) {
+        if let Some(flight) = self.flights.front_mut() {
+            flight.record.way = Way::Early;
+            flight.answered = true;
+        }
+        self.break_off("a content was accepted before it was sent".to_owned());
     }
 
     /// A reply too many or too few: whom the others answer nobody can tell. What is unanswered is in doubt, and the
