@@ -526,6 +526,21 @@ fn answer_until(stream: &TcpStream, last: &str) -> Vec<String> {
 }
 
 #[test]
+fn a_relay_that_answers_no_content_does_not_bring_a_whole_list_into_doubt() {
+    for rule in ["end drop", "end hang", "commit drop"] {
+        for level in [Pipelining::Off, Pipelining::Auto] {
+            let scene = Scene::faulty(&[rule]).at(level);
+            let told = run(&scene.spec, 100, 1, 500);
+            let silent = matches!(told.failed, Some(SubmitError::Silent { .. }));
+            assert!(silent, "{level:?} {rule}: {:?}", told.failed);
+            assert_eq!(told.count(Outcome::Accepted), 0, "{level:?} {rule}");
+            let unsure = told.count(Outcome::Unsure);
+            assert!((1..=12).contains(&unsure), "{level:?} {rule}: {unsure} unsure");
+        }
+    }
+}
+
+#[test]
 fn a_relay_that_lets_us_in_and_says_no_more_is_given_up() {
     for rule in ["mail drop", "mail hang"] {
         for level in [Pipelining::Off, Pipelining::Window, Pipelining::Auto] {

@@ -258,7 +258,7 @@ struct Pool {
     berth_since: Option<Instant>,
     /// When others are heeded next who ask for a connection.
     heed_at: Instant,
-    /// Connections in a row that came to nothing; an answered MAIL is something.
+    /// Connections in a row that came to nothing; an answered MAIL is something, unless its content was not answered.
     failures: u32,
     /// What an address said that sent us to another one: it tells more than that the other is silent.
     refusal: Option<Answer>,
@@ -639,7 +639,11 @@ impl Pool {
             self.throttle.accepted(now);
         }
         if record.mail.is_some() {
-            (self.failures, self.unheard, self.not_before) = (0, 0, None);
+            self.unheard = 0;
+            // Lost with a whole content unanswered, connection after connection, all of a list would come into doubt.
+            if !matches!(record.way, Way::Silent | Way::Early) {
+                (self.failures, self.not_before) = (0, None);
+            }
         }
         let losses = queued.losses + u8::from(culprit);
         let nonsense = record.nonsense.clone();
