@@ -23,8 +23,8 @@ pub enum SessionError {
     /// The server ended the connection.
     #[error("the server closed the connection{0}")]
     Closed(&'static str),
-    /// Nothing came for so long.
-    #[error("the server sent nothing for {} s{}", .0.as_secs(), if *.1 > 1 { " while several commands were unanswered" } else { "" })]
+    /// Nothing came for so long, or no whole line.
+    #[error("the server sent nothing, or no whole line, for {} s{}", .0.as_secs(), if *.1 > 1 { " while several commands were unanswered" } else { "" })]
     Silent(Duration, usize),
     /// Answers to commands sent together were not what they can be.
     #[error("the server lost the order of commands sent together")]
@@ -292,7 +292,7 @@ impl Session {
                 }
                 return Ok(size);
             }
-            self.fill(patience)?;
+            self.fill(patience, Instant::now())?;
         }
     }
 
@@ -351,8 +351,10 @@ impl Session {
         self.link.link().close();
     }
 
-    /// The bounds of the next line in the buffer.
+    /// The bounds of the next line in the buffer. It has to be whole within `patience`: a server that sends an
+    /// octet now and then is waited for no longer than one that is silent.
     fn line(&mut self, most: usize, patience: Duration) -> Result<(usize, usize), SessionError> {
+        let begun = Instant::now();
         let mut searched = 0;
         loop {
             let have = &self.buffer[self.from..self.to];
@@ -369,19 +371,21 @@ impl Session {
             if searched > most {
                 return Err(SessionError::EndlessLine(most));
             }
-            self.fill(patience)?;
+            if searched > 0 && begun.elapsed() >= patience {
+                return Err(SessionError::Silent(patience, self.unanswered));
+            }
+            self.fill(patience, begun)?;
         }
     }
 
-    /// Reads more; waits at most `patience` for it.
-    fn fill(&mut self, patience: Duration) -> Result<(), SessionError> {
+    /// Reads more; waits for it until `patience` is over, which began when `begun` says.
+    fn fill(&mut self, patience: Duration, begun: Instant) -> Result<(), SessionError> {
         if self.from == self.to {
             (self.from, self.to) = (0, 0);
         } else if self.to == self.buffer.len() {
             self.buffer.copy_within(self.from..self.to, 0);
             (self.from, self.to) = (0, self.to - self.from);
         }
-        let begun = Instant::now();
         loop {
             if self.stop.at_once() {
                 return Err(SessionError::Stopped);
@@ -429,5 +433,30 @@ pub(super) fn refusal(command: &'static str, reply: Reply) -> SessionError {
 impl From<StoreError> for SessionError {
     fn from(error: StoreError) -> SessionError {
         SessionError::Store(Arc::new(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::{TlsMode, TlsSpec};
+
+    #[test]
+    fn a_server_that_dribbles_is_not_waited_for_without_end() {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = server.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            let (mut peer, _) = server.accept().unwrap();
+            while peer.write_all(b"+").is_ok() {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        });
+        let tls = TlsSpec { mode: TlsMode::None, ca_file: None, client_cert: None, only_tls13: false };
+        let timeouts = Timeouts { greeting: Duration::from_millis(300), ..Timeouts::default() };
+        let dialer = Dialer::new("127.0.0.1", port, &tls, &timeouts).unwrap();
+        let begun = Instant::now();
+        let opened = Session::open(&dialer, &timeouts, None, Stop::default());
+        assert!(matches!(opened, Err(SessionError::Silent(..))));
+        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     }
 }

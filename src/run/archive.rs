@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+use super::show::safe_line;
 use crate::archive::committer::{self, Counts, Desk};
 use crate::archive::listing::TooMany;
 use crate::archive::retrieve::{self, Balance, Mailbox, Preview};
@@ -242,7 +243,7 @@ fn preview_text(name: &str, preview: &Preview) -> String {
         )),
     }
     for listed in due.iter().filter_map(|&index| listing.get(index)) {
-        let uidl = listed.uidl.as_deref().unwrap_or("-");
+        let uidl = safe_line(listed.uidl.as_deref().unwrap_or("-"));
         let size = ByteSize(listed.size).to_string();
         text.push_str(&format!("  {:>7} {size:>9} {uidl}\n", listed.number));
     }
@@ -329,11 +330,12 @@ fn report(
     options: &Options,
 ) -> Exit {
     for warning in &balance.warnings {
-        eprintln!("warning: {name}: {warning}");
+        eprintln!("warning: {name}: {}", safe_line(warning));
     }
     for failure in &balance.failed {
         let uidl = failure.uidl.as_deref().unwrap_or("-");
-        eprintln!("failed: {name}: message {} ({uidl}): {}", failure.number, failure.reason);
+        let text = format!("message {} ({uidl}): {}", failure.number, failure.reason);
+        eprintln!("failed: {name}: {}", safe_line(&text));
     }
     if let Some(too_many) = &balance.too_many {
         eprintln!(
@@ -347,7 +349,8 @@ fn report(
             SessionError::Store(store) => std::error::Error::source(&**store).map(ToString::to_string),
             _ => None,
         };
-        eprintln!("error: {name}: {error}{}", source.map(|text| format!(": {text}")).unwrap_or_default());
+        let text = format!("{error}{}", source.map(|text| format!(": {text}")).unwrap_or_default());
+        eprintln!("error: {name}: {}", safe_line(&text));
         say_hint(spec, error);
     }
     // A mailbox that shows nothing may be one that shows POP3 only a part.
