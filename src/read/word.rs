@@ -52,16 +52,25 @@ pub fn text(value: &[u8], hint: Option<&str>) -> String {
 
 /// Bytes that no word encodes.
 pub(super) fn raw(bytes: &[u8], hint: Option<&str>) -> String {
-    if let Ok(text) = std::str::from_utf8(bytes)
-        && !bytes.contains(&0x1b)
-    {
+    let plain = std::str::from_utf8(bytes).ok().filter(|_| !bytes.contains(&0x1b));
+    if let Some(text) = plain.filter(|text| text.is_ascii()) {
         return text.to_owned();
     }
     let hinted = hint.and_then(|hint| charset::named(&hint.to_ascii_lowercase()));
-    if let Some((text, _, false)) = hinted.map(|encoding| encoding.decode(bytes)) {
-        return text.into_owned();
+    let decoded = hinted.map(|encoding| (encoding, encoding.decode(bytes)));
+    match (plain, decoded) {
+        // Two octets a letter are valid in both: 目录 of GBK is `Ŀ¼` in UTF-8. Chinese in UTF-8 has three.
+        (Some(text), Some((encoding, (hinted, _, false))))
+            if encoding.is_ascii_compatible()
+                && !encoding.is_single_byte()
+                && text.chars().all(|c| c < '\u{800}') =>
+        {
+            hinted.into_owned()
+        }
+        (Some(text), _) => text.to_owned(),
+        (None, Some((_, (hinted, _, false)))) => hinted.into_owned(),
+        (None, _) => charset::decode(None, bytes).text,
     }
-    charset::decode(None, bytes).text
 }
 
 struct Word {
@@ -224,5 +233,11 @@ mod tests {
     fn raw_bytes_follow_the_hint_if_they_can() {
         assert_eq!(text(b"\xa4\xa4\xa4\xe5", Some("big5")), "中文");
         assert_eq!(text("中文".as_bytes(), Some("big5")), "中文");
+        assert_eq!(text(b"\xc4\xbf\xc2\xbc", Some("gb2312")), "目录");
+        assert_eq!(text("Größe".as_bytes(), Some("iso-8859-1")), "Größe");
+        for hint in ["utf-8", "utf-16", "iso-2022-jp"] {
+            assert_eq!(text("Größe".as_bytes(), Some(hint)), "Größe");
+        }
+        assert_eq!(text("Größe".as_bytes(), None), "Größe");
     }
 }
