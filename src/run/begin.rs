@@ -97,8 +97,9 @@ pub(super) fn name_doubtful(unsure: &[(u64, String)], global: &cli::Global) {
     if unsure.is_empty() || global.quiet {
         return;
     }
+    let (letters, are) = if unsure.len() == 1 { ("letter", "is") } else { ("letters", "are") };
     let keys: String = unsure.iter().take(10).map(|(_, key)| format!("\n  {key}")).collect();
-    eprintln!("postroom: {} letters of a run that broke off are in doubt:{keys}", unsure.len());
+    eprintln!("postroom: {} {letters} of a run that broke off {are} in doubt:{keys}", unsure.len());
 }
 
 /// Finds or begins the edition.

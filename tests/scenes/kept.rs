@@ -89,7 +89,7 @@ fn what_a_dead_run_left_is_put_in_order_when_its_edition_is_left() {
     scene
         .run("run --yes --new-edition --limit 1 job.yaml")
         .exit(Exit::Done)
-        .says(&["are in doubt", "@example.org"]);
+        .says(&["in doubt", "@example.org"]);
     let report = scene.run("report job.yaml --edition 1").exit(Exit::Done);
     report.says(&["left unfinished", "accepted", "unsure"]).never_says(&["sending"]);
     let accepted = scene.run("report job.yaml --edition 1 --format csv --outcome accepted").stdout;
