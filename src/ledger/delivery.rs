@@ -123,6 +123,8 @@ pub struct Claimed {
     pub enclosed: Option<i64>,
     /// Addresses to which nothing more is sent unasked, by earlier attempts: those that are unsure, too.
     pub settled: Vec<String>,
+    /// Addresses that were tried and are to be tried again.
+    pub deferred: Vec<String>,
     /// The worst of what became of them.
     pub earlier: Option<Outcome>,
 }

@@ -65,6 +65,8 @@ pub struct Identity<'a> {
     pub enclosed: Option<i64>,
     /// Addresses that have an outcome already and are not written to again.
     pub settled: &'a [String],
+    /// Addresses that were tried and are to be tried again: with the settled ones those whom it named before.
+    pub deferred: &'a [String],
 }
 
 /// A letter as it goes out.
@@ -145,13 +147,21 @@ impl Plan {
         }
         if !suppressed.is_empty() {
             // A copy for somebody who wants no mail is left out; the letter itself goes.
-            cc.retain(|mailbox| !suppressed.contains(&mailbox.address));
+            // One that was sent before is the same letter, whoever came to a list since.
+            let named = |address: &EmailAddress| {
+                let mut before = identity.settled.iter().chain(identity.deferred);
+                before.any(|one| one == address.as_str())
+            };
+            cc.retain(|mailbox| !suppressed.contains(&mailbox.address) || named(&mailbox.address));
             bcc.retain(|mailbox| !suppressed.contains(&mailbox.address));
         }
         if let Some(reason) = too_many([&to, &cc, &bcc]) {
             return Err(failed(Vec::new(), reason));
         }
-        let recipients = self.recipients([&to, &cc, &bcc], identity.settled);
+        let mut recipients = self.recipients([&to, &cc, &bcc], identity.settled);
+        if self.redirect.is_none() {
+            recipients.retain(|address| !suppressed.contains(address));
+        }
         if recipients.is_empty() {
             // All that are left of it came to the suppress list.
             return Err(Unwritten::Suppressed);

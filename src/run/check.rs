@@ -200,6 +200,7 @@ fn look(plan: &Plan, edition: &str, row: Result<Row, BadRow>) -> (u64, Looked) {
         date: 0,
         enclosed: None,
         settled: &[],
+        deferred: &[],
     };
     let looked = match plan.letter(&row, &identity) {
         Ok(written) => Looked::Letter {

@@ -66,6 +66,7 @@ impl Maker for Letters {
             date,
             enclosed: claimed.enclosed,
             settled: &claimed.settled,
+            deferred: &claimed.deferred,
         };
         match self.plan.letter(&row, &identity) {
             Ok(Written { message, message_id, files }) => {

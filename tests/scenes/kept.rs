@@ -78,6 +78,26 @@ fn a_run_that_died_behind_the_answer_leaves_no_letter_without_its_copy() {
     assert!(!scene.path("sent/.aside").exists());
 }
 
+/// Whoever came to a suppress list since is not written to, and still stands in the Cc of the same letter.
+#[test]
+fn a_letter_that_goes_again_is_the_same_whoever_was_suppressed_since() {
+    let job = keeping("sent")
+        .replace("{file: list.csv}", "{file: list.csv, suppress: stop.txt, cc: [\"{{ copy }}\"]}")
+        .replace("stay: 60s", "stay: 0s");
+    let scene = Scene::new()
+        .relay(["--fault", "rcpt if=u0@* first=1 reply 450 4.2.1 later"])
+        .job(&job)
+        .recipients("email,name,copy\nu0@example.org,A,boss@example.org\n")
+        .file("stop.txt", "");
+    scene.send().exit(Exit::Again);
+    let scene = scene.file("stop.txt", "boss@example.org\n");
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    scene.send().exit(Exit::Done);
+    let letters = scene.its_relay().letters();
+    assert_eq!((letters.len(), &letters[1].recipients), (2, &vec!["u0@example.org".to_owned()]));
+    assert_eq!(letters[0].hash, letters[1].hash);
+}
+
 /// An edition that is left is put in order as one that goes on.
 #[test]
 fn what_a_dead_run_left_is_put_in_order_when_its_edition_is_left() {

@@ -12,7 +12,7 @@ use crate::ledger::{
     Claimed, Component, Counts, Domains, Edition, EditionId, Flags, LedgerError, LetterRecord, Reader,
     Record, Reject, SourceRecord, Standing, State,
 };
-use crate::letter::Purpose;
+use crate::letter::{Outcome, Purpose};
 
 use super::{READER_CACHE_KIB, STATEMENTS, records, schema};
 
@@ -154,13 +154,16 @@ impl SqliteReader {
             |delivery: &Claimed| delivery.attempts > 0 || delivery.date.is_some() || delivery.generation > 0;
         for delivery in claimed.iter_mut().filter(|delivery| tried(&delivery.1)) {
             let (first, last) = schema::items(delivery.0, delivery.0);
-            let settled = self.all(
-                "SELECT address, outcome FROM rcpts WHERE id BETWEEN ?1 AND ?2 AND outcome <> 'd'",
+            let known = self.all(
+                "SELECT address, outcome FROM rcpts WHERE id BETWEEN ?1 AND ?2",
                 [first, last],
-                |row| Ok((row.get(0)?, records::outcome_of(row, 1)?)),
+                |row| Ok((row.get::<_, String>(0)?, records::outcome_of(row, 1)?)),
             )?;
+            let (open, settled): (Vec<_>, Vec<_>) =
+                known.into_iter().partition(|(_, outcome)| *outcome == Outcome::Deferred);
             delivery.1.earlier = settled.iter().map(|(_, outcome)| *outcome).max();
             delivery.1.settled = settled.into_iter().map(|(address, _)| address).collect();
+            delivery.1.deferred = open.into_iter().map(|(address, _)| address).collect();
         }
         Ok(claimed.into_iter().map(|(_, claimed)| claimed).collect())
     }
@@ -373,6 +376,7 @@ fn claimed(row: &Row<'_>) -> rusqlite::Result<(i64, Claimed)> {
         first_attempt: row.get(9)?,
         enclosed: row.get(10)?,
         settled: Vec::new(),
+        deferred: Vec::new(),
         earlier: None,
     };
     Ok((id, claimed))
