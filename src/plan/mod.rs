@@ -138,12 +138,15 @@ impl Plan {
 /// The suppress lists, or what is wrong with each of them.
 fn suppressed(job: &SendJob) -> Result<Suppressed, Vec<Diagnostic>> {
     let files = &job.recipients.suppress;
-    Suppressed::load(files).map_err(|_| {
+    Suppressed::load(files).map_err(|first| {
+        let mistake = |error: &RecipientsError| Diagnostic::error(with_cause(error)).ending(error.exit());
         let wrong = files.iter().filter_map(|file| {
             let error = Suppressed::load(std::slice::from_ref(file)).err()?;
-            Some(Diagnostic::error(with_cause(&error)).at_maybe(file.1.place.clone()).ending(error.exit()))
+            Some(mistake(&error).at_maybe(file.1.place.clone()))
         });
-        wrong.collect()
+        let wrong: Vec<_> = wrong.collect();
+        // Each may be whole by now: that one was not is no reason to go on without all of them.
+        if wrong.is_empty() { vec![mistake(&first)] } else { wrong }
     })
 }
 
