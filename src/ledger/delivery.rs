@@ -8,6 +8,10 @@ pub const SUPPRESSED: &str = "suppressed";
 /// The reason of a letter that is not sent, or to nobody more, because its key is gone from the list.
 pub const REMOVED: &str = "removed";
 
+/// The files of a letter ([`Claimed::enclosed`]) whose job asks for others since it was enlisted: nobody has looked yet
+/// whose else they are.
+pub const UNSEEN: i64 = 1;
+
 /// The state of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]

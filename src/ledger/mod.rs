@@ -22,7 +22,7 @@ mod sqlite;
 mod suite;
 
 pub use changes::{Change, ChangeKind, Line, changes};
-pub use delivery::{Claimed, Counts, Domains, Group, Mark, REMOVED, SUPPRESSED, Settlement, State};
+pub use delivery::{Claimed, Counts, Domains, Group, Mark, REMOVED, SUPPRESSED, Settlement, State, UNSEEN};
 pub use edition::{Component, Course, Edition, EditionId, NewEdition, Request, SourceRecord, Stop, course};
 pub use enlist::{Enlist, EnlistState, Enlisting, Reject};
 pub use error::LedgerError;

@@ -21,6 +21,8 @@ pub(super) fn run(fresh: Fresh<'_>) {
         ("a mended row mails nobody twice", a_mended_row_mails_nobody_twice),
         ("who is gone from the list keeps what she got", who_is_gone_from_the_list_keeps_what_she_got),
         ("who comes back is looked at again", who_comes_back_is_looked_at_again),
+        ("a key of an older program is known", a_key_of_an_older_program_is_known),
+        ("other files are looked at first", other_files_are_looked_at_first),
         ("letters are marked and settled", letters_are_marked_and_settled),
         ("a group is whole or nothing", a_group_is_whole_or_nothing),
         ("several recipients and attempts", several_recipients_and_attempts),
@@ -293,6 +295,29 @@ fn who_is_gone_from_the_list_keeps_what_she_got(ledger: &mut dyn Ledger) {
     let claimed = ledger.reader().unwrap().claim(edition, 0, 9).unwrap();
     assert_eq!(claimed[0].settled, ["a@x"]);
     assert_eq!((claimed[1].settled.join(" "), claimed[1].earlier), ("a@x".into(), Some(Outcome::Unsure)));
+}
+
+fn a_key_of_an_older_program_is_known(ledger: &mut dyn Ledger) {
+    let edition = begin(ledger, "2026-11");
+    enlist(ledger, edition, Dedupe::Refuse, &[row(1, "Ada@Example.org"), row(2, "cafe\u{301}")]);
+    let again = enlist(ledger, edition, Dedupe::Refuse, &[row(1, "ada@example.org"), row(2, "caf\u{e9}")]);
+    assert_eq!((again.known, again.added, again.removed), (2, 0, 0), "nobody is mailed again");
+}
+
+fn other_files_are_looked_at_first(ledger: &mut dyn Ledger) {
+    let edition = begin(ledger, "2026-11");
+    let with = |key, enclosed| Enlist { enclosed, ..row(1, key) };
+    enlist(ledger, edition, Dedupe::Refuse, &[with("k1", Some(7)), with("k2", None)]);
+    let files = Component { name: "attachments[0]".into(), hash: [9; 32], text: None };
+    ledger.accept_changes(edition, [8; 32], &[files]).unwrap();
+    let enclosed = |ledger: &dyn Ledger| -> Vec<Option<i64>> {
+        let claimed = ledger.reader().unwrap().claim(edition, 0, 9).unwrap();
+        claimed.iter().map(|claimed| claimed.enclosed).collect()
+    };
+    assert_eq!(enclosed(ledger), [Some(UNSEEN); 2], "a list from standard input says nothing more of them");
+    let changed = Enlist { row: "[\"y\"]", ..with("k2", Some(5)) };
+    enlist(ledger, edition, Dedupe::Refuse, &[with("k1", Some(9)), changed]);
+    assert_eq!(enclosed(ledger), [Some(9), Some(UNSEEN)], "nor does a row that was changed");
 }
 
 fn letters_are_marked_and_settled(ledger: &mut dyn Ledger) {

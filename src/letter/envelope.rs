@@ -27,26 +27,27 @@ impl RecipientKey {
     /// A key is not empty, at most [`Self::MAX`] bytes, and one line. Spellings that a person takes for one
     /// are one: a list that comes back from another program would mail everybody again.
     pub fn new(text: &str) -> Option<RecipientKey> {
-        let text = &*one_spelling(text.trim());
+        let text = &*RecipientKey::spelling(text.trim());
         let fits = !text.is_empty() && text.len() <= Self::MAX && !text.contains(|c: char| c.is_control());
         fits.then(|| RecipientKey(text.to_owned()))
+    }
+
+    /// The spelling that stands for all of a text: an address as [`EmailAddress::folded`] has it, any other text
+    /// composed (NFC).
+    pub fn spelling(text: &str) -> Cow<'_, str> {
+        let usual = |byte: u8| byte.is_ascii() && !byte.is_ascii_uppercase() && byte != b'"';
+        if text.bytes().all(usual) && !text.contains("xn--") && !text.ends_with('.') {
+            return text.into();
+        }
+        match text.parse::<EmailAddress>() {
+            Ok(address) => address.folded().into(),
+            Err(_) => ComposingNormalizerBorrowed::new_nfc().normalize(text),
+        }
     }
 
     /// The key as written.
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-}
-
-/// An address as [`EmailAddress::folded`] has it, any other text composed (NFC).
-fn one_spelling(text: &str) -> Cow<'_, str> {
-    let usual = |byte: u8| byte.is_ascii() && !byte.is_ascii_uppercase();
-    if text.bytes().all(usual) && !text.contains("xn--") && !text.ends_with('.') {
-        return text.into();
-    }
-    match text.parse::<EmailAddress>() {
-        Ok(address) => address.folded().into(),
-        Err(_) => ComposingNormalizerBorrowed::new_nfc().normalize(text),
     }
 }
 
@@ -67,6 +68,7 @@ mod tests {
             ("AB-12", "AB-12"),
             ("cafe\u{301}", "caf\u{e9}"),
             ("Ada@Example.org", "ada@example.org"),
+            ("\"ada\"@example.org", "ada@example.org"),
             ("ada@example.org.", "ada@example.org"),
             ("wei@xn--fsqu00a.xn--fiqs8s", "wei@例子.中国"),
             ("张伟", "张伟"),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::compose::compose;
 use crate::enclosures::part::{Disposition, PartError, Sent, own_name};
 use crate::enclosures::{FileFingerprint, Fold, Whose};
-use crate::ledger::MOST_ITEMS;
+use crate::ledger::{MOST_ITEMS, UNSEEN};
 use crate::letter::{
     self, EncodedPart, Envelope, FileRecord, Letter, Message, Piece, RecipientKey, Row, Stamp,
 };
@@ -242,6 +242,16 @@ impl Plan {
 /// What a row is known by that has no files of its own.
 const NO_FILES: i64 = 0;
 
+/// That nobody knows whose a row's files are.
+fn not_seen(files: &OwnFiles) -> String {
+    let names: Vec<String> = files.own().take(3).map(|file| format!("`{}`", file.display())).collect();
+    format!(
+        "the job asks for other files than when the recipients were enlisted, and nobody has looked whether {} \
+         is another's too; `postroom requeue` sends this letter with it",
+        names.join(", ")
+    )
+}
+
 /// That a row has files which it had not.
 fn come(files: &OwnFiles) -> String {
     let names: Vec<String> = files.own().take(3).map(|file| format!("`{}`", file.display())).collect();
@@ -448,6 +458,9 @@ impl Plan {
             images.push(Image { cid: cid.clone(), part });
         }
         match was {
+            // A letter without a file or picture of its own has nobody else's.
+            Some(UNSEEN) if own.value().is_none() => Ok((parts, images)),
+            Some(UNSEEN) => Err(not_seen(files)),
             Some(NO_FILES) if own.value().is_some() => Err(come(files)),
             Some(_) if self.known_by(own.value()) != was => Err(changed(files)),
             _ => Ok((parts, images)),

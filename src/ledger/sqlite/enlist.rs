@@ -9,8 +9,9 @@ use crate::failpoint;
 use crate::job::Dedupe;
 use crate::ledger::keys::{self, Keys};
 use crate::ledger::{
-    EditionId, Enlist, EnlistState, Enlister, Enlisting, LedgerError, REMOVED, SourceRecord, State,
+    EditionId, Enlist, EnlistState, Enlister, Enlisting, LedgerError, REMOVED, SourceRecord, State, UNSEEN,
 };
+use crate::letter::RecipientKey;
 
 use super::{Sqlite, schema};
 
@@ -166,7 +167,8 @@ impl<'l> SqliteEnlister<'l> {
             let found = self
                 .look
                 .query_row([schema::delivery(self.edition, seq)], |found| {
-                    if found.get_ref(0)?.as_str()? != row.key {
+                    let known = found.get_ref(0)?.as_str()?;
+                    if known != row.key && RecipientKey::spelling(known) != row.key {
                         return Ok(None);
                     }
                     let same_layout = found.get::<_, i64>(2)? == self.layout;
@@ -253,17 +255,17 @@ impl<'l> SqliteEnlister<'l> {
                     SELECT 1 FROM rcpts WHERE id BETWEEN ?2 AND ?3 AND outcome IN ('a', 'u')),
                     reason IS 'removed' AND (state = 'k' OR EXISTS (
                         SELECT 1 FROM rcpts WHERE id BETWEEN ?2 AND ?3 AND outcome = 'd')),
-                    enclosed IS NULL
+                    enclosed IS NULL OR enclosed = ?4
                  FROM deliveries WHERE id = ?1",
             )
             .and_then(|mut select| {
                 let read = |found: &Row<'_>| {
                     Ok((super::state_of(found, 0)?, found.get(1)?, found.get(2)?, found.get(3)?))
                 };
-                select.query_row([id, first, last], read)
+                select.query_row([id, first, last, UNSEEN], read)
             })
             .map_err(|error| self.said(error))?;
-        if unseen && row.enclosed.is_some() && equal == Some(true) {
+        if unseen && equal == Some(true) && matches!(row.state, EnlistState::Pending) {
             // Requeued, or the job has other files for it since: now they were looked at.
             self.conn
                 .prepare_cached("UPDATE deliveries SET enclosed = ?2 WHERE id = ?1 AND state <> 'a'")
@@ -524,7 +526,8 @@ fn read_keys(
     while let Some(row) = rows.next()? {
         highest = schema::seq(row.get(0)?);
         let key = row.get_ref(1)?.as_str()?;
-        let hash = keys.hash(key);
+        // One that was enlisted by an older program may lie there in another spelling.
+        let hash = keys.hash(&RecipientKey::spelling(key));
         keys.insert(hash, highest);
         if key.starts_with(super::upkeep::FORGOTTEN) {
             forgotten.insert(key.to_owned());

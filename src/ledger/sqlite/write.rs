@@ -6,7 +6,7 @@ use rusqlite::{CachedStatement, Connection, TransactionBehavior, params};
 
 use crate::failpoint;
 use crate::job::Unsure;
-use crate::ledger::{Component, EditionId, Group, LedgerError, Mark, NewEdition, Settlement, State};
+use crate::ledger::{Component, EditionId, Group, LedgerError, Mark, NewEdition, Settlement, State, UNSEEN};
 use crate::letter::{Enhanced, Outcome};
 
 use super::{Sqlite, schema};
@@ -66,11 +66,11 @@ pub(super) fn accept_changes(
         )
         .map_err(said)?;
         if other_files {
-            // What they were is of no interest any more; the list is taken in again with the job, and says
-            // what they are.
+            // What they were is of no interest any more. What they are is said when the list is taken in again; one
+            // from standard input is not, and a row that was changed does not say it.
             conn.execute(
-                "UPDATE deliveries SET enclosed = NULL WHERE id BETWEEN ?1 AND ?2 AND state <> 'a'",
-                [first, last],
+                "UPDATE deliveries SET enclosed = ?3 WHERE id BETWEEN ?1 AND ?2 AND state <> 'a'",
+                [first, last, UNSEEN],
             )
             .map_err(said)?;
         }
@@ -181,7 +181,8 @@ pub(super) fn group(ledger: &mut Sqlite, edition: EditionId, group: &Group) -> R
         return Ok(());
     }
     if !group.marks.is_empty() {
-        // Outcomes are written where they can be; nothing new is sent that nobody will know of.
+        // Nothing new is sent that nobody will know of. What was answered meanwhile is in doubt, should the file
+        // come back.
         ledger.in_its_place()?;
         failpoint::reach("ledger.mark.before");
     }
