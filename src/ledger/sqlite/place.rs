@@ -14,7 +14,8 @@ pub(super) struct Place {
 impl Place {
     /// The database and its log as they are now. As long as it is open the log keeps its file, too.
     pub(super) fn of(path: &Path) -> Place {
-        let mut log = path.as_os_str().to_owned();
+        // The log lies beside the file that a link leads to.
+        let mut log = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()).into_os_string();
         log.push("-wal");
         let names = [path.to_owned(), PathBuf::from(log)];
         let known = |name: PathBuf| identity(&name).map(|is| (name, is));
