@@ -40,6 +40,8 @@ pub(super) struct Connection {
     pub(super) address: SocketAddr,
     /// It was greeted and logged in, as the so manieth of the pool: letters could be submitted.
     pub(super) ready_as: Option<u64>,
+    /// When that was.
+    pub(super) ready_at: Option<Instant>,
     /// Mechanisms that were begun: only those the server does not take from us (504, 534) make way for another.
     pub(super) refused: Vec<Mechanism>,
     /// Which secret its login was begun with.
@@ -72,6 +74,7 @@ impl Connection {
             link,
             session,
             ready_as: None,
+            ready_at: None,
             refused: Vec::new(),
             issue: 0,
             replies: Replies::default(),

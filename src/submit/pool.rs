@@ -586,7 +586,7 @@ impl Pool {
                 // Let in and sent away in one breath: what follows says why.
                 Wire::Greeted | Wire::LoggedIn if over => {}
                 Wire::Greeted => self.greeted(slot, now),
-                Wire::LoggedIn => self.logged_in(slot),
+                Wire::LoggedIn => self.logged_in(slot, now),
                 Wire::LoginFailed(error) => self.login_failed(slot, error, now),
                 Wire::NoStartTls => {
                     gone = Some(None);
@@ -603,8 +603,11 @@ impl Pool {
                     let Some(connection) = &self.connections[slot] else { continue };
                     connection.note(&format!("the relay closes the session: {heard}"));
                     gone = Some(None);
-                    // Who is let in only to be sent away must not come back at once.
-                    if connection.session.begun() == 0 {
+                    // Who is let in only to be sent away must not come back at once; who had nothing to say for long
+                    // is tidied up.
+                    let idled =
+                        connection.ready_at.is_some_and(|at| now.saturating_duration_since(at) >= IDLE);
+                    if connection.session.begun() == 0 && !idled {
                         self.refused(slot, heard, now);
                     }
                 }
@@ -759,7 +762,7 @@ impl Pool {
         let Some(connection) = &mut self.connections[slot] else { return };
         let Some(identity) = &mut self.relay.identity else {
             connection.session.open();
-            return self.became_ready(slot);
+            return self.became_ready(slot, now);
         };
         if let Err(error) = identity.renew_in_time(now) {
             connection.session.quit();
@@ -779,13 +782,13 @@ impl Pool {
         }
     }
 
-    fn logged_in(&mut self, slot: usize) {
+    fn logged_in(&mut self, slot: usize, now: Instant) {
         if let Some((connection, identity)) =
             self.connections[slot].as_ref().zip(self.relay.identity.as_mut())
         {
             identity.succeeded(connection.issue);
         }
-        self.became_ready(slot);
+        self.became_ready(slot, now);
     }
 
     fn login_failed(&mut self, slot: usize, error: LoginError, now: Instant) {
@@ -862,10 +865,11 @@ impl Pool {
         }
     }
 
-    fn became_ready(&mut self, slot: usize) {
+    fn became_ready(&mut self, slot: usize, now: Instant) {
         let Some(connection) = &mut self.connections[slot] else { return };
         self.readied += 1;
         connection.ready_as = Some(self.readied);
+        connection.ready_at = Some(now);
         self.relay.addresses.worked(connection.address);
         self.refusal = None;
         if let Phase::Trial(_) = &self.phase
