@@ -446,7 +446,8 @@ impl Core {
                     let earlier = self.held.get(&seq).and_then(|held| held.earlier);
                     let state = earlier.map_or(State::Skipped, state_of);
                     self.settle(seq, state, None, Vec::new(), now);
-                    if let Some(settlement) = self.settle.last_mut() {
+                    // Not the last one: a run that is to stop settles others behind it.
+                    if let Some(settlement) = self.settle.iter_mut().rfind(|settled| settled.seq == seq) {
                         settlement.reason = Some(SUPPRESSED.to_owned());
                     }
                 }
