@@ -164,7 +164,18 @@ fn hidden_end(html: &str, from: usize, name: &str) -> usize {
 }
 
 /// Elements that end a paragraph, where they begin and where what is around it ends.
-const BLOCKS: [&str; 24] = [
+const BLOCKS: [&str; 35] = [
+    "address",
+    "aside",
+    "center",
+    "dd",
+    "dt",
+    "fieldset",
+    "figcaption",
+    "figure",
+    "form",
+    "main",
+    "nav",
     "p",
     "div",
     "table",
