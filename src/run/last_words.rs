@@ -56,7 +56,10 @@ pub(super) fn last_words(
 /// Finds out before anything is sent whether the report can be written afterwards.
 pub(super) fn report_can_be_written(path: &Path) -> Result<(), Stop> {
     let aside = aside(path);
-    let tried = File::create(&aside).and_then(|_| std::fs::remove_file(&aside));
+    let tried = match path.is_dir() {
+        true => Err(std::io::ErrorKind::IsADirectory.into()),
+        false => File::create(&aside).and_then(|_| std::fs::remove_file(&aside)),
+    };
     tried.map_err(|error| {
         Stop::new(Exit::Io, format!("cannot write {}: {error}; nothing was sent", path.display()))
     })

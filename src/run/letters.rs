@@ -66,7 +66,8 @@ impl Maker for Letters {
             date,
             enclosed: claimed.enclosed,
             settled: &claimed.settled,
-            deferred: &claimed.deferred,
+            // Of a letter that goes anew nobody has seen the Cc.
+            deferred: if claimed.date.is_some() { &claimed.deferred } else { &[] },
         };
         match self.plan.letter(&row, &identity) {
             Ok(Written { message, message_id, files }) => {

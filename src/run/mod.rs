@@ -32,7 +32,7 @@ pub mod verify;
 
 use crate::archive::session::Stop;
 use crate::cli::{self, Cli, Command};
-use crate::diagnostic::{self, Diagnostic};
+use crate::diagnostic::{self, Diagnostic, Level};
 use crate::exit::Exit;
 use crate::job::{self, Environment, Flawed, Job};
 use crate::net::transcript::Transcript;
@@ -141,14 +141,16 @@ fn meaningless(jobs: &[Job], args: &cli::Run) -> Option<Exit> {
         talk::error("--confirm-deletions is for jobs that archive, and none of these does");
         return Some(Exit::Usage);
     };
+    // Beside a job that sends, what is meant for it is no mistake.
+    let alone = jobs.iter().all(|job| matches!(job, Job::Archive(_)));
     let given = [
         ("--report", args.report.is_some(), "its summary goes to stdout, with --log json as JSON"),
         ("--to", args.to.is_some(), "it sends nothing"),
         ("--edition", args.edition.is_some(), "it has no editions"),
-        ("--new-edition", args.new_edition, "it has no editions"),
-        ("--accept-changes", args.accept_changes, "it has no editions"),
-        ("--only", !args.only.is_empty(), "it has no recipients"),
-        ("--strict", args.strict, "it has no recipients"),
+        ("--new-edition", alone && args.new_edition, "it has no editions"),
+        ("--accept-changes", alone && args.accept_changes, "it has no editions"),
+        ("--only", alone && !args.only.is_empty(), "it has no recipients"),
+        ("--strict", alone && args.strict, "it has no recipients"),
     ];
     let (option, _, why) = given.into_iter().find(|(_, given, _)| *given)?;
     talk::error(&format!("{option} is for jobs that send, and {} archives: {why}", archive.name));
@@ -169,7 +171,10 @@ fn warn(warnings: &[Diagnostic], global: &cli::Global) {
 
 /// Tells mistakes, or files that are missing.
 fn refuse(mistakes: &[Diagnostic], global: &cli::Global) -> Exit {
-    talk::diagnostics(mistakes, global.color.on_stderr());
+    // With --quiet what is only warned of is not said beside a mistake either.
+    let said: Vec<_> =
+        mistakes.iter().filter(|one| !global.quiet || one.level == Level::Error).cloned().collect();
+    talk::diagnostics(&said, global.color.on_stderr());
     diagnostic::exit(mistakes)
 }
 

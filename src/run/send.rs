@@ -78,9 +78,6 @@ fn carry_out(
             "there is no terminal to ask whether to send: say --yes, or try it with --sandbox",
         ));
     }
-    if let Some(path) = &args.report {
-        report_can_be_written(path)?;
-    }
     // A trial needs neither certificates nor secrets.
     if purpose != Purpose::Sandbox && !job.absent.is_empty() {
         return Err(refused(&job.absent, global));
@@ -98,6 +95,9 @@ fn carry_out(
     }
     let mut ledger = Sqlite::open(&path)?;
     let mut lock = ledger.lock(&job.name, purpose)?;
+    if let Some(path) = &args.report {
+        report_can_be_written(path)?;
+    }
     // Whom a stop was said to is gone; what is said from here on is for this run.
     ledger.set_flag(&job.name, purpose, Flag::Stop, false)?;
     let relay = relay_of(&mut job, purpose)?;

@@ -1,7 +1,7 @@
 //! SIGINT, SIGTERM and SIGHUP as words to the engine: the first ends the run with everything recorded,
 //! the second ends it at once. Before a run has begun, when there is nothing to record, the first one does.
 
-use std::io::{self, Write};
+use std::io;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -12,6 +12,7 @@ use signal_hook::iterator::Signals as Incoming;
 
 use crate::dispatch::Control;
 use crate::exit::Exit;
+use crate::talk;
 
 /// What this process does, as far as a signal is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +52,7 @@ impl Signals {
         let now = Arc::clone(&doing);
         thread::Builder::new().name("signals".into()).spawn(move || {
             // Nobody reads it where the terminal has gone away, and the signal is heeded all the same.
-            let say = |words: &str| drop(io::stderr().write_all(format!("{words}\n").as_bytes()));
+            let say = |words: &str| talk::line(words);
             for signal in incoming.forever() {
                 let doing = now.lock().unwrap_or_else(PoisonError::into_inner);
                 if *doing != Doing::Work {

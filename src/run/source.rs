@@ -60,7 +60,8 @@ pub(super) fn open(job: &SendJob) -> Result<Rows, NoList> {
 
 /// Suppress lists with nothing in them: an export that failed leaves one, and whoever left is written to again.
 pub(super) fn empty_suppress_lists(job: &SendJob) -> Vec<Diagnostic> {
-    let is_empty = |file: &Path| std::fs::metadata(file).is_ok_and(|metadata| metadata.len() == 0);
+    let is_empty =
+        |file: &Path| std::fs::metadata(file).is_ok_and(|metadata| metadata.is_file() && metadata.len() == 0);
     let empty = job.recipients.suppress.iter().filter(|(file, _)| is_empty(file));
     let warning = |(file, text): &(PathBuf, Text)| {
         Diagnostic::warning(format!("the suppress list {} is empty", file.display()))
