@@ -195,7 +195,7 @@ pub struct Run {
     /// Show the dialogue with the server on stderr, secrets masked
     #[arg(long)]
     pub trace: bool,
-    /// Write what became of everyone to this file: .json or .csv
+    /// Write what became of everyone to this file: .html, .json or .csv
     #[arg(long, value_name = "FILE", value_parser = report_file)]
     pub report: Option<PathBuf>,
     /// One bad row, and nothing is sent
@@ -220,7 +220,7 @@ pub struct Report {
     /// The job file
     #[arg(value_name = "JOB")]
     pub job: PathBuf,
-    /// As a table for people, as JSON, or as CSV with a line for each recipient
+    /// As a table for people, a page for a browser, JSON, or CSV with a line for each recipient
     #[arg(long, value_name = "FORM", value_enum, default_value_t = ReportForm::Table)]
     pub format: ReportForm,
     /// This edition; otherwise the newest
@@ -248,6 +248,8 @@ pub struct Report {
 pub enum ReportForm {
     /// For people.
     Table,
+    /// A page for a browser.
+    Html,
     /// One JSON document.
     Json,
     /// One line for each recipient.
@@ -619,8 +621,8 @@ fn age(text: &str) -> Result<Duration, String> {
 fn report_file(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     match path.extension().and_then(|extension| extension.to_str()) {
-        Some("json" | "csv") => Ok(path),
-        _ => Err("its name says the form: it ends in .json or .csv".to_owned()),
+        Some("html" | "json" | "csv") => Ok(path),
+        _ => Err("its name says the form: it ends in .html, .json or .csv".to_owned()),
     }
 }
 

@@ -1,9 +1,10 @@
-//! What became of everyone: for people a table, for programs JSON and CSV. It reads the ledger
-//! and writes text; nothing of a list is held in memory but what is shown.
+//! What became of everyone: for people a table and a page, for programs JSON and CSV. It reads the
+//! ledger and writes text; nothing of a list is held in memory but what is shown.
 
 mod csv;
 mod json;
 mod letter;
+mod page;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,7 @@ mod text;
 pub use csv::csv;
 pub use json::{json, letter_json, summary};
 pub use letter::letter;
+pub use page::page;
 pub use table::{View, counts_line, table};
 
 use std::io;
@@ -39,6 +41,12 @@ impl ReportError {
 impl From<::csv::Error> for ReportError {
     fn from(error: ::csv::Error) -> ReportError {
         ReportError::Output(error.into())
+    }
+}
+
+impl From<minijinja::Error> for ReportError {
+    fn from(error: minijinja::Error) -> ReportError {
+        ReportError::Output(io::Error::other(error))
     }
 }
 

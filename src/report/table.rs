@@ -1,6 +1,6 @@
 //! The report for people: how many stand where, by domain, and everyone there was trouble with.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::ops::ControlFlow;
 
 use jiff::tz::TimeZone;
@@ -28,7 +28,7 @@ pub struct View<'a> {
 }
 
 /// The outcomes a person should look at.
-const TROUBLE: [State; 4] = [State::Unsure, State::Refused, State::Failed, State::Deferred];
+pub(super) const TROUBLE: [State; 4] = [State::Unsure, State::Refused, State::Failed, State::Deferred];
 
 /// Columns a key may take before it is cut; the words behind it are then never cut.
 const KEY: usize = 44;
@@ -66,7 +66,7 @@ pub fn counts_line(counts: &Counts) -> String {
 }
 
 /// The order in which outcomes are told: what is done, what was trouble, what is left.
-const ORDER: [State; 9] = [
+pub(super) const ORDER: [State; 9] = [
     State::Accepted,
     State::Refused,
     State::Failed,
@@ -79,15 +79,19 @@ const ORDER: [State; 9] = [
 ];
 
 fn heading(out: &mut dyn Write, edition: &Edition, zone: &TimeZone) -> Result<(), ReportError> {
-    let when = match (edition.enlisted_at, edition.finished_at, edition.left_at, edition.pruned_at) {
+    writeln!(out, "{} · edition {} · {}", plain(&edition.job), plain(&edition.name), age(edition, zone))?;
+    Ok(())
+}
+
+/// How far an edition has come: `finished 2026-11-23 12:30`.
+pub(super) fn age(edition: &Edition, zone: &TimeZone) -> String {
+    match (edition.enlisted_at, edition.finished_at, edition.left_at, edition.pruned_at) {
         (_, _, _, Some(at)) => format!("pruned {}", clock(at, zone)),
         (_, Some(at), _, _) => format!("finished {}", clock(at, zone)),
         (_, _, Some(at), _) => format!("left unfinished {}", clock(at, zone)),
         (None, ..) => format!("begun {}, its list not taken in whole", clock(edition.begun, zone)),
         _ => format!("begun {}, not finished", clock(edition.begun, zone)),
-    };
-    writeln!(out, "{} · edition {} · {when}", plain(&edition.job), plain(&edition.name))?;
-    Ok(())
+    }
 }
 
 fn counts(
@@ -104,37 +108,43 @@ fn counts(
         if count == 0 && state != State::Accepted {
             continue;
         }
-        let note = match state {
-            State::Skipped => {
-                let reasons = standing.skipped.iter();
-                let reasons =
-                    reasons.map(|(reason, number)| format!("{} {}", plain(reason), grouped(*number)));
-                reasons.collect::<Vec<_>>().join(", ")
-            }
-            State::Deferred => {
-                standing.next_due.map(|due| format!("next {}", clock(due, zone))).unwrap_or_default()
-            }
-            _ => String::new(),
-        };
+        let note = note(state, standing, zone);
         let line = format!("  {}{}   {note}", left(state.word(), 10), right(&grouped(count), numbers));
         writeln!(out, "{}", line.trim_end())?;
     }
-    let mut beside = Vec::new();
+    let beside = beside(edition, standing);
+    let beside = if beside.is_empty() { beside } else { format!("   {beside}") };
+    writeln!(out, "  {}{}{beside}", left("total", 10), right(&total, numbers))?;
+    Ok(())
+}
+
+/// What is told beside the number of an outcome.
+pub(super) fn note(state: State, standing: &Standing, zone: &TimeZone) -> String {
+    match state {
+        State::Skipped => {
+            let reasons = standing.skipped.iter();
+            let reasons = reasons.map(|(reason, number)| format!("{} {}", plain(reason), grouped(*number)));
+            reasons.collect::<Vec<_>>().join(", ")
+        }
+        State::Deferred => {
+            standing.next_due.map(|due| format!("next {}", clock(due, zone))).unwrap_or_default()
+        }
+        _ => String::new(),
+    }
+}
+
+/// The rows of the list that are no delivery: `further rows: 2 filtered`, or nothing.
+pub(super) fn beside(edition: &Edition, standing: &Standing) -> String {
     let source = edition.source.unwrap_or_default();
-    for (number, what) in [
+    let rows = [
         (standing.rejected, "rejected"),
         (source.filtered, "filtered"),
         (source.duplicates, "equal to an earlier row"),
         (standing.repeated, "passed over for an earlier row with their key"),
-    ] {
-        if number > 0 {
-            beside.push(format!("{} {what}", grouped(number)));
-        }
-    }
-    let beside =
-        if beside.is_empty() { String::new() } else { format!("   further rows: {}", beside.join(", ")) };
-    writeln!(out, "  {}{}{beside}", left("total", 10), right(&total, numbers))?;
-    Ok(())
+    ];
+    let told = rows.iter().filter(|(number, _)| *number > 0);
+    let told: Vec<String> = told.map(|(number, what)| format!("{} {what}", grouped(*number))).collect();
+    if told.is_empty() { String::new() } else { format!("further rows: {}", told.join(", ")) }
 }
 
 fn domains(out: &mut dyn Write, standing: &Standing, some: usize) -> Result<(), ReportError> {
@@ -143,10 +153,7 @@ fn domains(out: &mut dyn Write, standing: &Standing, some: usize) -> Result<(), 
     }
     let shown = &standing.domains[..standing.domains.len().min(some)];
     let columns: Vec<State> = ORDER.into_iter().filter(|state| standing.counts.of(*state) > 0).collect();
-    let said = |name: &str| match name {
-        "" => "(none)".to_owned(),
-        name => cut(&plain(&domain(name)), KEY),
-    };
+    let said = |name: &str| cut(&domain_name(name), KEY);
     let name = shown.iter().map(|(domain, _)| width(&said(domain))).max().unwrap_or(0).clamp(12, KEY);
     write!(out, "\n{}{}", left("by domain", name + 2), right("total", 11))?;
     for state in &columns {
@@ -171,6 +178,11 @@ fn domains(out: &mut dyn Write, standing: &Standing, some: usize) -> Result<(), 
     Ok(())
 }
 
+/// A domain as it is shown; letters without an address have none.
+pub(super) fn domain_name(name: &str) -> String {
+    if name.is_empty() { "(none)".to_owned() } else { plain(&domain(name)) }
+}
+
 /// Names those who were asked for, or the first of each outcome there was trouble with.
 fn people(
     out: &mut dyn Write,
@@ -182,37 +194,25 @@ fn people(
 ) -> Result<(), ReportError> {
     let states = view.only.unwrap_or(&TROUBLE);
     let most = if view.only.is_some() { u64::MAX } else { view.some as u64 };
-    let mut shown = Counts::default();
-    let mut wanted: u64 = states.iter().map(|state| standing.counts.of(*state).min(most)).sum();
+    let wanted: u64 = states.iter().map(|state| standing.counts.of(*state).min(most)).sum();
     if wanted == 0 {
         return Ok(());
     }
     writeln!(out, "\n{}", if view.only.is_some() { "those asked for" } else { "to look at" })?;
-    let mut failed = None;
-    // All of one outcome are told as they come; of several, outcome by outcome, the few that are shown.
-    let together = view.only.is_some();
-    let mut lines: Vec<(State, String)> = Vec::new();
-    reader.each(edition.id, states, &mut |record| {
-        if shown.of(record.state) >= most {
-            return ControlFlow::Continue(());
-        }
-        shown.add(record.state, 1);
-        wanted = wanted.saturating_sub(1);
-        let line = line(&record, zone);
-        if together {
-            if let Err(error) = out.write_all(line.as_bytes()) {
-                failed = Some(error);
-                return ControlFlow::Break(());
-            }
-        } else {
-            lines.push((record.state, line));
-        }
-        if wanted == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    })?;
-    if let Some(error) = failed {
-        return Err(error.into());
+    if view.only.is_some() {
+        // All of them: told as they come.
+        first_of_each(reader, edition, standing, states, most, &mut |record| {
+            out.write_all(line(&record, zone).as_bytes())
+        })?;
+        return Ok(());
     }
-    for state in TROUBLE.into_iter().filter(|_| !together) {
+    // Outcome by outcome, the few that are shown.
+    let mut lines: Vec<(State, String)> = Vec::new();
+    let shown = first_of_each(reader, edition, standing, states, most, &mut |record| {
+        lines.push((record.state, line(&record, zone)));
+        Ok(())
+    })?;
+    for state in TROUBLE {
         for (_, line) in lines.iter().filter(|(of, _)| *of == state) {
             out.write_all(line.as_bytes())?;
         }
@@ -225,11 +225,44 @@ fn people(
     Ok(())
 }
 
+/// Tells the first `most` records of each of these outcomes, in the order of the list, and how many that were.
+pub(super) fn first_of_each(
+    reader: &dyn Reader,
+    edition: &Edition,
+    standing: &Standing,
+    states: &[State],
+    most: u64,
+    tell: &mut dyn FnMut(Record) -> io::Result<()>,
+) -> Result<Counts, ReportError> {
+    let mut told = Counts::default();
+    let mut wanted: u64 = states.iter().map(|state| standing.counts.of(*state).min(most)).sum();
+    if wanted == 0 {
+        return Ok(told);
+    }
+    let mut failed = None;
+    reader.each(edition.id, states, &mut |record| {
+        if told.of(record.state) >= most {
+            return ControlFlow::Continue(());
+        }
+        told.add(record.state, 1);
+        wanted = wanted.saturating_sub(1);
+        failed = tell(record).err();
+        if failed.is_some() || wanted == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    failed.map_or(Ok(told), |error| Err(error.into()))
+}
+
 /// One person: outcome, row, key, and the words for each address that did not accept.
 fn line(record: &Record, zone: &TimeZone) -> String {
     let word = left(record.state.word(), 9);
     let row = right(&format!("row {}", grouped(record.number)), 9);
     let key = left(&cut(&plain(&record.key), KEY), 28);
+    let line = format!("  {word} {row}  {key}  {}", words(record, zone).join("; "));
+    format!("{}\n", line.trim_end())
+}
+
+/// What was said of each address that did not accept, and what else is known of a letter.
+pub(super) fn words(record: &Record, zone: &TimeZone) -> Vec<String> {
     let mut words = Vec::new();
     for rcpt in record.rcpts.iter().map(|rcpt| &rcpt.rcpt) {
         let good = rcpt.outcome == Outcome::Accepted && record.state != State::Accepted;
@@ -249,8 +282,7 @@ fn line(record: &Record, zone: &TimeZone) -> String {
     if let (State::Deferred, Some(due)) = (record.state, record.next_attempt) {
         words.push(format!("tried {}, next {}", times(record.attempts), clock(due, zone)));
     }
-    let line = format!("  {word} {row}  {key}  {}", words.join("; "));
-    format!("{}\n", line.trim_end())
+    words
 }
 
 fn times(number: u32) -> String {

@@ -121,6 +121,84 @@ const VIEW: View<'_> =
         only: None, some: 10, domains: true, enlisting: None, command: "postroom report jobs/通知.yaml"
     };
 
+/// The page of the small ledger, with the outcomes `only`.
+fn page_of(house: &House, only: Option<&[State]>) -> String {
+    let mut out = Vec::new();
+    page(&mut out, &*house.reader(), &house.edition(), only, "postroom report jobs/通知.yaml", 1_795_400_400)
+        .unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn a_page_names_the_trouble_and_loads_nothing() {
+    let house = house();
+    let page = page_of(&house, None);
+    for shown in [
+        "<bdi>通知</bdi> · edition <bdi>2026-11</bdi>",
+        "as of 2026-11-23 02:20",
+        "<bdi>bob@example.org</bdi>",
+        "boss@example.org: 550 5.1.1 no \u{fffd}[2Jsuch\u{fffd} user",
+        "<bdi>the connection was lost</bdi>",
+        "tried once, next 2026-11-23 02:28",
+        "suppressed 1",
+        "further rows: 1 rejected, 2 filtered, 1 passed over",
+        "<bdi>the row has no key</bdi>",
+        "<bdi>例子.中国</bdi>",
+    ] {
+        assert!(page.contains(shown), "{shown}\n{page}");
+    }
+    assert!(!page.contains("<bdi>wei@例子.中国</bdi>"), "who has his letter needs no look");
+    for loads in ["http:", "https:", "src=", "href=", "url(", "<script"] {
+        assert!(!page.contains(loads), "{loads}");
+    }
+    let outcomes = |word: &str| {
+        page.find(&format!(
+            r#"class="outcome" style="--colour:var(--{word})">{word}</td><td class="number">1"#
+        ))
+    };
+    assert!(outcomes("accepted") < outcomes("refused"), "in the order in which outcomes are told");
+}
+
+#[test]
+fn a_page_shows_those_asked_for_alone() {
+    let page = page_of(&house(), Some(&[State::Accepted]));
+    assert!(page.contains("Those asked for") && page.contains("<bdi>wei@例子.中国</bdi>"), "{page}");
+    assert!(!page.contains("<bdi>bob@example.org</bdi>"), "{page}");
+}
+
+#[test]
+fn what_a_list_holds_is_never_markup_of_a_page() {
+    let mut house = house();
+    let enlisted = house.ledger.begin(&NewEdition {
+        job: "<b>job</b>",
+        name: "\"><script>",
+        purpose: Purpose::Sandbox,
+        fingerprint: [0; 32],
+        components: &[],
+        timezone: "UTC",
+        now: 1_795_400_000,
+    });
+    house.edition = enlisted.unwrap();
+    let mut enlister = house.ledger.enlist(house.edition, None, Dedupe::First).unwrap();
+    enlister
+        .add(&[Enlist {
+            number: 1,
+            key: "<img src=x onerror=alert(1)>",
+            domain: "a&b",
+            row: "{}",
+            state: EnlistState::Failed("<i>bad</i>"),
+            enclosed: None,
+        }])
+        .unwrap();
+    enlister.reject(2, Some("</table>"), "<u>no</u>").unwrap();
+    enlister.finish(SourceRecord { rows: 2, ..SourceRecord::default() }, 1_795_400_100).unwrap();
+    let page = page_of(&house, None);
+    for markup in ["<b>", "<script", "<img", "<i>", "</table></td>", "<u>"] {
+        assert!(!page.contains(markup), "{markup}\n{page}");
+    }
+    assert!(page.contains("trial (sandbox)") && page.contains("&lt;i&gt;bad"), "{page}");
+}
+
 #[test]
 fn the_table_tells_people_what_became_of_everyone() {
     let expected = "\

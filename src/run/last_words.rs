@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use crate::cli;
 use crate::exit::Exit;
 use crate::ledger::{Edition, Enlisting, Ledger, Reader, Sqlite, Standing, State};
-use crate::letter::Purpose;
 use crate::plan::Plan;
 use crate::report::{self, ReportError, View};
 use crate::talk;
 
+use super::report::report_command;
 use super::stop::Stop;
 
 /// The summary on stderr, the report file, and the exit code the outcomes ask for.
@@ -29,13 +29,8 @@ pub(super) fn last_words(
     let edition = reader.edition(edition.id)?.unwrap_or_else(|| edition.clone());
     let trouble = [State::Refused, State::Failed, State::Unsure];
     let bad = standing.rejected > 0 || trouble.into_iter().any(|state| standing.counts.of(state) > 0);
+    let command = report_command(&plan.job.path, plan.purpose);
     if bad || !global.quiet {
-        let trial = match plan.purpose {
-            Purpose::Real => "",
-            Purpose::Sandbox => " --sandbox",
-            Purpose::Redirected => " --to",
-        };
-        let command = format!("postroom report {}{trial}", plan.job.path.display());
         let view = View { only: None, some: 10, domains: false, enlisting, command: &command };
         if talk::is_json() {
             talk::event("summary", report::summary(&edition, standing));
@@ -48,7 +43,7 @@ pub(super) fn last_words(
         }
     }
     if let Some(path) = &args.report {
-        write_report(path, &*reader, &edition)?;
+        write_report(path, &*reader, &edition, &command)?;
     }
     Ok(if bad { Exit::SomeFailed } else { Exit::Done })
 }
@@ -71,13 +66,14 @@ fn aside(path: &Path) -> PathBuf {
     aside.into()
 }
 
-/// `--report FILE`: JSON or CSV by its name, written aside and put in place when it is whole.
-fn write_report(path: &Path, reader: &dyn Reader, edition: &Edition) -> Result<(), Stop> {
+/// `--report FILE`: a page, JSON or CSV by its name, written aside and put in place when it is whole.
+fn write_report(path: &Path, reader: &dyn Reader, edition: &Edition, command: &str) -> Result<(), Stop> {
     let failed =
         |error: std::io::Error| Stop::new(Exit::Io, format!("cannot write {}: {error}", path.display()));
     let aside = aside(path);
     let mut out = BufWriter::new(File::create(&aside).map_err(failed)?);
     match path.extension().and_then(|extension| extension.to_str()) {
+        Some("html") => report::page(&mut out, reader, edition, None, command, super::unix_now()),
         Some("json") => report::json(&mut out, reader, edition, &State::ALL),
         _ => report::csv(&mut out, reader, edition, &State::ALL),
     }

@@ -67,6 +67,16 @@ pub(super) fn purpose(args: &cli::Report) -> Purpose {
     }
 }
 
+/// The command that tells more of a job's newest edition.
+pub(super) fn report_command(job: &Path, purpose: Purpose) -> String {
+    let trial = match purpose {
+        Purpose::Real => "",
+        Purpose::Sandbox => " --sandbox",
+        Purpose::Redirected => " --to",
+    };
+    format!("postroom report {}{trial}", job.display())
+}
+
 fn print(
     args: &cli::Report,
     reader: &dyn Reader,
@@ -100,17 +110,14 @@ fn print(
     let words = args.outcome.iter().map(|outcome| outcome.word());
     let chosen: Vec<State> = words.filter_map(State::from_word).collect();
     let states = if chosen.is_empty() { &State::ALL[..] } else { &chosen };
+    let only = (!chosen.is_empty()).then_some(states);
+    let command = report_command(&args.job, edition.purpose);
     match args.format {
+        ReportForm::Html => report::page(out, reader, edition, only, &command, super::unix_now())?,
         ReportForm::Json => report::json(out, reader, edition, states)?,
         ReportForm::Csv => report::csv(out, reader, edition, states)?,
         ReportForm::Table => {
-            let view = View {
-                only: (!chosen.is_empty()).then_some(states),
-                some: 20,
-                domains: true,
-                enlisting: None,
-                command: &format!("postroom report {}", args.job.display()),
-            };
+            let view = View { only, some: 20, domains: true, enlisting: None, command: &command };
             report::table(out, reader, edition, &reader.standing(edition.id)?, &view)?;
             others(out, reader, edition)?;
         }
