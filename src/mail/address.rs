@@ -6,7 +6,8 @@ use std::str::FromStr;
 use icu_normalizer::ComposingNormalizerBorrowed;
 
 /// `local-part@domain`, checked: no control character, no space, no angle bracket, at most 254
-/// octets. The domain is kept as written, without a trailing dot.
+/// octets. It is composed (NFC, RFC 6532 §3.1), for some systems write é as two characters; else the
+/// domain is kept as written, without a trailing dot.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EmailAddress {
     text: String,
@@ -37,7 +38,7 @@ pub enum NotAnAddress {
 }
 
 impl EmailAddress {
-    /// As written.
+    /// As written, but composed.
     pub fn as_str(&self) -> &str {
         &self.text
     }
@@ -65,17 +66,17 @@ impl EmailAddress {
             return lower;
         }
         let (local, domain) = lower.rsplit_once('@').unwrap_or((&lower, ""));
-        let local = ComposingNormalizerBorrowed::new_nfc().normalize(local);
+        let local = composed(local);
         // What is no A-label after all stays as it is written.
         let (domain, _) = idna::domain_to_unicode(domain);
         format!("{local}@{domain}")
     }
 
-    /// The ways in which this mailbox may stand in a list, all in lower case: as written, with the domain in
-    /// Unicode, with the domain in A-labels.
+    /// The ways in which this mailbox may stand in a list, all in lower case and composed (NFC): as written,
+    /// with the domain in Unicode, with the domain in A-labels.
     pub fn spellings(&self) -> Vec<String> {
-        let mut spellings = vec![self.text.to_lowercase(), self.folded()];
-        spellings.push(format!("{}@{}", self.local_part().to_lowercase(), self.ascii_domain()));
+        let mut spellings = vec![composed(&self.text), self.folded()];
+        spellings.push(format!("{}@{}", composed(self.local_part()), self.ascii_domain()));
         spellings.sort_unstable();
         spellings.dedup();
         spellings
@@ -96,11 +97,17 @@ impl EmailAddress {
     }
 }
 
+/// A text in lower case and composed (NFC): how two spellings of it are compared.
+pub fn composed(text: &str) -> String {
+    ComposingNormalizerBorrowed::new_nfc().normalize(&text.to_lowercase()).into_owned()
+}
+
 impl FromStr for EmailAddress {
     type Err = NotAnAddress;
 
     fn from_str(text: &str) -> Result<Self, NotAnAddress> {
-        let text = text.trim_matches([' ', '\t']);
+        let text = ComposingNormalizerBorrowed::new_nfc().normalize(text.trim_matches([' ', '\t']));
+        let text = &*text;
         if text.is_empty() {
             return Err(NotAnAddress::Empty);
         }

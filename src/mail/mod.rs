@@ -6,6 +6,6 @@ mod content_type;
 pub mod date;
 mod mailbox;
 
-pub use address::{EmailAddress, NotAnAddress, is_invisible};
+pub use address::{EmailAddress, NotAnAddress, composed, is_invisible};
 pub use content_type::is_content_type;
 pub use mailbox::{Mailbox, NotAMailbox};
