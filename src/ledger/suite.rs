@@ -18,6 +18,7 @@ pub(super) fn run(fresh: Fresh<'_>) {
         ("a partial list is taken in anew", a_partial_list_is_taken_in_anew),
         ("repeated keys", repeated_keys),
         ("a changed list", a_changed_list),
+        ("rows that a run left behind reopen an edition", rows_that_a_run_left_behind_reopen_an_edition),
         ("a mended row mails nobody twice", a_mended_row_mails_nobody_twice),
         ("who is gone from the list keeps what she got", who_is_gone_from_the_list_keeps_what_she_got),
         ("who comes back is looked at again", who_comes_back_is_looked_at_again),
@@ -201,6 +202,33 @@ fn repeated_keys(ledger: &mut dyn Ledger) {
             assert_eq!(found, rejects, "{name} {renewed}");
         }
     }
+}
+
+fn rows_that_a_run_left_behind_reopen_an_edition(ledger: &mut dyn Ledger) {
+    let edition = begin(ledger, "2026-11");
+    enlist(ledger, edition, Dedupe::Refuse, &[row(1, "sent")]);
+    write(ledger, edition, vec![mark(1)], vec![]);
+    write(ledger, edition, vec![], vec![settle(1, State::Accepted, vec![])]);
+    ledger.finish(edition, 3_000).unwrap();
+
+    // The list has grown, and the run dies when its rows are in and the list is not taken in whole.
+    let grown = [row(1, "sent"), row(2, "new")];
+    let columns = ["email".to_owned()];
+    let mut enlister = ledger.enlist(edition, Some(&columns), Dedupe::Refuse).unwrap();
+    enlister.add(&grown).unwrap();
+    enlister.rest().unwrap();
+    drop(enlister);
+    let summary = enlist(ledger, edition, Dedupe::Refuse, &grown);
+    assert_eq!((summary.added, summary.known), (0, 2));
+    let reader = ledger.reader().unwrap();
+    assert_eq!(reader.edition(edition).unwrap().unwrap().finished_at, None, "there is something to send");
+
+    // Where nothing is left it stays finished.
+    write(ledger, edition, vec![mark(2)], vec![]);
+    write(ledger, edition, vec![], vec![settle(2, State::Refused, vec![])]);
+    ledger.finish(edition, 4_000).unwrap();
+    enlist(ledger, edition, Dedupe::Refuse, &grown);
+    assert_eq!(reader.edition(edition).unwrap().unwrap().finished_at, Some(4_000));
 }
 
 fn a_changed_list(ledger: &mut dyn Ledger) {
@@ -672,6 +700,25 @@ fn people_are_forgotten(ledger: &mut dyn Ledger) {
     write(ledger, edition, vec![mark(1)], vec![]);
     assert_eq!(ledger.forget(&"dan@x.org".parse().unwrap()).unwrap().unsent, 0);
     assert_eq!(counts(ledger, edition), [(State::Unsure, 1)]);
+
+    // However the list writes a local part that is not ASCII, or one in quotes.
+    for (key, row, asked) in [
+        ("Ärger@x.org", "[\"ÄRGER@x.org\"]", "ärger@x.org"),
+        ("cafe\u{301}@x.org", "[\"Cafe\u{301}@x.org\"]", "café@X.org"),
+        ("\"a@b\"@x.org", "[\"\\\"a@b\\\"@x.org\"]", "\"A@b\"@x.org"),
+        ("7", "[\"\\\"a@b\\\"@x.org\"]", "\"A@b\"@x.org"),
+    ] {
+        let edition = begin(ledger, &format!("to {key}"));
+        enlist(
+            ledger,
+            edition,
+            Dedupe::Refuse,
+            &[with(1, key, row), with(2, "bob@x.org", "[\"bob@x.org\"]")],
+        );
+        let forgotten = ledger.forget(&asked.parse().unwrap()).unwrap();
+        assert_eq!((forgotten.deliveries, forgotten.unsent), (1, 1), "{asked}");
+        assert_eq!(keys(ledger, edition), ["bob@x.org"]);
+    }
 
     // However the list spells the domain, and whichever way the person does.
     for (open, name, asked) in [(1, "2027-01", "Li@例え.JP"), (2, "2027-02", "li@xn--r8jz45g.jp")] {

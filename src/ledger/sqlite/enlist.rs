@@ -426,11 +426,14 @@ impl Enlister for SqliteEnlister<'_> {
         self.conn.execute_batch("PRAGMA synchronous = FULL").map_err(|error| self.said(error))?;
         self.turn()?;
         self.remove_gone()?;
-        let reopened = self.result.added + self.result.mended + self.result.returned > 0;
+        let (first, last) = schema::bounds(self.edition);
         self.conn
             .execute(
+                // What is left to do is asked of the deliveries: a run that died before may have added some.
                 "UPDATE editions SET enlisted_at = ?2, source_hash = ?3, source_rows = ?4, filtered = ?5,
-                        duplicates = ?6, finished_at = CASE WHEN ?7 THEN NULL ELSE finished_at END
+                        duplicates = ?6, finished_at = CASE WHEN finished_at IS NOT NULL AND EXISTS (
+                            SELECT 1 FROM deliveries WHERE id BETWEEN ?7 AND ?8 AND state IN ('p', 'd', 's'))
+                            THEN NULL ELSE finished_at END
                  WHERE id = ?1",
                 params![
                     self.edition.0,
@@ -439,7 +442,8 @@ impl Enlister for SqliteEnlister<'_> {
                     source.rows as i64,
                     source.filtered as i64,
                     self.result.duplicates as i64,
-                    reopened
+                    first,
+                    last
                 ],
             )
             .map_err(|error| self.said(error))?;

@@ -5,10 +5,11 @@ use std::path::Path;
 
 use rusqlite::{Connection, params};
 use serde_json::Value as Json;
+use unicode_width::UnicodeWidthChar;
 
 use crate::failpoint;
 use crate::ledger::{EditionId, Forgotten, Ledger, LedgerError, Pruned, Requeue, State};
-use crate::mail::EmailAddress;
+use crate::mail::{EmailAddress, composed};
 
 use super::{Sqlite, records, schema, state_of};
 
@@ -88,10 +89,16 @@ pub(super) fn forget(ledger: &mut Sqlite, address: &EmailAddress) -> Result<Forg
         let said = |error| LedgerError::sqlite(path, error);
         let mut forgotten = Forgotten::default();
         let wanted = address.spellings();
-        let is_wanted = |text: &str| wanted.contains(&text.to_lowercase());
+        let is_wanted = |text: &str| wanted.contains(&composed(text));
         // Whoever the address may concern; looked at closely below.
         let mut suspects = BTreeSet::new();
-        for spelling in &wanted {
+        // SQLite knows no case beyond ASCII, and a row escapes some characters.
+        let (usual, odd): (Vec<&String>, Vec<&String>) =
+            wanted.iter().partition(|spelling| spelling.is_ascii() && !spelling.contains(['"', '\\']));
+        if !odd.is_empty() {
+            suspects.extend(mentions(conn, &odd).map_err(said)?);
+        }
+        for spelling in usual {
             let found: Vec<i64> = conn
                 .prepare_cached(
                     "SELECT id FROM rows WHERE instr(lower(row), ?1) OR lower(key) = ?1
@@ -140,20 +147,22 @@ pub(super) fn forget(ledger: &mut Sqlite, address: &EmailAddress) -> Result<Forg
                 conn.execute("UPDATE rows SET row = ?2 WHERE id = ?1", params![id, cells.to_string()])
                     .map_err(said)?;
             }
-            let mut addressed = 0;
-            for spelling in &wanted {
-                addressed += conn
-                    .prepare_cached(
-                        "UPDATE rcpts SET address = ?4, text = ''
-                         WHERE id BETWEEN ?1 AND ?2 AND lower(address) = ?3",
-                    )
-                    .and_then(|mut update| update.execute(params![from, to, spelling, NOBODY]))
+            let addressed = "SELECT id, address FROM rcpts WHERE id BETWEEN ?1 AND ?2";
+            let addressed = those(conn, addressed, params![from, to], &is_wanted).map_err(said)?;
+            for id in &addressed {
+                conn.prepare_cached("UPDATE rcpts SET address = ?2, text = '' WHERE id = ?1")
+                    .and_then(|mut update| update.execute(params![id, NOBODY]))
                     .map_err(said)?;
             }
-            forgotten.mentions += u64::from(in_row || addressed > 0);
+            forgotten.mentions += u64::from(in_row || !addressed.is_empty());
         }
-        for spelling in &wanted {
-            conn.execute("UPDATE rejects SET key = NULL WHERE lower(key) = ?1", [spelling]).map_err(said)?;
+        let rejected = "SELECT edition << 32 | row_no, key FROM rejects WHERE key IS NOT NULL";
+        for id in those(conn, rejected, params![], &is_wanted).map_err(said)? {
+            conn.execute(
+                "UPDATE rejects SET key = NULL WHERE edition = ?1 >> 32 AND row_no = ?1 & 0xffffffff",
+                [id],
+            )
+            .map_err(said)?;
         }
         Ok(forgotten)
     })?;
@@ -246,18 +255,50 @@ fn first_address(cells: &Json) -> Option<&str> {
     }
 }
 
+/// Which of the rows of a query, number and text, are wanted.
+fn those(
+    conn: &Connection,
+    sql: &str,
+    params: &[&dyn rusqlite::ToSql],
+    is_wanted: &dyn Fn(&str) -> bool,
+) -> rusqlite::Result<Vec<i64>> {
+    let mut select = conn.prepare_cached(sql)?;
+    let mut texts = select.query(params)?;
+    let mut found = Vec::new();
+    while let Some(text) = texts.next()? {
+        if is_wanted(text.get_ref(1)?.as_str()?) {
+            found.push(text.get(0)?);
+        }
+    }
+    Ok(found)
+}
+
+/// The letters in whose row or among whose recipients one of these spellings may be.
+fn mentions(conn: &Connection, wanted: &[&String]) -> rusqlite::Result<Vec<i64>> {
+    let found = |sql, shown: fn(String) -> String| {
+        let holds = |text: &str| {
+            let text = shown(composed(text));
+            wanted.iter().any(|spelling| text.contains(spelling.as_str()))
+        };
+        those(conn, sql, &[], &holds)
+    };
+    let unescaped = |row: String| row.replace("\\\"", "\"").replace("\\\\", "\\");
+    Ok([
+        found("SELECT id, row FROM rows", unescaped)?,
+        found("SELECT id, key FROM rows", |key| key)?,
+        found("SELECT id >> 10, address FROM rcpts", |address| address)?,
+    ]
+    .concat())
+}
+
 /// Takes an address out of every text of a row; whether it was there as a whole word.
 fn blank(cells: &mut Json, wanted: &str) -> bool {
     match cells {
         Json::String(text) => {
-            let lower = text.to_lowercase();
-            let inside = |c: char| c.is_alphanumeric() || "@.-_+%".contains(c);
-            let found = lower.match_indices(wanted).any(|(at, _)| {
-                !lower[..at].ends_with(inside) && !lower[at + wanted.len()..].starts_with(inside)
-            });
-            if found {
-                *text =
-                    if lower.len() == text.len() { lower.replace(wanted, NOBODY) } else { NOBODY.to_owned() };
+            let without = without(text, wanted);
+            let found = without.is_some();
+            if let Some(without) = without {
+                *text = without;
             }
             found
         }
@@ -268,6 +309,36 @@ fn blank(cells: &mut Json, wanted: &str) -> bool {
     }
 }
 
+/// A text without an address, where it has that as a whole word. All else stays as it is written.
+fn without(text: &str, wanted: &str) -> Option<String> {
+    let inside = |c: char| c.is_alphanumeric() || c.width() == Some(0) || "@.-_+%".contains(c);
+    // What is compared, and where each character with its marks begins in it and in the text.
+    let mut folded = String::new();
+    let mut begins = Vec::new();
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let marks = rest[first.len_utf8()..].find(|c: char| c.width() != Some(0));
+        let (character, behind) = rest.split_at(marks.map_or(rest.len(), |at| first.len_utf8() + at));
+        begins.push((folded.len(), text.len() - rest.len()));
+        folded += &composed(character);
+        rest = behind;
+    }
+    begins.push((folded.len(), text.len()));
+    let place = |at: usize| begins[begins.partition_point(|(folded, _)| *folded < at)].1;
+    let mut kept = String::new();
+    let mut from = 0;
+    for (at, found) in folded.match_indices(wanted) {
+        let end = at + found.len();
+        if folded[..at].ends_with(inside) || folded[end..].starts_with(inside) {
+            continue;
+        }
+        kept += &text[from..place(at)];
+        kept += NOBODY;
+        from = place(end);
+    }
+    (from > 0).then(|| kept + &text[from..])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -276,7 +347,12 @@ mod tests {
     fn an_address_is_taken_out_as_a_whole_word_only() {
         for (row, expected) in [
             (r#"["bob@x.org","Ada@x.org"]"#, Some(r#"["bob@x.org","forgotten"]"#)),
-            (r#"["Ada <ada@x.org>; c@x.org"]"#, Some(r#"["ada <forgotten>; c@x.org"]"#)),
+            (r#"["Ada <ada@x.org>; c@x.org"]"#, Some(r#"["Ada <forgotten>; c@x.org"]"#)),
+            (
+                r#"["CanADA@x.org; ADA@x.org, 李 ada@X.org"]"#,
+                Some(r#"["CanADA@x.org; forgotten, 李 forgotten"]"#),
+            ),
+            (r#"["İada@x.org İ ada@x.org"]"#, Some(r#"["İada@x.org İ forgotten"]"#)),
             (r#"{"cc":["ada@x.org","b"],"n":1}"#, Some(r#"{"cc":["forgotten","b"],"n":1}"#)),
             (r#"["canada@x.org","ada@x.org.cn"]"#, None),
             (r#"[1,null,true]"#, None),
@@ -284,6 +360,17 @@ mod tests {
             let mut cells: Json = serde_json::from_str(row).unwrap();
             let found = blank(&mut cells, "ada@x.org").then(|| cells.to_string());
             assert_eq!(found.as_deref(), expected, "{row}");
+        }
+    }
+    #[test]
+    fn an_address_is_taken_out_however_it_is_composed() {
+        for (text, expected) in [
+            ("Jose\u{301}@x.org, Bob", Some("forgotten, Bob")),
+            ("JOSÉ@x.org", Some("forgotten")),
+            ("sanjosé@x.org", None),
+            ("jose@x.org", None),
+        ] {
+            assert_eq!(without(text, "josé@x.org").as_deref(), expected, "{text}");
         }
     }
 }
