@@ -157,6 +157,10 @@ pub enum Event {
     Paused(bool),
     /// The submitter has answered all and closed its connections.
     Closed,
+    /// The submitter is gone without a word: what it had is unsure, as the ledger has it.
+    SubmitterGone,
+    /// The ledger's thread is gone without a word: of what it was to write nobody knows. The next run will.
+    LedgerGone,
 }
 
 /// What is to be done.
@@ -242,6 +246,7 @@ struct Group {
     claiming: bool,
     exhausted: bool,
     waiting: VecDeque<u64>,
+    making: usize,
     ready: VecDeque<u64>,
     out: usize,
 }
@@ -432,7 +437,7 @@ impl Core {
             Event::Made { seq, size } => self.made(seq, size),
             Event::Unmade { seq, rcpts } => {
                 if self.stage(seq) == Some(Stage::Making) {
-                    self.making -= 1;
+                    self.out_of_making(seq);
                     let unsure =
                         self.held.get(&seq).is_some_and(|held| held.earlier == Some(Outcome::Unsure));
                     let state = if unsure { State::Unsure } else { State::Failed };
@@ -441,7 +446,7 @@ impl Core {
             }
             Event::Suppressed { seq } => {
                 if self.stage(seq) == Some(Stage::Making) {
-                    self.making -= 1;
+                    self.out_of_making(seq);
                     // What became of those who were written to before is no less true.
                     let earlier = self.held.get(&seq).and_then(|held| held.earlier);
                     let state = earlier.map_or(State::Skipped, state_of);
@@ -480,6 +485,14 @@ impl Core {
             Event::Stop(end) => self.stop(end, now),
             Event::Paused(paused) => self.paused = paused,
             Event::Closed => self.closed = true,
+            Event::SubmitterGone => {
+                self.closed = true;
+                self.forget_all(|stage| stage == Stage::Out);
+            }
+            Event::LedgerGone => {
+                self.stop(End::Ledger, now);
+                self.forget_all(|stage| matches!(stage, Stage::Marking | Stage::Settling(_)));
+            }
         }
     }
 
@@ -543,11 +556,18 @@ impl Core {
         let Some(held) = self.held.get_mut(&seq).filter(|held| held.stage == Stage::Making) else { return };
         held.stage = Stage::Ready;
         held.size = size;
-        self.making -= 1;
+        let group = held.group;
+        self.out_of_making(seq);
         self.ready += 1;
         self.ready_bytes += size;
-        let group = held.group;
         self.groups[group].ready.push_back(seq);
+    }
+
+    fn out_of_making(&mut self, seq: u64) {
+        self.making -= 1;
+        if let Some(held) = self.held.get(&seq) {
+            self.groups[held.group].making -= 1;
+        }
     }
 
     fn marked(&mut self, seq: u64, now: i64) {
@@ -580,7 +600,7 @@ impl Core {
         };
         let mut next_attempt = None;
         for rcpt in rcpts.iter_mut().filter(|rcpt| again(rcpt.outcome)) {
-            let next = retry::next_attempt(&self.config.retry, held.attempts, now, seq, &rcpt.answer.text);
+            let next = retry::next_attempt(&self.config.retry, held.attempts, now, seq, &rcpt.answer);
             let late = next - held.first_attempt.unwrap_or(now) > given_up;
             if late && rcpt.outcome == Outcome::Deferred {
                 rcpt.outcome = Outcome::Failed;
@@ -712,6 +732,13 @@ impl Core {
         }
     }
 
+    fn forget_all(&mut self, of: impl Fn(Stage) -> bool) {
+        let gone = self.held.iter().filter(|(_, held)| of(held.stage)).map(|(seq, _)| *seq);
+        for seq in gone.collect::<Vec<_>>() {
+            self.forget(seq);
+        }
+    }
+
     fn stop(&mut self, end: End, now: i64) {
         if self.stopping.is_some() {
             return;
@@ -740,6 +767,7 @@ impl Core {
         for group in &mut self.groups {
             group.waiting.clear();
             group.ready.clear();
+            group.making = 0;
         }
         (self.making, self.ready, self.ready_bytes) = (0, 0, 0);
     }
@@ -770,7 +798,8 @@ impl Core {
             let Some(number) = self.pick(|core, number| {
                 let group = &core.groups[number];
                 // A limited group makes no more letters than may be out soon.
-                !group.waiting.is_empty() && core.room(number).is_none_or(|room| group.ready.len() <= room)
+                let ahead = group.making + group.ready.len();
+                !group.waiting.is_empty() && core.room(number).is_none_or(|room| ahead <= room)
             }) else {
                 break;
             };
@@ -778,6 +807,7 @@ impl Core {
             if let Some(held) = self.held.get_mut(&seq) {
                 held.stage = Stage::Making;
                 self.making += 1;
+                self.groups[number].making += 1;
                 seqs.push(seq);
             }
         }
@@ -789,8 +819,9 @@ impl Core {
     fn mark(&mut self, now: i64, actions: &mut Vec<Action>) {
         let mut seqs = Vec::new();
         let (ahead, limit) = (self.pulse.ahead(), self.config.doubt.at(self.pulse.pace, self.pulse.trip()));
+        let allowed = self.allowed();
         while !self.paused && self.credits > -ahead && self.doubt < limit {
-            if self.limit_is_reached() || self.out_bytes >= self.config.ahead_bytes {
+            if seqs.len() as u64 >= allowed || self.out_bytes >= self.config.ahead_bytes {
                 break;
             }
             let Some(number) = self.pick(|core, number| {
@@ -830,17 +861,17 @@ impl Core {
         Some(found)
     }
 
-    /// Whether `--limit` allows no further letter to be marked.
-    fn limit_is_reached(&self) -> bool {
-        self.config.limit.is_some_and(|limit| {
+    /// How many more letters `--limit` allows to be marked.
+    fn allowed(&self) -> u64 {
+        self.config.limit.map_or(u64::MAX, |limit| {
             let marking = self.held.values().filter(|held| held.stage == Stage::Marking).count() as u64;
-            self.handed_over + marking >= limit
+            limit.saturating_sub(self.handed_over + marking)
         })
     }
 
     fn finish(&mut self, now: i64, actions: &mut Vec<Action>) {
         if self.stopping.is_none() {
-            let limited = self.limit_is_reached();
+            let limited = self.allowed() == 0;
             let busy = self.held.values().any(|held| {
                 !limited || matches!(held.stage, Stage::Marking | Stage::Out | Stage::Settling(_))
             });

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, never, select, unbounded};
 
 use crate::ledger::{Claimed, Domains, EditionId, Group, Ledger, LedgerError, Mark, Reader, Settlement};
 use crate::letter::{Answer, Message, Purpose, RcptOutcome};
@@ -100,6 +100,8 @@ pub enum Trouble {
     Maker(String),
     /// The machine gives no thread.
     Thread(io::Error),
+    /// A thread of this name panicked: our own mistake.
+    Broken(&'static str),
 }
 
 /// How a run ended.
@@ -148,14 +150,51 @@ type Made = Result<(Message, Mark), Unmade>;
 
 /// What the threads say to the core's.
 enum Note {
-    Claimed { group: usize, rows: Vec<Claimed>, end: bool },
-    Due { rows: Vec<Claimed>, next: Option<i64> },
+    Claimed {
+        group: usize,
+        rows: Vec<Claimed>,
+        end: bool,
+    },
+    Due {
+        rows: Vec<Claimed>,
+        next: Option<i64>,
+    },
     Made(Vec<(u64, Made)>),
-    Durable { marks: Vec<u64>, settled: Vec<u64> },
-    NotDurable { marks: Vec<u64>, settled: Vec<u64>, error: Option<LedgerError> },
-    Flags { stop: bool, paused: bool },
+    Durable {
+        marks: Vec<u64>,
+        settled: Vec<u64>,
+    },
+    NotDurable {
+        marks: Vec<u64>,
+        settled: Vec<u64>,
+        error: Option<LedgerError>,
+    },
+    Flags {
+        stop: bool,
+        paused: bool,
+    },
     Refreshed,
     Unreadable(LedgerError),
+    /// A thread is gone without a word.
+    Broken(&'static str),
+}
+
+/// The names of the threads.
+const LEDGER: &str = "ledger";
+const CLAIMS: &str = "claims";
+
+/// Held by a thread as long as it works: says so when that panics, for others wait for it.
+struct Alarm {
+    thread: &'static str,
+    notes: Sender<Note>,
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let _ = self.notes.send(Note::Broken(self.thread));
+        }
+    }
 }
 
 /// Unix milliseconds by a clock that never goes back: the wall's at the start, then the machine's, the hours
@@ -185,7 +224,8 @@ impl Clock {
 impl<M: Maker, L: Ledger + 'static> Engine<M, L> {
     /// Runs until all is said and recorded. `tell` is called now and then with where it stands.
     pub fn run(self, mut tell: impl FnMut(&Progress)) -> Ended<L> {
-        let Engine { config, maker, edition, job, ledger, reader, domains, submitter, answers, .. } = self;
+        let Engine { config, maker, edition, job, ledger, reader, domains, submitter, mut answers, .. } =
+            self;
         let (control, group_of, first_due) = (self.control, self.group_of, self.first_due);
         let clock = Clock::new();
         let (notes, heard) = unbounded();
@@ -193,14 +233,22 @@ impl<M: Maker, L: Ledger + 'static> Engine<M, L> {
         let (claim, claims) = bounded(64);
         let writer = {
             let (notes, maker) = (notes.clone(), Arc::clone(&maker));
-            let work = move || keep(ledger, edition, &writes, &notes, &*maker);
-            thread::Builder::new().name("ledger".into()).spawn(work)
+            let alarm = Alarm { thread: LEDGER, notes: notes.clone() };
+            let work = move || {
+                let _alarm = alarm;
+                keep(ledger, edition, &writes, &notes, &*maker)
+            };
+            thread::Builder::new().name(LEDGER.into()).spawn(work)
         };
         let claimer = {
             let (notes, maker) = (notes.clone(), Arc::clone(&maker));
             let books = Books { reader, edition, job, domains };
-            let work = move || books.fetch(&claims, &notes, &*maker);
-            thread::Builder::new().name("claims".into()).spawn(work)
+            let alarm = Alarm { thread: CLAIMS, notes: notes.clone() };
+            let work = move || {
+                let _alarm = alarm;
+                books.fetch(&claims, &notes, &*maker);
+            };
+            thread::Builder::new().name(CLAIMS.into()).spawn(work)
         };
         let mut turn = Turn {
             core: Core::new(config, first_due.map(|at| at.saturating_mul(1000))),
@@ -229,7 +277,12 @@ impl<M: Maker, L: Ledger + 'static> Engine<M, L> {
             }
             select! {
                 recv(heard) -> note => turn.hear(note.ok()),
-                recv(answers) -> events => turn.answers(events.ok()),
+                recv(answers) -> events => {
+                    if events.is_err() {
+                        answers = never();
+                    }
+                    turn.answers(events.ok());
+                }
                 recv(control) -> word => turn.control(word.ok()),
                 default(turn.patience()) => {}
             }
@@ -245,7 +298,7 @@ impl<M: Maker, L: Ledger + 'static> Engine<M, L> {
         tell(&turn.standing());
         let Turn { core, trouble, write, claim, .. } = turn;
         drop((write, claim));
-        // A panic there was seen as a closed channel and has stopped the run.
+        // A panic there was heard of and has stopped the run.
         let ledger = writer.and_then(|thread| thread.join().ok());
         if let Some(thread) = claimer {
             let _ = thread.join();
@@ -344,11 +397,16 @@ impl<M: Maker> Turn<M> {
     }
 
     fn hand_over(&mut self, seqs: Vec<u64>) {
-        let made = &mut self.made;
-        let consignments: Vec<Consignment> = seqs
-            .into_iter()
-            .filter_map(|seq| made.remove(&seq).map(|(message, _)| Consignment { seq, message }))
-            .collect();
+        let mut consignments = Vec::with_capacity(seqs.len());
+        for seq in seqs {
+            let Some((message, _)) = self.made.remove(&seq) else { continue };
+            // Somebody may have come to the suppress list while the mark was synced.
+            if self.maker.suppressed(&message) {
+                self.core.on(Event::Returned { seq }, self.clock.now());
+            } else {
+                consignments.push(Consignment { seq, message });
+            }
+        }
         self.submitter.submit(consignments);
     }
 
@@ -401,6 +459,13 @@ impl<M: Maker> Turn<M> {
                 self.trouble.get_or_insert(Trouble::Ledger(error));
                 self.stop(End::Ledger);
             }
+            Some(Note::Broken(thread)) => {
+                self.trouble.get_or_insert(Trouble::Broken(thread));
+                self.stop(End::Ledger);
+                if thread == LEDGER {
+                    self.core.on(Event::LedgerGone, now);
+                }
+            }
             None => self.stop(End::Ledger),
         }
     }
@@ -444,8 +509,9 @@ impl<M: Maker> Turn<M> {
         let now = self.clock.now();
         // A submitter that is gone without a word has broken: what it had is unsure in the ledger.
         let Some(events) = events else {
+            self.trouble.get_or_insert(Trouble::Broken("submit"));
             self.stop(End::Relay);
-            self.core.on(Event::Closed, now);
+            self.core.on(Event::SubmitterGone, now);
             return;
         };
         for event in events {

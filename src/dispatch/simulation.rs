@@ -49,6 +49,8 @@ struct World {
     refused: HashMap<u64, u32>,
     clock: i64,
     crashes: usize,
+    /// How often letters that were out, or their outcomes, were lost without a crash.
+    blows: usize,
 }
 
 /// What a run leaves in the air: lost in a crash.
@@ -64,6 +66,11 @@ struct Air {
     draining: bool,
     closed: bool,
     broken: bool,
+    paused: bool,
+    /// The ledger's thread is gone.
+    deaf: bool,
+    /// Letters handed over in this run that have not come back.
+    handed_over: u64,
 }
 
 fn rcpt(outcome: Outcome) -> Vec<RcptOutcome> {
@@ -90,6 +97,10 @@ struct Script {
     lose: u64,
     give_back: u64,
     stop: u64,
+    pause: u64,
+    /// The disk is full, the submitter or the ledger's thread is gone.
+    blow: u64,
+    limit: Option<u64>,
 }
 
 /// One run; `None` when it crashed.
@@ -110,7 +121,7 @@ fn run(world: &mut World, chance: &mut Chance, script: &Script) -> Option<End> {
         retry: Retry { stay: Duration::from_secs(600), ..Retry::default() },
         unsure: Unsure::Hold,
         group_out: vec![2],
-        limit: None,
+        limit: script.limit,
         stop_when: None,
     };
     let due = |world: &World| {
@@ -126,6 +137,9 @@ fn run(world: &mut World, chance: &mut Chance, script: &Script) -> Option<End> {
         draining: false,
         closed: false,
         broken: false,
+        paused: false,
+        deaf: false,
+        handed_over: 0,
     };
     core.on(Event::Wanted(3), world.clock);
     for _ in 0..200_000 {
@@ -137,11 +151,23 @@ fn run(world: &mut World, chance: &mut Chance, script: &Script) -> Option<End> {
                     let (gone, marked): (Vec<u64>, Vec<u64>) =
                         seqs.into_iter().partition(|_| chance.one_in(200));
                     gone.into_iter().for_each(|seq| core.on(Event::Stale { seq }, world.clock));
-                    air.writes.push_back((marked, Vec::new()));
+                    if air.deaf {
+                        core.on(Event::NotDurable { marks: marked, settled: Vec::new() }, world.clock);
+                    } else {
+                        air.writes.push_back((marked, Vec::new()));
+                    }
+                }
+                Action::Settle(settlements) if air.deaf => {
+                    let settled = settlements.iter().map(|settlement| settlement.seq).collect();
+                    core.on(Event::NotDurable { marks: Vec::new(), settled }, world.clock);
                 }
                 Action::Settle(settlements) => air.writes.push_back((Vec::new(), settlements)),
                 Action::HandOver(seqs) => {
                     assert!(!air.draining, "handed over after draining began");
+                    assert!(!air.closed, "handed over to nobody");
+                    assert!(!air.paused, "handed over while the job is paused");
+                    air.handed_over += seqs.len() as u64;
+                    assert!(script.limit.is_none_or(|limit| air.handed_over <= limit), "beyond the limit");
                     for &seq in &seqs {
                         assert_eq!(world.rows[&seq].state, State::Sending, "{seq} goes out unmarked");
                     }
@@ -247,6 +273,7 @@ fn step(world: &mut World, air: &mut Air, core: &mut Core, chance: &mut Chance, 
             let at = chance.below(air.wire.len() as u64) as usize;
             let seq = air.wire.swap_remove(at);
             if air.broken || chance.one_in(script.give_back) {
+                air.handed_over -= 1;
                 core.on(Event::Returned { seq }, now);
             } else {
                 let outcome = if chance.one_in(script.defer) {
@@ -274,6 +301,14 @@ fn step(world: &mut World, air: &mut Air, core: &mut Core, chance: &mut Chance, 
             air.closed = true;
             core.on(Event::Closed, now);
         }
+        6 if chance.one_in(if air.paused { 10 } else { script.pause }) => {
+            air.paused = !air.paused;
+            core.on(Event::Paused(air.paused), now);
+        }
+        6 if chance.one_in(script.blow) => {
+            world.blows += 1;
+            blow(world, air, core, chance);
+        }
         6 if chance.one_in(script.stop) => {
             air.broken |= chance.one_in(2);
             core.on(Event::Stop(if air.broken { End::Relay } else { End::Stopped }), now);
@@ -283,6 +318,36 @@ fn step(world: &mut World, air: &mut Air, core: &mut Core, chance: &mut Chance, 
             if let Some(due) = core.wake_at().filter(|_| air.wire.is_empty() && air.making.is_empty()) {
                 world.clock = world.clock.max(due);
             }
+        }
+    }
+}
+
+/// The disk is full, or a thread is gone without a word.
+fn blow(world: &mut World, air: &mut Air, core: &mut Core, chance: &mut Chance) {
+    let now = world.clock;
+    match chance.below(3) {
+        0 => {
+            let Some((marks, settlements)) = air.writes.pop_front() else { return };
+            let settled = settlements.iter().map(|settlement| settlement.seq).collect();
+            core.on(Event::NotDurable { marks, settled }, now);
+        }
+        1 if !air.closed => {
+            for seq in std::mem::take(&mut air.wire) {
+                if chance.one_in(2) {
+                    *world.taken.entry(seq).or_default() += 1;
+                }
+            }
+            air.closed = true;
+            core.on(Event::Stop(End::Relay), now);
+            core.on(Event::SubmitterGone, now);
+        }
+        _ => {
+            while !air.writes.is_empty() && chance.one_in(2) {
+                write(world, air);
+            }
+            air.writes.clear();
+            air.deaf = true;
+            core.on(Event::LedgerGone, now);
         }
     }
 }
@@ -298,12 +363,21 @@ fn play(seed: u64) -> (usize, usize) {
         lose: pick(&mut chance, &[10, 1_000_000]),
         give_back: pick(&mut chance, &[4, 1_000_000]),
         stop: pick(&mut chance, &[500, 1_000_000]),
+        pause: pick(&mut chance, &[50, 1_000_000]),
+        blow: pick(&mut chance, &[200, 1_000_000, 1_000_000]),
+        limit: [None, None, Some(7)][chance.below(3) as usize],
     };
     let count = 1 + chance.below(60);
     let row = |group| Row { state: State::Pending, attempts: 0, first: None, next: None, group };
     let rows = (1..=count).map(|seq| (seq, row(usize::from(seq % 5 == 0)))).collect();
-    let mut world =
-        World { rows, taken: HashMap::new(), refused: HashMap::new(), clock: 1_700_000_000_000, crashes: 0 };
+    let mut world = World {
+        rows,
+        taken: HashMap::new(),
+        refused: HashMap::new(),
+        clock: 1_700_000_000_000,
+        crashes: 0,
+        blows: 0,
+    };
     let mut lost_answers_allowed = 0;
     let mut ended = false;
     for _ in 0..10_000 {
@@ -343,6 +417,7 @@ fn play(seed: u64) -> (usize, usize) {
         }
     }
     let unsure = world.rows.values().filter(|row| row.state == State::Unsure).count();
+    let lost_answers_allowed = lost_answers_allowed + world.blows * script.doubt;
     if script.lose == 1_000_000 {
         assert!(unsure <= lost_answers_allowed, "seed {seed}: {unsure} unsure");
     }

@@ -380,6 +380,10 @@ impl Sending<'_> {
             Trouble::Submit(error) => submit_trouble(&error, spec),
             Trouble::Ledger(error) => Stop::from(error),
             Trouble::Maker(reason) => Stop::new(Exit::Io, reason),
+            Trouble::Broken(thread) => Stop::new(
+                Exit::Bug,
+                format!("the {thread} thread broke, a mistake of postroom's own: run again"),
+            ),
             Trouble::Thread(error) => Stop::new(Exit::Io, format!("cannot start a thread: {error}")),
         }
     }
