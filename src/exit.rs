@@ -39,8 +39,51 @@ pub enum Exit {
     Terminated = 143,
 }
 
+impl Exit {
+    /// The end of two things that were done: what asks for a person comes before what asks for patience.
+    #[must_use]
+    pub fn or_worse(self, other: Exit) -> Exit {
+        if other.urgency() > self.urgency() { other } else { self }
+    }
+
+    fn urgency(self) -> u8 {
+        match self {
+            Exit::Done => 0,
+            Exit::SomeFailed => 1,
+            Exit::Again => 2,
+            Exit::Unavailable => 3,
+            Exit::Protocol => 4,
+            Exit::Login => 5,
+            Exit::Usage | Exit::Data | Exit::NoInput | Exit::Job => 6,
+            Exit::Io => 7,
+            Exit::Bug => 8,
+            Exit::HungUp | Exit::Interrupted | Exit::Terminated => 9,
+        }
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> ExitCode {
         ExitCode::from(exit as u8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_asks_for_a_person_comes_first() {
+        for (one, other, worse) in [
+            (Exit::Done, Exit::SomeFailed, Exit::SomeFailed),
+            (Exit::SomeFailed, Exit::Again, Exit::Again),
+            (Exit::Again, Exit::Io, Exit::Io),
+            (Exit::Unavailable, Exit::Login, Exit::Login),
+            (Exit::Job, Exit::Again, Exit::Job),
+            (Exit::Io, Exit::Terminated, Exit::Terminated),
+        ] {
+            assert_eq!(one.or_worse(other), worse);
+            assert_eq!(other.or_worse(one), worse);
+        }
     }
 }

@@ -45,26 +45,33 @@ pub struct Options {
 /// Carries out several jobs at once. Those that share a store or a mailbox take turns: a store has one
 /// writer, and a server gives a mailbox to one session at a time.
 pub fn run_all(jobs: &[Box<ArchiveJob>], options: &Options) -> Exit {
+    let turns = turns(jobs);
+    let take = &|turn: &[&ArchiveJob]| -> Exit {
+        let begun = turn.iter().enumerate().take_while(|(at, _)| *at == 0 || !options.stop.asked());
+        begun.fold(Exit::Done, |worst, (_, job)| worst.or_worse(run(job, options)))
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = turns.iter().map(|turn| scope.spawn(move || take(turn))).collect();
+        let exits = threads.into_iter().map(|thread| thread.join().unwrap_or(Exit::Bug));
+        exits.fold(Exit::Done, Exit::or_worse)
+    })
+}
+
+/// The jobs in lists of which each is done one after the other.
+fn turns(jobs: &[Box<ArchiveJob>]) -> Vec<Vec<&ArchiveJob>> {
     let shares = |a: &ArchiveJob, b: &ArchiveJob| {
         let has = |other: &MailboxSpec| a.mailboxes.iter().any(|one| one.name == other.name);
         a.store == b.store || b.mailboxes.iter().any(has)
     };
     let mut turns: Vec<Vec<&ArchiveJob>> = Vec::new();
     for job in jobs {
-        match turns.iter_mut().find(|turn| turn.iter().any(|other| shares(other, job))) {
-            Some(turn) => turn.push(job),
-            None => turns.push(vec![job]),
-        }
+        // One that shares with two makes them take turns, too.
+        let shared = |turn: &mut Vec<&ArchiveJob>| turn.iter().any(|other| shares(other, job));
+        let mut turn: Vec<&ArchiveJob> = turns.extract_if(.., shared).flatten().collect();
+        turn.push(job);
+        turns.push(turn);
     }
-    let take = &|turn: &[&ArchiveJob]| -> Exit {
-        let begun = turn.iter().enumerate().take_while(|(at, _)| *at == 0 || !options.stop.asked());
-        begun.map(|(_, job)| run(job, options)).max().unwrap_or(Exit::Done)
-    };
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = turns.iter().map(|turn| scope.spawn(move || take(turn))).collect();
-        let exits = threads.into_iter().map(|thread| thread.join().unwrap_or(Exit::Bug));
-        exits.max().unwrap_or(Exit::Done)
-    })
+    turns
 }
 
 /// Archives the mailboxes of a job. Warnings and progress go to stderr, the balance to stdout.
@@ -153,8 +160,7 @@ pub fn run(job: &ArchiveJob, options: &Options) -> Exit {
     for (spec, name, balance) in &balances {
         exits.push(report(job, spec, name, balance, committed, options));
     }
-    // What asks for a person comes before what asks for patience.
-    exits.into_iter().max_by_key(|exit| urgency(*exit)).unwrap_or(Exit::Done)
+    exits.into_iter().fold(Exit::Done, Exit::or_worse)
 }
 
 /// What a run would do, for `check`: mailboxes and store, in words or as a line of JSON.
@@ -217,13 +223,13 @@ pub fn preview(job: &ArchiveJob, options: &Options) -> Exit {
                 let say = if options.json { preview_json } else { preview_text };
                 print(&say(name, &preview));
                 if preview.too_many.is_some() {
-                    worst = worst.max(Exit::SomeFailed);
+                    worst = worst.or_worse(Exit::SomeFailed);
                 }
             }
             Err(error) => {
                 eprintln!("error: {name}: {error}");
                 say_hint(spec, &error);
-                worst = worst.max(exit(&error));
+                worst = worst.or_worse(exit(&error));
             }
         }
     }
@@ -478,20 +484,6 @@ pub(super) fn store_exit(error: &StoreError) -> Exit {
     }
 }
 
-fn urgency(exit: Exit) -> u8 {
-    match exit {
-        Exit::Done => 0,
-        Exit::SomeFailed => 1,
-        Exit::Again => 2,
-        Exit::Unavailable => 3,
-        Exit::Protocol => 4,
-        Exit::Login => 5,
-        Exit::Io => 7,
-        Exit::Interrupted | Exit::Terminated => 8,
-        _ => 6,
-    }
-}
-
 /// What is seen while it runs: a bar on a terminal, elsewhere a line now and then, with `--quiet` nothing.
 struct Progress {
     over: crossbeam_channel::Sender<()>,
@@ -568,5 +560,43 @@ impl Progress {
         drop(self.over);
         // A display that failed has nothing to tell.
         let _ = self.thread.join();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::{self, Environment, Job};
+
+    /// An archive of the mailbox of `user`, into `store`.
+    fn archive(folder: &std::path::Path, name: &str, store: &str, user: &str) -> Box<ArchiveJob> {
+        let file = folder.join(format!("{name}.yaml"));
+        let job = format!(
+            "kind: archive\nname: {name}\nstore: s{store}\n\
+             mailbox: {{host: 127.0.0.1, tls: none, auth: {{user: {user}, password: {{env: P}}}}}}\n"
+        );
+        std::fs::write(&file, job).unwrap();
+        match job::read(&file, &Environment::fixed(folder, &[("P", "secret")])) {
+            Ok(Job::Archive(job)) => job,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn jobs_that_share_a_store_or_a_mailbox_take_turns() {
+        let folder = tempfile::tempdir().unwrap();
+        let job = |name, store, user| archive(folder.path(), name, store, user);
+        for (jobs, expected) in [
+            (vec![job("a", "1", "x"), job("b", "2", "y")], vec!["a", "b"]),
+            (vec![job("a", "1", "x"), job("b", "1", "y"), job("c", "3", "z")], vec!["a b", "c"]),
+            (vec![job("a", "1", "x"), job("b", "2", "x")], vec!["a b"]),
+            // The third shares with both.
+            (vec![job("a", "1", "x"), job("b", "2", "y"), job("c", "2", "x")], vec!["a b c"]),
+        ] {
+            let names = |turn: Vec<&ArchiveJob>| {
+                turn.iter().map(|job| job.name.as_str()).collect::<Vec<_>>().join(" ")
+            };
+            assert_eq!(turns(&jobs).into_iter().map(names).collect::<Vec<_>>(), expected);
+        }
     }
 }

@@ -116,7 +116,7 @@ fn run(args: &cli::Run, global: &cli::Global) -> Exit {
                 archive::run_all(&together, &archiving(args, global, &signals))
             }
         };
-        worst = worst.max(exit);
+        worst = worst.or_worse(exit);
         if let Some(exit) = signals.exit() {
             return exit;
         }
@@ -226,7 +226,7 @@ fn check(args: &cli::Check, global: &cli::Global) -> Exit {
             refuse(&mistakes, global)
         }
     });
-    checks.max().unwrap_or(Exit::Done)
+    checks.fold(Exit::Done, Exit::or_worse)
 }
 
 fn check_archive(job: &job::ArchiveJob, args: &cli::Check) -> Exit {

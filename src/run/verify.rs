@@ -135,12 +135,12 @@ fn against_server(args: &cli::Verify, job: &ArchiveJob) -> Exit {
                 }
                 print(&format!("{name}: {} on the server, {missing} not archived\n", listing.len()));
                 if missing > 0 {
-                    worst = worst.max(Exit::SomeFailed);
+                    worst = worst.or_worse(Exit::SomeFailed);
                 }
             }
             Err(error) => {
                 eprintln!("error: {name}: {error}");
-                worst = worst.max(exit(&error));
+                worst = worst.or_worse(exit(&error));
             }
         }
     }
