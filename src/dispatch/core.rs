@@ -450,11 +450,7 @@ impl Core {
                     // What became of those who were written to before is no less true.
                     let earlier = self.held.get(&seq).and_then(|held| held.earlier);
                     let state = earlier.map_or(State::Skipped, state_of);
-                    self.settle(seq, state, None, Vec::new(), now);
-                    // Not the last one: a run that is to stop settles others behind it.
-                    if let Some(settlement) = self.settle.iter_mut().rfind(|settled| settled.seq == seq) {
-                        settlement.reason = Some(SUPPRESSED.to_owned());
-                    }
+                    self.settle_because(seq, state, None, Vec::new(), Some(SUPPRESSED), now);
                 }
             }
             Event::Stale { seq } => self.make_again(seq),
@@ -622,6 +618,18 @@ impl Core {
     }
 
     fn settle(&mut self, seq: u64, state: State, next: Option<i64>, rcpts: Vec<RcptOutcome>, now: i64) {
+        self.settle_because(seq, state, next, rcpts, None, now);
+    }
+
+    fn settle_because(
+        &mut self,
+        seq: u64,
+        state: State,
+        next: Option<i64>,
+        rcpts: Vec<RcptOutcome>,
+        reason: Option<&str>,
+        now: i64,
+    ) {
         let Some(held) = self.held.get_mut(&seq) else { return };
         if held.stage == Stage::Out {
             self.groups[held.group].out -= 1;
@@ -655,7 +663,7 @@ impl Core {
             state,
             next_attempt: next,
             at: now.div_euclid(1000),
-            reason: None,
+            reason: reason.map(str::to_owned),
             rcpts,
         });
         if let Some(stop_when) = &self.config.stop_when {
@@ -794,7 +802,8 @@ impl Core {
 
     fn make(&mut self, actions: &mut Vec<Action>) {
         let mut seqs = Vec::new();
-        while self.making + self.ready < self.config.ahead && self.ready_bytes < self.config.ahead_bytes {
+        let ahead = self.left_by_limit().map_or(self.config.ahead, |left| left.min(self.config.ahead));
+        while self.making + self.ready < ahead && self.ready_bytes < self.config.ahead_bytes {
             let Some(number) = self.pick(|core, number| {
                 let group = &core.groups[number];
                 // A limited group makes no more letters than may be out soon.
@@ -819,9 +828,11 @@ impl Core {
     fn mark(&mut self, now: i64, actions: &mut Vec<Action>) {
         let mut seqs = Vec::new();
         let (ahead, limit) = (self.pulse.ahead(), self.config.doubt.at(self.pulse.pace, self.pulse.trip()));
-        let allowed = self.allowed();
+        let allowed = self.left_by_limit();
         while !self.paused && self.credits > -ahead && self.doubt < limit {
-            if seqs.len() as u64 >= allowed || self.out_bytes >= self.config.ahead_bytes {
+            if allowed.is_some_and(|allowed| seqs.len() >= allowed)
+                || self.out_bytes >= self.config.ahead_bytes
+            {
                 break;
             }
             let Some(number) = self.pick(|core, number| {
@@ -861,17 +872,21 @@ impl Core {
         Some(found)
     }
 
-    /// How many more letters `--limit` allows to be marked.
-    fn allowed(&self) -> u64 {
-        self.config.limit.map_or(u64::MAX, |limit| {
-            let marking = self.held.values().filter(|held| held.stage == Stage::Marking).count() as u64;
-            limit.saturating_sub(self.handed_over + marking)
-        })
+    /// How many more letters `--limit` allows to be marked; `None`: any number.
+    fn left_by_limit(&self) -> Option<usize> {
+        let limit = self.config.limit?;
+        let marking = self.held.values().filter(|held| held.stage == Stage::Marking).count() as u64;
+        Some(usize::try_from(limit.saturating_sub(self.handed_over + marking)).unwrap_or(usize::MAX))
+    }
+
+    /// Whether `--limit` allows no further letter to be marked.
+    fn limit_is_reached(&self) -> bool {
+        self.left_by_limit() == Some(0)
     }
 
     fn finish(&mut self, now: i64, actions: &mut Vec<Action>) {
         if self.stopping.is_none() {
-            let limited = self.allowed() == 0;
+            let limited = self.limit_is_reached();
             let busy = self.held.values().any(|held| {
                 !limited || matches!(held.stage, Stage::Marking | Stage::Out | Stage::Settling(_))
             });
@@ -907,6 +922,82 @@ impl Core {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn core(limit: Option<u64>, stop_when: Option<StopWhen>) -> Core {
+        let config = Config {
+            doubt: Doubt::fixed(8),
+            ahead: 100,
+            ahead_bytes: 1 << 20,
+            claim_batch: 20,
+            retry: Retry::default(),
+            unsure: Unsure::Hold,
+            group_out: Vec::new(),
+            limit,
+            stop_when,
+        };
+        Core::new(config, None)
+    }
+
+    fn claims(seqs: std::ops::RangeInclusive<u64>, earlier: Option<Outcome>) -> Event {
+        let claim = |seq| Claim { seq, attempts: 0, first_attempt: None, earlier };
+        Event::Claimed { group: 0, claims: seqs.map(claim).collect(), end: false }
+    }
+
+    /// Which letters are to be made now.
+    fn to_make(core: &mut Core) -> Vec<u64> {
+        let made = core.act(0).into_iter().filter_map(|action| match action {
+            Action::Make(seqs) => Some(seqs),
+            _ => None,
+        });
+        made.flatten().collect()
+    }
+
+    #[test]
+    fn no_more_letters_are_made_than_a_limit_lets_go() {
+        let mut core = core(Some(3), None);
+        core.on(claims(1..=20, None), 0);
+        assert_eq!(to_make(&mut core), [1, 2, 3]);
+        // One that is not sent makes room for another.
+        core.on(Event::Suppressed { seq: 1 }, 0);
+        core.on(Event::Made { seq: 2, size: 100 }, 0);
+        assert_eq!(to_make(&mut core), [4]);
+        core.on(Event::Wanted(9), 0);
+        core.on(Event::Made { seq: 3, size: 100 }, 0);
+        assert!(core.act(0).contains(&Action::Mark(vec![2, 3])));
+        core.on(Event::Durable { marks: vec![2, 3], settled: vec![1] }, 0);
+        assert!(to_make(&mut core).is_empty());
+        // Nor does one that comes back.
+        core.on(Event::Returned { seq: 2 }, 0);
+        assert_eq!(to_make(&mut core), [5]);
+    }
+
+    #[test]
+    fn a_suppressed_letter_stays_what_it_was_and_may_end_the_run() {
+        let stop_when = StopWhen { refused: Some((0.5, 2)), codes: Vec::new() };
+        for (earlier, state, stops) in [
+            (None, State::Skipped, false),
+            (Some(Outcome::Accepted), State::Accepted, false),
+            (Some(Outcome::Refused), State::Refused, true),
+            (Some(Outcome::Unsure), State::Unsure, false),
+        ] {
+            let mut core = core(None, Some(stop_when.clone()));
+            core.on(claims(1..=3, earlier), 0);
+            assert_eq!(to_make(&mut core), [1, 2, 3]);
+            core.on(Event::Suppressed { seq: 1 }, 0);
+            core.on(Event::Suppressed { seq: 2 }, 0);
+            assert_eq!(core.is_stopping(), stops, "{earlier:?}");
+            let settled = core.act(0).into_iter().find_map(|action| match action {
+                Action::Settle(settled) => Some(settled),
+                _ => None,
+            });
+            let settled = settled.expect("both are settled");
+            let told: Vec<_> = settled
+                .iter()
+                .map(|settled| (settled.seq, settled.state, settled.reason.as_deref()))
+                .collect();
+            assert_eq!(told, [(1, state, Some(SUPPRESSED)), (2, state, Some(SUPPRESSED))], "{earlier:?}");
+        }
+    }
 
     #[test]
     fn only_a_fast_relay_or_a_far_one_may_leave_more_in_doubt() {
