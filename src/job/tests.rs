@@ -644,6 +644,30 @@ fn files_that_are_not_there_are_told_of_the_relay_that_is_used() {
 }
 
 #[test]
+fn fallbacks_have_fallbacks_and_may_name_each_other() {
+    let house = "relays:
+  a: {host: a.test, fallback: b}
+  b: {host: b.test, fallback: {host: c.test, fallback: d}}
+  d: {host: d.test, fallback: b}
+";
+    for (relay, expected) in [
+        ("a", &["a.test", "b.test", "c.test", "d.test"][..]),
+        ("d", &["d.test", "b.test", "c.test"]),
+        ("{host: e.test, fallback: d}", &["e.test", "d.test", "b.test", "c.test"]),
+    ] {
+        let job = with("relay", &format!("relay: {relay}"));
+        let job = Project::new(&[("postroom.yaml", house), ("job.yaml", &job)]).send("job.yaml");
+        let chain = std::iter::successors(Some(&job.relay), |relay| relay.fallback.as_deref());
+        assert_eq!(chain.map(|relay| &*relay.host).collect::<Vec<_>>(), expected, "{relay}");
+    }
+    let (house, job) = ("relays: {own: {host: own.test, fallback: own}}", with("relay", "relay: own"));
+    let mistakes = Project::new(&[("postroom.yaml", house), ("job.yaml", &job)])
+        .read("job.yaml")
+        .expect_err("a mistake");
+    assert!(diagnostic::print(&mistakes, false).contains("`own` is its own fallback"));
+}
+
+#[test]
 fn limited_domains_are_kept_as_the_ledger_has_them() {
     let limits = "[{domains: [例子.中国, '*.Bücher.example', GMAIL.com., '*.gmail.com'], rate: 1/s},
       {domains: x.gmail.org, rate: 1/s}]";

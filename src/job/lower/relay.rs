@@ -13,13 +13,18 @@ const CONNECTIONS: usize = 4;
 
 /// A relay by its name in `postroom.yaml`, or in full.
 pub(in crate::job) fn relay(value: Value<'_>, house: &House<'_>) -> Option<RelaySpec> {
-    relay_within(value, house, 0)
+    relay_behind(value, house, &mut Vec::new())
 }
 
-/// `depth` counts fallbacks, which may name each other in a circle.
-fn relay_within(value: Value<'_>, house: &House<'_>, depth: usize) -> Option<RelaySpec> {
-    let value = match value.as_text() {
-        Some(_) => House::shared(value, house.relays, "relay")?,
+/// `before` names the relays that it is a fallback of: they may name each other in a circle, which ends where one
+/// would come again.
+fn relay_behind(value: Value<'_>, house: &House<'_>, before: &mut Vec<String>) -> Option<RelaySpec> {
+    let own_name = value.as_text();
+    let value = match own_name {
+        Some(name) => {
+            before.push(name.to_owned());
+            House::shared(value, house.relays, "relay")?
+        }
         None => value,
     };
     let section = value.section(&RELAY)?;
@@ -61,9 +66,12 @@ fn relay_within(value: Value<'_>, house: &House<'_>, depth: usize) -> Option<Rel
             Err(_) => value.wrong(Diagnostic::error(format!("`{words}` is not an IP address"))),
         }
     });
-    let fallback = section.get("fallback").and_then(|value| match depth {
-        0 => relay_within(value, house, 1),
-        _ => None,
+    let fallback = section.get("fallback").and_then(|value| match value.as_text() {
+        Some(name) if own_name == Some(name) => {
+            value.wrong(Diagnostic::error(format!("`{name}` is its own fallback")))
+        }
+        Some(name) if before.iter().any(|before| before == name) => None,
+        _ => relay_behind(value, house, before),
     });
     let stop_when = section.get("stop_when").and_then(stop_when);
     let dkim = section.get("dkim").and_then(dkim);
