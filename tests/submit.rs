@@ -6,13 +6,14 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Barrier, Mutex, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::RecvTimeoutError;
 use postroom::job::{
     Auth, Credential, DomainLimit, Pipelining, RelaySpec, Retry, Timeouts, TlsMode, TlsSpec, Unsure,
 };
 use postroom::letter::{Content, Envelope, Message, Outcome, Slice};
+use postroom::measure::Rate;
 use postroom::sandbox::{Fault, Options, Protocol, Relay};
 use postroom::secret::Secret;
 use postroom::submit::{Accounts, Consignment, Event, SubmitError, Submitter};
@@ -438,6 +439,91 @@ fn where_the_relay_is_down_its_fallback_is_tried() {
     let with_fallback = RelaySpec { fallback: Some(Box::new(scene.spec.clone())), ..spec(nobody) };
     let told = run(&with_fallback, 20, 1, 500);
     assert_eq!(told.count(Outcome::Accepted), 20);
+}
+
+/// The relay stops after some letters and is back after so long: what became of the letters, what was said, and what
+/// the relay took.
+fn with_a_relay_that_goes_away(
+    stay: Duration,
+    back_after: Duration,
+) -> (Told, Vec<String>, BTreeMap<String, usize>) {
+    let mut scene = Scene::new(Options::default()).at(Pipelining::Off);
+    scene.spec.retry.stay = stay;
+    scene.spec.rate = Some(Rate { count: 100, per: Duration::from_secs(1) });
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&said);
+    let accounts = Accounts::unshared(move |words| heard.lock().unwrap().push(words.to_owned()), || false);
+    let (events, inbox) = crossbeam_channel::unbounded();
+    let submitter = Submitter::start(&scene.spec, &accounts, None, events).unwrap();
+    let listen = std::net::SocketAddr::from(([127, 0, 0, 1], scene.relay.port()));
+    let log = scene.folder.path().join("log");
+    let (mut relay, mut stopped_at) = (Some(scene.relay), None::<Instant>);
+    let (mut told, mut waiting, mut closed) = (Told::default(), (0..60).collect::<Vec<u64>>(), false);
+    while !closed {
+        for event in inbox.recv_timeout(Duration::from_millis(50)).unwrap_or_default() {
+            match event {
+                Event::Wanted(more) => {
+                    let seqs = waiting.drain(..more.min(waiting.len()));
+                    submitter.submit(seqs.map(|seq| letter(seq, 1, 500)).collect());
+                }
+                Event::Settled { rcpts, .. } => {
+                    let ends = rcpts.into_iter().map(|rcpt| (rcpt.address, (rcpt.outcome, String::new())));
+                    told.outcomes.extend(ends);
+                }
+                Event::Returned { seq } => waiting.push(seq),
+                Event::Failed(error) => told.failed = Some(error),
+                Event::SenderTrouble { command, answer } => panic!("{command}: {answer}"),
+                Event::Connections(_) => {}
+                Event::Closed => closed = true,
+            }
+        }
+        if told.outcomes.len() >= 10 && stopped_at.is_none() {
+            relay.take().expect("it is there").stop();
+            stopped_at = Some(Instant::now());
+        }
+        if stopped_at.is_some_and(|at| at.elapsed() > back_after) && relay.is_none() {
+            let options = Options { listen, log: Some(log.with_file_name("again")), ..Options::default() };
+            relay = Some(Relay::start(options).unwrap());
+        }
+        if told.outcomes.len() == 60 {
+            submitter.drain();
+        }
+    }
+    let mut accepted = read_log(&log);
+    if relay.is_some() {
+        for (address, times) in read_log(&log.with_file_name("again")) {
+            *accepted.entry(address).or_default() += times;
+        }
+    }
+    let said = std::mem::take(&mut *said.lock().unwrap());
+    (told, said, accepted)
+}
+
+#[test]
+fn a_relay_that_worked_is_waited_for() {
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (told, said, accepted) =
+                with_a_relay_that_goes_away(Duration::from_secs(60), Duration::from_secs(9));
+            compare("it came back", &told, &accepted);
+            let unsure = told.count(Outcome::Unsure);
+            assert_eq!(
+                (told.count(Outcome::Accepted) + unsure, unsure <= 3),
+                (60, true),
+                "{:?}",
+                told.failed
+            );
+            let [away, back] = &said[..] else { panic!("{said:?}") };
+            assert!(away.contains("cannot be reached") && away.ends_with("; it is tried again, for 60 s"));
+            assert!(back.ends_with("answers again"), "{back}");
+        });
+        scope.spawn(|| {
+            let (told, said, accepted) = with_a_relay_that_goes_away(Duration::ZERO, Duration::from_secs(60));
+            compare("it stayed away", &told, &accepted);
+            assert!(matches!(told.failed, Some(SubmitError::Connect { .. })), "{:?}", told.failed);
+            assert!(said.is_empty(), "{said:?}");
+        });
+    });
 }
 
 #[test]

@@ -246,7 +246,7 @@ fn definitions() -> Json {
                 "first": duration("The wait after a first deferral."),
                 "factor": {"type": "number", "minimum": 1, "maximum": 100, "description": "Each wait is this many times the last."},
                 "max": duration("The longest wait."),
-                "stay": duration("How long a run waits for what is due; then it exits with 75."),
+                "stay": duration("How long a run waits for what is due (then it exits with 75), or for a relay that has gone away (then 69)."),
                 "give_up": duration("After this long a deferred recipient has failed."),
             }),
         ),

@@ -19,7 +19,7 @@ pub(super) fn of_this_user(leave: impl Fn() -> bool + Send + Sync + 'static) -> 
         }
     }
     say(&format!("pace and connections are not shared with other runs: {}", reasons.join("; ")));
-    Accounts::alone()
+    Accounts::unshared(say, leave)
 }
 
 fn places() -> Vec<PathBuf> {

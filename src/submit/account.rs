@@ -36,7 +36,15 @@ pub struct Accounts {
 impl Accounts {
     /// Nothing is shared: for relays of our own.
     pub fn alone() -> Accounts {
-        Accounts { folder: None, say: Arc::new(|_| {}), leave: Arc::new(|| false) }
+        Accounts::unshared(|_| {}, || false)
+    }
+
+    /// Nothing is shared, for want of a folder; `say` and `leave` are as with [`Accounts::at`].
+    pub fn unshared(
+        say: impl Fn(&str) + Send + Sync + 'static,
+        leave: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> Accounts {
+        Accounts { folder: None, say: Arc::new(say), leave: Arc::new(leave) }
     }
 
     /// Shared with all who use this folder, which is there and is nobody else's. `say` gets what people should know;

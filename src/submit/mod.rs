@@ -13,6 +13,7 @@ mod lanes;
 mod login;
 mod outcome;
 mod pace;
+mod patience;
 mod pool;
 mod relay;
 #[cfg(test)]

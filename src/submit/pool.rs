@@ -17,10 +17,12 @@ use super::growth::Growth;
 use super::lanes::Lanes;
 use super::outcome::{self, Desk, Hint, Step};
 use super::pace::{Pace, Throttle};
+use super::patience::{Failure, Patience, Verdict};
 use super::relay::{Relay, refused_by_net};
 use super::{Command, Consignment, Door, Event, Porter, Queued, SubmitError, Submitter};
 use crate::job::{Pipelining, RelaySpec, TlsMode};
 use crate::letter::{Answer, Outcome};
+use crate::measure;
 use crate::net::transcript::Transcript;
 use crate::net::{Link, NetError, Race};
 use crate::wire::smtp::{
@@ -30,11 +32,6 @@ use crate::wire::smtp::{
 
 /// How long replies are awaited once nothing new is begun.
 const LAST_REPLIES: Duration = Duration::from_secs(30);
-/// So many connections in a row that came to nothing, with none that works, and the relay cannot be worked with.
-const MAX_FAILURES: u32 = 7;
-/// The first wait before another connection is tried after one that came to nothing; doubled each time.
-const FIRST_BACKOFF: Duration = Duration::from_millis(100);
-const MAX_BACKOFF: Duration = Duration::from_secs(15);
 /// With `pipelining: auto`, so many connections in a row that end before anything on them was answered cost a level:
 /// some servers close when commands come early, whatever they announce.
 const UNHEARD: u32 = 2;
@@ -94,6 +91,7 @@ fn begin(
     let (commands, inbox) = crossbeam_channel::unbounded();
     let (ready, first) = crossbeam_channel::bounded(1);
     let name = relay.name.clone();
+    let patience = Patience::new(relay.spec.retry.stay);
     let pool = Pool {
         poll,
         inbox,
@@ -126,12 +124,10 @@ fn begin(
         reported: 0,
         turn: 0,
         desk: Desk::default(),
-        failures: 0,
+        patience,
         refusal: None,
         unheard: 0,
-        not_before: None,
         at_once: false,
-        jitter: Jitter::new(),
         handed: 0,
         granted: 0,
         answered: false,
@@ -258,16 +254,14 @@ struct Pool {
     berth_since: Option<Instant>,
     /// When others are heeded next who ask for a connection.
     heed_at: Instant,
-    /// Connections in a row that came to nothing; an answered MAIL is something, unless its content was not answered.
-    failures: u32,
+    /// What is put up with from the relay.
+    patience: Patience,
     /// What an address said that sent us to another one: it tells more than that the other is silent.
     refusal: Option<Answer>,
     /// Connections in a row on which letters were begun and nothing was answered.
     unheard: u32,
-    not_before: Option<Instant>,
     /// A connection came to nothing: no event will tell that another address or relay may be tried.
     at_once: bool,
-    jitter: Jitter,
     /// Letters handed over and not yet given back.
     handed: usize,
     /// Credits given and not yet used. Below zero: so many letters came before they were asked for, as an engine
@@ -361,11 +355,13 @@ impl Pool {
                 let waiting = self.lanes.waiting_for(ready + opening);
                 let startable = self.startable(now, Duration::from_millis(50)).min(waiting);
                 let needed = startable.saturating_sub(served).div_ceil(self.depth().max(1));
-                needed.min(self.cap.saturating_sub(self.live()))
+                // While it is not known whether the relay works again, one finds out.
+                let most = if self.patience.is_whole() { self.cap } else { ready + 1 };
+                needed.min(most.min(self.cap).saturating_sub(self.live()))
             }
             _ => 0,
         };
-        if wanted == 0 || self.not_before.is_some_and(|at| at > now) {
+        if wanted == 0 || self.patience.not_before(now).is_some() {
             return;
         }
         if self.berth_at.is_some_and(|at| at > now) {
@@ -376,6 +372,7 @@ impl Pool {
                 return self.wait_for_berth(now);
             };
             (self.berth_at, self.berth_since) = (None, None);
+            self.patience.tries(now);
             if let Err(error) = self.open(berth, now) {
                 return self.came_to_nothing(error, now);
             }
@@ -644,8 +641,8 @@ impl Pool {
         if record.mail.is_some() {
             self.unheard = 0;
             // Lost with a whole content unanswered, connection after connection, all of a list would come into doubt.
-            if !matches!(record.way, Way::Silent | Way::Early) {
-                (self.failures, self.not_before) = (0, None);
+            if !matches!(record.way, Way::Silent | Way::Early) && self.patience.answered() {
+                self.accounts.say(&format!("relay {} answers again", self.relay.name));
             }
         }
         let losses = queued.losses + u8::from(culprit);
@@ -727,7 +724,8 @@ impl Pool {
             }
             Loss::Closed => SubmitError::Silent { relay, reason: "it closed the connection".to_owned() },
         };
-        self.came_to_nothing(error, now);
+        let failure = if begun { Failure::Unanswered } else { Failure::Away };
+        self.failed(error, failure, now);
     }
 
     /// Hears what a lost session gives back. `nonsense`: it was lost because of what came in place of a reply.
@@ -877,7 +875,7 @@ impl Pool {
         {
             self.tried = true;
             // Addresses that led nowhere are no failures of the one that does not.
-            self.failures = 0;
+            self.patience.forgive();
             let offers = connection.session.offers().clone();
             // Nobody waits any more: then nobody will hand anything over, and the engine's end aborts us.
             let _ = first.send(Ok((offers, self.relay.name.clone())));
@@ -907,38 +905,50 @@ impl Pool {
         }
     }
 
-    /// A connection came to nothing. After some in a row with none that works, the relay is given up.
+    /// A connection came to nothing before a letter was begun on it.
     fn came_to_nothing(&mut self, error: SubmitError, now: Instant) {
-        self.failures += 1;
+        self.failed(error, Failure::Away, now);
+    }
+
+    /// A connection came to nothing. The relay is given up when patience is at its end.
+    fn failed(&mut self, error: SubmitError, failure: Failure, now: Instant) {
         self.at_once = true;
         // One that lets us in and is then silent about the first letter does not work yet.
         let works = self.connections.iter().flatten().any(|connection| {
             let session = &connection.session;
             session.is_ready() && (session.has_answered() || session.begun() == 0)
         });
-        let hopeless = matches!(
-            &error,
-            SubmitError::Tls { .. } | SubmitError::Credential { .. } | SubmitError::NoStartTls { .. }
-        ) || matches!(&error, SubmitError::Connect { source, .. } if !source.may_pass());
+        let hopeless = match &error {
+            SubmitError::Tls { .. } | SubmitError::NoStartTls { .. } => true,
+            // What is fetched in the middle of a run was there before.
+            SubmitError::Credential { .. } => !self.patience.has_served(),
+            SubmitError::Connect { source, .. } => !source.may_pass(),
+            _ => false,
+        };
+        let verdict = self.patience.failed(failure, works, !self.fallbacks.is_empty(), now);
         let trial = matches!(self.phase, Phase::Trial(_));
         let enough = match trial {
             true => !self.relay.addresses.any_left(),
-            false => self.failures >= MAX_FAILURES,
+            false => verdict == Verdict::GiveUp,
         };
         if !works && (hopeless || enough) {
             return self.fail(error, now);
         }
-        if !trial {
-            self.back_off(now);
+        if trial {
+            return;
+        }
+        self.back_off(now);
+        if verdict == Verdict::Stay {
+            let stay = measure::duration_words(self.relay.spec.retry.stay.as_secs_f64());
+            self.accounts.say(&format!("{error}; it is tried again, for {stay}"));
+        }
+        if self.patience.waits() {
+            self.return_unspoken();
         }
     }
 
     fn back_off(&mut self, now: Instant) {
-        if self.failures == 0 {
-            self.failures = 1;
-        }
-        let wait = FIRST_BACKOFF.saturating_mul(1 << (self.failures - 1).min(16)).min(MAX_BACKOFF);
-        self.not_before = Some(now + self.jitter.around(wait));
+        self.patience.back_off(now);
         // Names may have moved.
         self.relay.addresses.expire();
     }
@@ -994,9 +1004,9 @@ impl Pool {
         self.lanes = Lanes::new(&next.spec.limits, &next.account);
         waiting.into_iter().for_each(|queued| self.lanes.push(queued));
         self.relay = next;
-        (self.failures, self.unheard) = (0, 0);
-        (self.refusal, self.at_once) = (None, true);
-        (self.not_before, self.regrow_at) = (None, None);
+        self.patience.with_another(self.relay.spec.retry.stay);
+        (self.unheard, self.refusal, self.at_once) = (0, None, true);
+        self.regrow_at = None;
         (self.berth_at, self.berth_since) = (None, None);
     }
 
@@ -1078,6 +1088,14 @@ impl Pool {
         self.batch.extend(seqs.into_iter().map(|seq| Event::Returned { seq }));
     }
 
+    /// Gives back what waits for a relay that is away, so that a crash leaves it in no doubt. Those that were spoken of
+    /// when a connection was lost stay, and so does the count of that.
+    fn return_unspoken(&mut self) {
+        let (spoken, others): (Vec<_>, Vec<_>) = self.lanes.drain().partition(|queued| queued.losses > 0);
+        spoken.into_iter().for_each(|queued| self.lanes.push_back(queued));
+        others.into_iter().for_each(|queued| self.return_letter(queued.consignment));
+    }
+
     fn release(&mut self) {
         self.handed -= self.desk.held();
         self.desk.release(&mut self.batch);
@@ -1093,7 +1111,10 @@ impl Pool {
             self.release();
         }
         let mut target = self.cap * self.lookahead();
-        if self.is_paced() {
+        if self.patience.waits() {
+            // One letter is enough to find out whether the relay is back.
+            target = 1;
+        } else if self.is_paced() {
             let in_sessions: usize =
                 self.connections.iter().flatten().map(|connection| connection.session.held()).sum();
             target = target.min(in_sessions + self.startable(now, AHEAD).max(1));
@@ -1185,7 +1206,7 @@ impl Pool {
         let mut next = connections.chain(races).chain(phase).min();
         if matches!(self.phase, Phase::Trial(_) | Phase::Running | Phase::Draining(_)) {
             let waits = self.lanes.waiting() > 0 || matches!(self.phase, Phase::Trial(_));
-            let reopen = self.not_before.filter(|&at| waits && at > now);
+            let reopen = self.patience.not_before(now).filter(|_| waits);
             let roomy = |&slot: &usize| {
                 self.connections[slot].as_ref().is_some_and(|connection| connection.session.room() > 0)
             };
@@ -1341,24 +1362,6 @@ fn words(loss: &Loss) -> String {
         Loss::Closed => "the relay closed it".to_owned(),
         Loss::Net(error) => error.to_string(),
         Loss::Protocol(reason) | Loss::Silence(reason) => reason.clone(),
-    }
-}
-
-/// Chance for waits, so that many senders do not knock at the same moment. Not for secrets.
-struct Jitter(u64);
-
-impl Jitter {
-    fn new() -> Jitter {
-        use std::hash::{BuildHasher, Hasher};
-        Jitter(std::hash::RandomState::new().build_hasher().finish() | 1)
-    }
-
-    /// Between three quarters and five quarters of a duration.
-    fn around(&mut self, wait: Duration) -> Duration {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        wait.mul_f64(0.75 + (self.0 % 1024) as f64 / 2048.0)
     }
 }
 
