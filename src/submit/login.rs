@@ -4,6 +4,7 @@ use super::SubmitError;
 use std::time::Instant;
 
 use crate::job::{Auth, Credential, Mechanism};
+use crate::letter::Answer;
 use crate::net::{self, Link, token};
 use crate::secret::Secret;
 use crate::wire::sasl::{self, Circumstances, Exchange, KeyMemory};
@@ -19,6 +20,10 @@ pub(super) struct Identity {
     issue: u32,
     /// A login with this secret has succeeded.
     proven: bool,
+    /// No login was begun with it since it was fetched: it is not fetched again before, however short its life.
+    fresh: bool,
+    /// What the server said when it took the secret no longer, until another is there.
+    doubted: Option<Answer>,
     /// The relay's host and port.
     server: (String, u16),
     keys: KeyMemory,
@@ -35,28 +40,26 @@ impl Identity {
             _ => fetch(auth)?,
         };
         let (auth, keys) = (auth.clone(), KeyMemory::default());
-        Ok(Identity { auth, secret, until, issue: 0, proven: false, server, keys })
+        let (proven, fresh, doubted) = (false, false, None);
+        Ok(Identity { auth, secret, until, issue: 0, proven, fresh, doubted, server, keys })
     }
 
-    /// Fetches an access token anew whose time is over.
-    pub(super) fn renew_in_time(&mut self, now: Instant) -> Result<(), SubmitError> {
-        match self.until {
-            Some(until) if until <= now => self.renew().map(drop),
-            _ => Ok(()),
-        }
+    /// Whether an access token is to be fetched anew before another connection is made: its time is over, or the server
+    /// no longer takes it.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.doubted.is_some() || (!self.fresh && self.until.is_some_and(|until| until <= now))
     }
 
-    /// The server refused a login with the secret of that issue. Whether another is worth a try: one that worked may
-    /// have been withdrawn, and is asked for once. A secret that never worked is not tried again, for that locks
-    /// accounts.
-    pub(super) fn another_is_worth_a_try(&mut self, issue: u32) -> Result<bool, SubmitError> {
-        if issue != self.issue {
-            return Ok(true);
+    /// The server refused a login with the secret of that issue. Whether another connection is worth a try: a secret
+    /// that worked may have been withdrawn, and another is asked for once. One that never worked is not tried again,
+    /// for that locks accounts.
+    pub(super) fn another_is_worth_a_try(&mut self, issue: u32, answer: &Answer) -> bool {
+        if issue != self.issue || self.doubted.is_some() {
+            return true;
         }
-        if !self.auth.token || !std::mem::take(&mut self.proven) {
-            return Ok(false);
-        }
-        self.renew()
+        let worth_it = self.auth.token && std::mem::take(&mut self.proven);
+        self.doubted = worth_it.then(|| answer.clone());
+        worth_it
     }
 
     /// A login with the secret of that issue succeeded.
@@ -69,16 +72,22 @@ impl Identity {
         self.issue
     }
 
-    /// Fetches the secret again; whether it is another.
-    fn renew(&mut self) -> Result<bool, SubmitError> {
-        let token::Access { secret, until } = fetch(&self.auth)?;
+    /// Fetches the secret again, wherever that is done: it may take its time.
+    pub(super) fn errand(&self) -> impl FnOnce() -> Result<token::Access, SubmitError> + Send + 'static {
+        let auth = self.auth.clone();
+        move || fetch(&auth)
+    }
+
+    /// The secret was fetched again. If the server did not take it before and it is the same: what it said.
+    pub(super) fn fetched(&mut self, access: token::Access) -> Option<Answer> {
+        let token::Access { secret, until } = access;
         let other = secret.expose() != self.secret.expose();
-        (self.secret, self.until) = (secret, until);
+        (self.secret, self.until, self.fresh) = (secret, until, true);
         if other {
             self.issue += 1;
             self.proven = false;
         }
-        Ok(other)
+        self.doubted.take().filter(|_| !other)
     }
 
     /// The login name.
@@ -89,11 +98,12 @@ impl Identity {
     /// Begins a login by the strongest mechanism that both sides have and that the server has not `refused`; or says
     /// why there is none.
     pub(super) fn begin(
-        &self,
+        &mut self,
         link: &Link,
         offers: &Offers,
         refused: &[Mechanism],
     ) -> Result<Exchange, String> {
+        self.fresh = false;
         let offered: Vec<&str> = offers.auth.iter().map(String::as_str).collect();
         let binding = link.channel_binding();
         let binding_offered = offered.contains(&Mechanism::ScramSha256Plus.name());

@@ -8,6 +8,7 @@
 mod account;
 mod addresses;
 mod connection;
+mod errand;
 mod growth;
 mod lanes;
 mod login;

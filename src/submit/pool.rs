@@ -13,6 +13,7 @@ use mio::{Interest, Poll, Token, Waker};
 
 use super::account::{Accounts, Berth};
 use super::connection::{Connection, Loss};
+use super::errand::{Errand, Found};
 use super::growth::Growth;
 use super::lanes::Lanes;
 use super::outcome::{self, Desk, Hint, Step};
@@ -94,6 +95,8 @@ fn begin(
     let patience = Patience::new(relay.spec.retry.stay);
     let pool = Pool {
         poll,
+        waker: Arc::clone(&waker),
+        errand: None,
         inbox,
         sleeping: Arc::clone(&sleeping),
         events,
@@ -209,6 +212,9 @@ enum Phase {
 
 struct Pool {
     poll: Poll,
+    waker: Arc<Waker>,
+    /// What the next connection waits for.
+    errand: Option<Errand>,
     inbox: Receiver<Command>,
     sleeping: Arc<AtomicBool>,
     events: Sender<Vec<Event>>,
@@ -282,6 +288,7 @@ impl Pool {
             let now = Instant::now();
             self.take_commands(now);
             self.heed_others(now);
+            self.hear_errand(now);
             self.open_connections(now);
             self.race(now);
             self.dispatch(now);
@@ -364,7 +371,7 @@ impl Pool {
         if wanted == 0 || self.patience.not_before(now).is_some() {
             return;
         }
-        if self.berth_at.is_some_and(|at| at > now) {
+        if self.berth_at.is_some_and(|at| at > now) || !self.is_prepared(now) {
             return;
         }
         for _ in 0..wanted {
@@ -373,8 +380,55 @@ impl Pool {
             };
             (self.berth_at, self.berth_since) = (None, None);
             self.patience.tries(now);
-            if let Err(error) = self.open(berth, now) {
-                return self.came_to_nothing(error, now);
+            self.open(berth, now);
+        }
+    }
+
+    /// Whether all is there that a connection needs. If not, somebody goes for it.
+    fn is_prepared(&mut self, now: Instant) -> bool {
+        if self.errand.is_some() {
+            return false;
+        }
+        let relay = &self.relay;
+        let begun = if relay.addresses.are_wanted() {
+            let (dialer, name) = (relay.dialer.clone(), relay.name.clone());
+            let find = move || {
+                dialer.addresses().map(Found::Addresses).map_err(|error| refused_by_net(&name, error))
+            };
+            Errand::begin(&self.waker, find)
+        } else if let Some(identity) = relay.identity.as_ref().filter(|identity| identity.is_due(now)) {
+            let fetch = identity.errand();
+            Errand::begin(&self.waker, move || fetch().map(Found::Access))
+        } else {
+            return true;
+        };
+        match begun {
+            Ok(errand) => self.errand = Some(errand),
+            Err(source) => {
+                let source = NetError::Setting(format!("no thread is to be had: {source}"));
+                self.came_to_nothing(SubmitError::Connect { relay: self.relay.name.clone(), source }, now);
+            }
+        }
+        false
+    }
+
+    fn hear_errand(&mut self, now: Instant) {
+        let Some(found) = self.errand.as_ref().and_then(Errand::is_back) else { return };
+        self.errand = None;
+        let relay = self.relay.name.clone();
+        match found {
+            Some(Ok(Found::Addresses(addresses))) => self.relay.addresses.found(addresses),
+            Some(Ok(Found::Access(access))) => {
+                let Some(identity) = &mut self.relay.identity else { return };
+                if let Some(answer) = identity.fetched(access) {
+                    let user = identity.user().to_owned();
+                    self.fail(SubmitError::Login { relay, user, answer }, now);
+                }
+            }
+            Some(Err(error)) => self.came_to_nothing(error, now),
+            None => {
+                let source = NetError::Setting("what was asked for it broke".to_owned());
+                self.came_to_nothing(SubmitError::Connect { relay, source }, now);
             }
         }
     }
@@ -423,12 +477,8 @@ impl Pool {
         }
     }
 
-    fn open(&mut self, berth: Berth, now: Instant) -> Result<(), SubmitError> {
+    fn open(&mut self, berth: Berth, now: Instant) {
         let relay = &mut self.relay;
-        let trouble = |error| refused_by_net(&relay.name, error);
-        if relay.addresses.are_wanted() {
-            relay.addresses.found(relay.dialer.addresses().map_err(trouble)?);
-        }
         self.opened += 1;
         self.openings.push(Opening {
             race: relay.dialer.begin_race(relay.addresses.next(), now),
@@ -436,7 +486,6 @@ impl Pool {
             began: now,
             transcript: self.trace.as_ref().map(|trace| trace.connection(self.opened)),
         });
-        Ok(())
     }
 
     /// Goes on with the connections that are on their way.
@@ -762,10 +811,6 @@ impl Pool {
             connection.session.open();
             return self.became_ready(slot, now);
         };
-        if let Err(error) = identity.renew_in_time(now) {
-            connection.session.quit();
-            return self.came_to_nothing(error, now);
-        }
         connection.issue = identity.issue();
         match identity.begin(&connection.link, connection.session.offers(), &connection.refused) {
             Ok(exchange) => {
@@ -798,16 +843,10 @@ impl Pool {
             && heard.code >= 500
             && !matches!(heard.code, 504 | 534)
         {
-            match identity.another_is_worth_a_try(connection.issue) {
-                Ok(true) => {
-                    connection.note("the access token was refused: another connection gets a new one");
-                    return connection.session.quit();
-                }
-                Ok(false) => {}
-                Err(error) => {
-                    connection.session.quit();
-                    return self.came_to_nothing(error, now);
-                }
+            let answer = outcome::answer_of(heard);
+            if identity.another_is_worth_a_try(connection.issue, &answer) {
+                connection.note("the access token was refused: another connection gets a new one");
+                return connection.session.quit();
             }
         }
         let (answer, may_pass) = match error {
@@ -982,6 +1021,7 @@ impl Pool {
     /// From now on letters go to this relay. What was opened to the one before is lost with it: a connection that is
     /// greeted late must not get the password of another relay, nor its letters.
     fn take_over(&mut self, next: Relay, now: Instant) {
+        self.errand = None;
         self.openings.clear();
         for slot in 0..self.connections.len() {
             self.lose(slot, None, now);
@@ -1510,6 +1550,48 @@ mod tests {
             });
             let started = heard.recv_timeout(Duration::from_secs(10));
             assert_eq!(started, Ok(Ok(())), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_resolver_that_hangs_keeps_no_letter_waiting_that_has_a_connection() {
+        // Whoever comes second is sent away, so that the name is looked up again.
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        std::thread::spawn(move || {
+            let (stream, _) = listener.accept().expect("a client");
+            std::thread::spawn(move || listener.incoming().for_each(drop));
+            let say = |line: &str| (&stream).write_all(line.as_bytes()).expect("written");
+            say("220 relay\r\n");
+            let mut content = false;
+            for line in BufReader::new(&stream).lines().map_while(Result::ok) {
+                content = if content { line != "." } else { line == "DATA" };
+                match (content, line.as_str()) {
+                    (true, "DATA") => say("354 go on\r\n"),
+                    (true, _) => {}
+                    (false, _) => {
+                        std::thread::sleep(Duration::from_millis(10));
+                        say("250 ok\r\n");
+                    }
+                }
+            }
+        });
+        let mut relay = relay_at(vec![address]);
+        let asked = AtomicBool::new(false);
+        relay.dialer = relay.dialer.resolver(Arc::new(move |_: &str, _| {
+            while asked.swap(true, Ordering::Relaxed) {
+                std::thread::park();
+            }
+            Ok(vec![address])
+        }));
+        let (events, inbox) = crossbeam_channel::unbounded();
+        let submitter =
+            begin(VecDeque::from([relay]), &Accounts::alone(), None, events).expect("a connection");
+        submitter.submit((1..=20).map(|seq| letter(seq, 100).consignment).collect());
+        let (mut settled, until) = (0, Instant::now() + Duration::from_secs(10));
+        while settled < 20 {
+            let batch = inbox.recv_deadline(until).expect("nobody waits for the resolver");
+            settled += batch.iter().filter(|event| matches!(event, Event::Settled { .. })).count();
         }
     }
 
