@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use icu_normalizer::ComposingNormalizerBorrowed;
+use unicode_width::UnicodeWidthChar;
 
 use crate::letter::Piece;
 
@@ -208,10 +209,13 @@ impl Name {
 }
 
 /// A digit after a digit, a letter after a letter; of ASCII also one after the other: `li2` is not `li`,
-/// nor `12b` `12`. But 张伟11月 is 张伟.
+/// nor `12b` `12`. But 张伟11月 is 张伟. A sign without a width of its own (a virama, a tone mark, a joiner)
+/// belongs to the letters on both sides of it: `विक` is not `विक्रम`.
 fn goes_on(one: Option<char>, other: Option<char>) -> bool {
     let (Some(one), Some(other)) = (one, other) else { return false };
-    (one.is_numeric() && other.is_numeric())
+    one.width() == Some(0)
+        || other.width() == Some(0)
+        || (one.is_numeric() && other.is_numeric())
         || (one.is_alphabetic() && other.is_alphabetic())
         || (one.is_ascii_alphanumeric() && other.is_ascii_alphanumeric())
 }
@@ -505,6 +509,11 @@ mod tests {
             ("‹张伟›*", "张伟-11月.pdf", true),
             ("‹张伟›*", "张伟11月.pdf", true),
             ("‹1›*", "1号.pdf", true),
+            ("‹विक›*", "विक्रम.pdf", false),
+            ("*‹रम›.pdf", "विक्रम.pdf", false),
+            ("‹विक›*", "विक-1.pdf", true),
+            ("‹ก›*", "ก่อน.pdf", false),
+            ("‹q›*", "q\u{303}.pdf", false),
         ] {
             let parsed = Pattern::parse(&pieces(pattern)).expect(pattern);
             let [Component::Name(own)] = &parsed.alternatives[0][..] else { panic!("{parsed:?}") };
