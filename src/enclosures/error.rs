@@ -61,14 +61,13 @@ pub enum EnclosureError {
         /// Where the row's value had to stay.
         folder: PathBuf,
     },
-    /// A file that is another recipient's too.
-    #[error("{0}: say `shared: true` if it is for both")]
-    Claimed(OtherKey),
-    /// A picture that a wildcard finds for another value, too.
-    #[error("`{}` is found for another recipient too, by another value", file.display())]
-    OtherPicture {
-        /// The picture.
-        file: PathBuf,
+    /// A file that is another recipient's too, or a picture that a wildcard finds by another value, too.
+    #[error("{other}{}", if *picture { ", by another value" } else { ": say `shared: true` if it is for both" })]
+    Claimed {
+        /// Which.
+        other: OtherKey,
+        /// It is a picture, which many may have.
+        picture: bool,
     },
     /// What is named is a folder, a pipe or a device.
     #[error("`{}` is {what}, not a file", file.display())]
@@ -94,13 +93,6 @@ pub enum EnclosureError {
         /// The limit.
         limit: usize,
     },
-}
-
-// No `source`: its words are in ours.
-impl From<OtherKey> for EnclosureError {
-    fn from(other: OtherKey) -> EnclosureError {
-        EnclosureError::Claimed(other)
-    }
 }
 
 fn files(number: usize) -> &'static str {

@@ -15,7 +15,7 @@ use super::claims::Words;
 use super::fingerprint::{FileFingerprint, Fold};
 use super::listing::{Kind, Listing, Listings};
 use super::pattern::{Component, Name, Pattern, nfc};
-use super::{Claims, EnclosureError};
+use super::{Claims, EnclosureError, OtherKey};
 
 /// How many patterns without a row's value are kept with what they found. A job has a handful.
 const MAX_FIXED: usize = 256;
@@ -90,12 +90,16 @@ impl Finder {
         let words = (compared && may_find_anothers(pattern)).then(|| Words::of(pattern));
         let files = match has_value {
             true => Pattern::parse(pattern).and_then(|pattern| {
-                let claimed = |file: &Path| match whose {
-                    Whose::TheirsAlone => Ok(self.claims.claim(file, key, words)?),
-                    Whose::Manys if words.is_some_and(|words| !self.claims.share(file, words)) => {
-                        Err(EnclosureError::OtherPicture { file: file.to_owned() })
-                    }
-                    Whose::Manys | Whose::Anybodys => Ok(()),
+                let picture = whose == Whose::Manys;
+                let claimed = |file: &Path| {
+                    let claimed = match (whose, words) {
+                        (Whose::TheirsAlone, words) => self.claims.claim(file, key, words),
+                        (Whose::Manys, Some(words)) if !self.claims.share(file, words) => {
+                            Err(OtherKey { path: file.to_owned(), left_out: false })
+                        }
+                        (Whose::Manys | Whose::Anybodys, _) => Ok(()),
+                    };
+                    claimed.map_err(|other| EnclosureError::Claimed { other, picture })
                 };
                 self.find_all(&pattern, whose, &claimed)
             }),
@@ -709,7 +713,10 @@ mod tests {
             let failed = finder.find(&pieces(first), &key("ada"), Whose::TheirsAlone, expect);
             assert!(matches!(failed, Err(EnclosureError::RunsOn { .. } | EnclosureError::Number { .. })));
             let found = finder.find(&pieces("reports/‹1-jan›.pdf"), &key("bob"), Whose::TheirsAlone, ANY);
-            assert!(matches!(found, Err(EnclosureError::Claimed(_))), "{first}: {found:?}");
+            assert!(
+                matches!(found, Err(EnclosureError::Claimed { picture: false, .. })),
+                "{first}: {found:?}"
+            );
             // What goes on in the name was not found for her.
             assert!(finder.find(&pieces("reports/‹10›.pdf"), &key("cy"), Whose::TheirsAlone, ANY).is_ok());
         }

@@ -234,6 +234,27 @@ fn safe(words: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::letter::Slice;
+
+    #[test]
+    fn nothing_is_written_once_it_is_closed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let kept = Kept {
+            root: folder.path().to_owned(),
+            edition: "1".into(),
+            aside: folder.path().join("aside"),
+            places: Mutex::default(),
+            closed: RwLock::default(),
+        };
+        fs::create_dir(&kept.aside).expect("made");
+        let content = Content::new(b"x".to_vec(), vec![Slice::Own(0..1)]);
+        let write = |seq| kept.write(seq, "ada@example.org", "<id@example.org>", &content);
+        write(1).expect("written");
+        assert_eq!(fs::read(kept.aside.join("1")).expect("there"), b"x");
+        kept.close().expect("closed");
+        write(2).expect_err("refused");
+        assert!(!kept.aside.exists(), "the letter that nobody got is gone, and no other has come");
+    }
 
     #[test]
     fn names_stay_in_their_folder() {

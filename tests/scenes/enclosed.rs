@@ -233,7 +233,10 @@ fn a_picture_that_a_wildcard_finds_for_another_value_is_nobodys() {
     for name in ["c/12-3-x.png", "c/7-x.png", "c/8-1-x.png"] {
         scene = scene.bytes(name, b"\x89PNG\r\n\x1a\n");
     }
-    scene.send().exit(Exit::SomeFailed).says(&["c/12-3-x.png` is found for another recipient too"]);
+    scene
+        .send()
+        .exit(Exit::SomeFailed)
+        .says(&["c/12-3-x.png` was found for another recipient too, by another value"]);
     let received: Vec<String> = scene.its_relay().received().into_keys().collect();
     assert_eq!(received, ["c@x.example", "d@x.example"]);
 }
