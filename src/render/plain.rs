@@ -5,6 +5,9 @@
 //! are wrapped by what they take on the screen: a Chinese character takes two columns and may begin
 //! a line, but not every sign may. What the page hides, the text leaves out.
 
+use std::collections::HashMap;
+
+use encoding_rs::WINDOWS_1252;
 use memchr::{memchr, memchr3, memmem};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
@@ -67,19 +70,12 @@ fn markup(html: &str, at: usize, writer: &mut Writer) -> usize {
     );
     let hidden = !raw && is_hidden(attributes);
     if raw || (hidden && !empty) {
-        if closed || writer.unclosed.iter().any(|known| known.as_bytes() == lower) {
-            return end;
-        }
         let name = name.to_ascii_lowercase();
-        if !raw {
-            return hidden_end(html, end, &name);
-        }
-        let behind = raw_end(html, end, &name);
-        if behind == end {
-            // Where one of them has no end, none behind it has: not each is to look for it.
-            writer.unclosed.push(name);
-        }
-        return behind;
+        return match (closed, raw) {
+            (true, _) => end,
+            (false, true) => raw_end(html, end, &name, &mut writer.unclosed),
+            (false, false) => hidden_end(html, end, &name, &mut writer.unclosed),
+        };
     }
     if !hidden {
         writer.open(lower, attributes);
@@ -110,8 +106,12 @@ fn tag_end(html: &str, at: usize) -> usize {
 }
 
 /// Where an element without markup in it ends whose start tag ends at `from`: there, if it has no end; text
-/// is not lost for the lack of a `</head>`.
-fn raw_end(html: &str, from: usize, name: &str) -> usize {
+/// is not lost for the lack of a `</head>`. Where one of them has no end, none behind it has, and not each is to
+/// look for it.
+fn raw_end(html: &str, from: usize, name: &str, unclosed: &mut Vec<String>) -> usize {
+    if unclosed.iter().any(|known| known == name) {
+        return from;
+    }
     let mut at = from;
     while let Some(found) = memmem::find(&html.as_bytes()[at..], b"</") {
         at += found;
@@ -120,12 +120,13 @@ fn raw_end(html: &str, from: usize, name: &str) -> usize {
         }
         at += 2;
     }
+    unclosed.push(name.to_owned());
     from
 }
 
 /// Where a hidden element ends whose start tag ends at `from`; elements of its name within are counted. Many
 /// go without an end tag: those end where another of their kind begins, or what they are in ends.
-fn hidden_end(html: &str, from: usize, name: &str) -> usize {
+fn hidden_end(html: &str, from: usize, name: &str, unclosed: &mut Vec<String>) -> usize {
     let (around, behind): (&[&str], &[&str]) = match name {
         "td" | "th" => (&["table"], &["td", "th", "tr", "tbody", "tfoot"]),
         "tr" => (&["table"], &["tr", "tbody", "tfoot"]),
@@ -156,7 +157,7 @@ fn hidden_end(html: &str, from: usize, name: &str) -> usize {
         }
         at += 1;
         if !closing && is(&["script", "style"]) {
-            at = raw_end(html, at, tag);
+            at = raw_end(html, at, &tag.to_ascii_lowercase(), unclosed);
         }
     }
     // Never closed: as in browsers, it hides what follows.
@@ -268,6 +269,12 @@ impl<'a> Iterator for Attributes<'a> {
     }
 }
 
+/// A URL as browsers read it: without blanks around it and without the line ends of the page within.
+fn url(written: &str) -> String {
+    let blank = |c: char| c.is_ascii_whitespace();
+    decoded(written).trim_matches(blank).replace(['\t', '\n', '\r'], "")
+}
+
 /// An attribute that is a number.
 fn number(attributes: &str, name: &str) -> Option<i64> {
     attribute(attributes, name)?.trim().parse().ok()
@@ -300,7 +307,8 @@ struct Writer {
     preformatted: usize,
     /// The link that is open: where it leads, and where its text begins.
     link: Option<(String, usize)>,
-    links: Vec<String>,
+    /// Where links lead, each with the number of its footnote.
+    links: HashMap<String, usize>,
     /// Where the heading that is open begins.
     heading: Option<(usize, char)>,
     /// Elements without text of the page's that have no end.
@@ -331,7 +339,7 @@ impl Writer {
             tables: 0,
             preformatted: 0,
             link: None,
-            links: Vec::new(),
+            links: HashMap::new(),
             heading: None,
             unclosed: Vec::new(),
         }
@@ -388,7 +396,7 @@ impl Writer {
             | b"address" | b"center" | b"dt" | b"dd" | b"figcaption" | b"summary" | b"details"
             | b"option" => self.block(1),
             b"a" => {
-                let target = attribute(attributes, "href").map(decoded).unwrap_or_default();
+                let target = attribute(attributes, "href").map(url).unwrap_or_default();
                 // One that nobody has ended ends here.
                 self.close_link();
                 self.link = Some((target, self.out.len()));
@@ -461,13 +469,8 @@ impl Writer {
         if shown.is_empty() || !leads || bare(shown) == bare(says) {
             return;
         }
-        let number = match self.links.iter().position(|known| *known == target) {
-            Some(at) => at + 1,
-            None => {
-                self.links.push(target);
-                self.links.len()
-            }
-        };
+        let next = self.links.len() + 1;
+        let number = *self.links.entry(target).or_insert(next);
         // Behind the last word of the link, though a blank, a table or a block that is its text has ended.
         let (gap, breaks) = (std::mem::replace(&mut self.gap, Gap::Space), std::mem::take(&mut self.breaks));
         self.word = format!("[{number}]");
@@ -709,8 +712,10 @@ impl Writer {
             let end = self.out.trim_end().len();
             self.out.truncate(end);
             self.out.push_str("\n\n");
-            for (n, link) in self.links.iter().enumerate() {
-                self.out.push_str(&format!("[{}] ", n + 1));
+            let mut links: Vec<(String, usize)> = std::mem::take(&mut self.links).into_iter().collect();
+            links.sort_unstable_by_key(|(_, number)| *number);
+            for (link, number) in links {
+                self.out.push_str(&format!("[{number}] "));
                 self.out.extend(link.chars().filter(|c| !c.is_control()));
                 self.out.push('\n');
             }
@@ -797,7 +802,12 @@ fn character(text: &str) -> Option<(char, usize)> {
             Some(hex) => u32::from_str_radix(hex, 16).ok()?,
             None => number.parse().ok()?,
         };
-        let c = char::from_u32(code).filter(|c| *c != '\0').unwrap_or('\u{fffd}');
+        let c = match u8::try_from(code) {
+            // Written by programs that took Windows' numbers for those of Unicode, and read so ever since.
+            Ok(byte @ 0x80..=0x9f) => WINDOWS_1252.decode_without_bom_handling(&[byte]).0.chars().next(),
+            _ => char::from_u32(code).filter(|c| *c != '\0'),
+        };
+        let c = c.unwrap_or('\u{fffd}');
         return Some((if c == '\u{a0}' { ' ' } else { c }, length));
     }
     // Names need their semicolon, but for the few that never had it: `a=1&copy=2` is a link.
@@ -808,7 +818,7 @@ fn character(text: &str) -> Option<(char, usize)> {
 
 /// What is written by name in mail.
 #[rustfmt::skip] // a line for each would be longer than the rest of the file
-const NAMED: [(&str, char); 146] = [
+const NAMED: [(&str, char); 147] = [
     ("amp", '&'), ("nbsp", ' '), ("lt", '<'), ("gt", '>'), ("quot", '"'), ("apos", '\''), ("copy", '©'),
     ("reg", '®'), ("trade", '™'), ("hellip", '…'), ("mdash", '—'), ("ndash", '–'), ("lsquo", '‘'),
     ("rsquo", '’'), ("ldquo", '“'), ("rdquo", '”'), ("sbquo", '‚'), ("bdquo", '„'), ("laquo", '«'),
@@ -833,6 +843,7 @@ const NAMED: [(&str, char); 146] = [
     ("OElig", 'Œ'), ("Scaron", 'Š'), ("Yuml", 'Ÿ'), ("ETH", 'Ð'), ("eth", 'ð'), ("THORN", 'Þ'), ("thorn", 'þ'),
     ("not", '¬'), ("brvbar", '¦'), ("macr", '¯'), ("acute", '´'), ("cedil", '¸'), ("uml", '¨'),
     ("dagger", '†'), ("Dagger", '‡'), ("harr", '↔'), ("asymp", '≈'), ("radic", '√'), ("loz", '◊'), ("lrm", '\u{200e}'),
+    ("rlm", '\u{200f}'),
 ];
 
 #[cfg(test)]
@@ -896,6 +907,11 @@ mod tests {
             ("<a href='x:1'>one <a href='x:2'>two</a>", "one [1] two [2]\n\n[1] x:1\n[2] x:2\n"),
             ("<a href='x:1'>one </a>two", "one [1] two\n\n[1] x:1\n"),
             (
+                "<a href='  https://a.example/x\n    ?y=1&amp;z '>b</a>",
+                "b [1]\n\n[1] https://a.example/x    ?y=1&z\n",
+            ),
+            ("&#147;a&#x94; &#150; b&rlm;", "“a” – b\u{200f}\n"),
+            (
                 "<table><tr><td hidden>a<table><tr><td>b<tr><td>c</table>d<td>e<tr hidden><td>f</td></tr><tr><td>g</table>",
                 "e\ng\n",
             ),
@@ -932,9 +948,12 @@ mod tests {
     #[test]
     fn a_page_of_broken_tags_is_read_in_a_moment() {
         let started = std::time::Instant::now();
-        for broken in ["<title>", "<style>", "<p \">\"", "<p '", "<div hidden>", "<!--"] {
+        for broken in ["<title>", "<style>", "<p \">\"", "<p '", "<div hidden>", "<p hidden><script>", "<!--"]
+        {
             assert!(text(&broken.repeat(100_000)).ends_with('\n'));
         }
+        let links: String = (0..100_000).map(|n| format!("<a href='x:{n}'>y</a>")).collect();
+        assert!(text(&links).ends_with("\n[100000] x:99999\n"));
         // Looked at from each tag to the end, it takes minutes.
         assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
     }
