@@ -73,7 +73,7 @@ impl Finder {
         self
     }
 
-    /// The files of a pattern, in byte order of their paths, each of them there and readable now.
+    /// The files of a pattern, in byte order of their paths, each of them there now.
     ///
     /// A [`Piece::Value`] is literal, and what is found stays below the folder that stands before
     /// the first one; `whose` says what else holds for a file that such a pattern finds. `expect` is
@@ -138,12 +138,13 @@ impl Finder {
         &self.claims
     }
 
-    /// These files as they are now, in one value ([`Fold`]).
+    /// These files as they are now, in one value ([`Fold`]); each of them can be read.
     pub fn fold<'p>(&self, files: impl IntoIterator<Item = &'p Path>) -> Result<Option<i64>, EnclosureError> {
         let mut fold = Fold::default();
         for file in files {
-            let metadata = fs::metadata(file)
-                .map_err(|source| EnclosureError::Unreadable { file: file.to_owned(), source })?;
+            let unreadable = |source| EnclosureError::Unreadable { file: file.to_owned(), source };
+            let metadata = fs::metadata(file).map_err(unreadable)?;
+            readable(file)?;
             fold.add(file, FileFingerprint::of(&metadata));
         }
         Ok(fold.value())
@@ -157,6 +158,7 @@ impl Finder {
         }
         let files: Arc<[Found]> =
             self.find_all(&Pattern::parse(pattern)?, Whose::Anybodys, &|_| Ok(()))?.into();
+        files.iter().try_for_each(|file| readable(&file.path))?;
         let mut fixed = self.fixed.lock().unwrap_or_else(PoisonError::into_inner);
         if fixed.len() < MAX_FIXED {
             fixed.insert(text.into_owned(), files.clone());
@@ -190,12 +192,6 @@ impl Finder {
         }
         found.sort_unstable();
         found.dedup();
-        for Found { path, .. } in &found {
-            access(path, Access::READ_OK).map_err(|error| EnclosureError::Unreadable {
-                file: path.clone(),
-                source: io::Error::from_raw_os_error(error.raw_os_error()),
-            })?;
-        }
         Ok(found)
     }
 
@@ -250,6 +246,13 @@ impl Finder {
         #[cfg(test)]
         self.compared.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
+}
+
+/// A file that may not be read is a mistake of its row before anything is sent. Where it is read at once,
+/// opening it says so.
+fn readable(file: &Path) -> Result<(), EnclosureError> {
+    access(file, Access::READ_OK)
+        .map_err(|error| EnclosureError::Unreadable { file: file.to_owned(), source: error.into() })
 }
 
 /// Whether this says that a file is not there, and not that nobody can tell.
