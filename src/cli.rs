@@ -122,7 +122,7 @@ pub enum Command {
     Find(Find),
     /// Pack an archive for others
     Export(Export),
-    /// Remake what is derived from an archive's journal: index and manifest
+    /// Remake what is derived from an archive's journal, and mend a journal that lost lines
     Rebuild(Rebuild),
     /// A relay and a maildrop on loopback, for trying out and for tests
     Sandbox(Sandbox),

@@ -6,7 +6,7 @@ use std::io::{self, BufRead as _, BufReader, BufWriter, Write};
 use std::path::Path;
 
 use super::digest::Digest;
-use super::journal::{self, Entry, Position, What};
+use super::journal::{self, Entry, Position};
 use super::store::{Places, private, private_folder};
 use crate::read::{fields, header_end};
 
@@ -32,7 +32,7 @@ fn each_message(
     let places = Places::of(store);
     while let Some(found) = lines.next_line()? {
         let Some(entry) = found.line.map(|line| line.entry) else { continue };
-        let (What::Kept, Some(digest)) = (entry.what, entry.sha256) else { continue };
+        let (true, Some(digest)) = (entry.what.has_file(), entry.sha256) else { continue };
         let place = places.find(&entry.path).map(|place| store.join(place));
         let same = place.as_ref().map(|place| File::open(place).and_then(Digest::of_reader));
         match (place, same) {

@@ -19,7 +19,7 @@ use crossbeam_channel::{Receiver, Sender};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 
 use super::digest::Digest;
-use super::journal::{self, Entry, Position, What};
+use super::journal::{self, Entry, Position};
 use super::session::Stop;
 use super::store::Places;
 use crate::failpoint;
@@ -341,7 +341,7 @@ fn catch_up(
                     read += 1;
                     next.position = lines.position();
                     next.line = before.offset;
-                    if line.entry.what == What::Kept {
+                    if line.entry.what.has_file() {
                         asked += 1;
                         next.count += 1;
                         workers.ask(line.number, line.entry)?;

@@ -48,6 +48,21 @@ pub enum What {
     Gone,
     /// The server stumbled over commands sent together: it is asked one by one.
     Stumbled,
+    /// A file that no line named any more: its bytes are those that its name, or the manifest, says. Whose mailbox it
+    /// came from is not known.
+    Found,
+    /// A file that no line named any more, and the manifest did: it is not there, or holds other bytes.
+    Lost,
+    /// Somebody was told of all damage before this line and goes on with what is left. `size` and `sha256` are those
+    /// of the journal before it: should it change again, nothing is sealed any more.
+    Sealed,
+}
+
+impl What {
+    /// Whether the line says that a file must lie at its path.
+    pub fn has_file(self) -> bool {
+        matches!(self, What::Kept | What::Found | What::Lost)
+    }
 }
 
 /// One line, without its number, chain and checksum.
@@ -58,7 +73,7 @@ pub struct Entry {
     pub at: i64,
     /// What happened.
     pub what: What,
-    /// Whose mailbox: `user@host` or `user@host:port`.
+    /// Whose mailbox: `user@host` or `user@host:port`; empty where a line is of none.
     pub mailbox: String,
     /// The server's name for the message, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -84,6 +99,25 @@ pub struct Entry {
     /// Where that date is from.
     #[serde(default = "no_date")]
     pub date_from: DateSource,
+}
+
+impl Entry {
+    /// An entry of a mailbox that is about no file.
+    pub fn new(at: i64, what: What, mailbox: &str) -> Entry {
+        Entry {
+            at,
+            what,
+            mailbox: mailbox.to_owned(),
+            uidl: None,
+            sha256: None,
+            path: String::new(),
+            size: 0,
+            listed: 0,
+            head: None,
+            date: None,
+            date_from: DateSource::None,
+        }
+    }
 }
 
 fn no_date() -> DateSource {
@@ -122,6 +156,35 @@ pub struct Found {
     pub line: Option<Line>,
     /// What is wrong.
     pub damage: Option<Damage>,
+}
+
+/// Damage that was found, told apart by whether a later line seals it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Damages {
+    /// Nobody has been told yet.
+    pub open: Vec<Damage>,
+    /// What a seal names.
+    pub sealed: Vec<Damage>,
+}
+
+impl Damages {
+    /// Takes in what was found next in the journal of `folder`.
+    pub fn note(&mut self, folder: &Path, found: &Found) -> io::Result<()> {
+        if let Found { line: Some(line), damage: None } = found
+            && line.entry.what == What::Sealed
+            && !self.open.is_empty()
+            && line.entry.sha256 == Some(digest_before(folder, line.offset)?)
+        {
+            self.sealed.append(&mut self.open);
+        }
+        self.open.extend(found.damage.clone());
+        Ok(())
+    }
+}
+
+/// Of the journal's first `size` bytes.
+fn digest_before(folder: &Path, size: u64) -> io::Result<Digest> {
+    Ok(Digest::of_reader(File::open(folder.join(NAME))?.take(size))?.0)
 }
 
 /// Reads lines and checks the chain. After damage it goes on with the next line.
@@ -180,7 +243,9 @@ impl<R: BufRead> Lines<R> {
         let number = self.number;
         let Some(text) = self.buffer.strip_suffix(b"\n") else {
             self.previous = None;
-            return Ok(Some(Found { line: None, damage: Some(Damage::Torn(number)) }));
+            // Only at the end of the file is it one that was not written whole.
+            let damage = if count as u64 == MAX_LINE { Damage::Unreadable } else { Damage::Torn };
+            return Ok(Some(Found { line: None, damage: Some(damage(number)) }));
         };
         let Some((written, prev, entry)) = unframe(text) else {
             self.previous = None;
@@ -203,32 +268,24 @@ pub struct Journal {
 
 impl Journal {
     /// Opens or makes the journal in `folder`, hands every good line to `each`, and cuts off what was not
-    /// written whole at its end. Damage elsewhere is handed to `trouble` and stays, for `verify` to name.
-    pub fn open(
-        folder: &Path,
-        mut each: impl FnMut(Line),
-        mut trouble: impl FnMut(Damage),
-    ) -> io::Result<Journal> {
+    /// written whole at its end. Damage elsewhere is handed over in its place and stays, for `verify` to name.
+    pub fn open(folder: &Path, each: impl FnMut(Result<Line, &Damage>)) -> io::Result<(Journal, Damages)> {
         let path = folder.join(NAME);
         let file = super::store::private().read(true).append(true).create(true).open(&path)?;
         let mut lines = Lines::new(BufReader::with_capacity(128 * 1024, &file), Position::START);
-        let mut good = Position::START;
-        let mut damaged = Vec::new();
-        while let Some(found) = lines.next_line()? {
-            damaged.extend(found.damage);
-            if let Some(line) = found.line {
-                // Something good follows, so what came before is no torn tail.
-                damaged.drain(..).for_each(&mut trouble);
-                good = lines.position();
-                each(line);
-            }
-        }
-        let end = lines.position().offset;
-        if end > good.offset {
+        let (good, damages) = replay(folder, &mut lines, each)?;
+        if lines.position().offset > good.offset {
             file.set_len(good.offset)?;
             file.sync_all()?;
         }
-        Ok(Journal { file, position: good })
+        Ok((Journal { file, position: good }, damages))
+    }
+
+    /// Seals all damage: a line that names the journal as it is now. The damage itself stays where it is.
+    pub fn seal(&self, folder: &Path, at: i64) -> io::Result<Entry> {
+        let size = self.position.offset;
+        let sha256 = Some(digest_before(folder, size)?);
+        Ok(Entry { sha256, size, ..Entry::new(at, What::Sealed, "") })
     }
 
     /// Appends entries as one write and syncs it. After an error the file is as it was, as far as the
@@ -313,6 +370,32 @@ pub fn read(folder: &Path, position: Position) -> io::Result<Option<Lines<BufRea
     };
     file.seek(SeekFrom::Start(position.offset))?;
     Ok(Some(Lines::new(BufReader::with_capacity(128 * 1024, file), position)))
+}
+
+/// Hands what `lines` has of the journal in `folder` to `each`, up to its last good line, whose end it returns. What
+/// comes after that was not written whole.
+pub fn replay<R: BufRead>(
+    folder: &Path,
+    lines: &mut Lines<R>,
+    mut each: impl FnMut(Result<Line, &Damage>),
+) -> io::Result<(Position, Damages)> {
+    let mut good = lines.position();
+    let mut damages = Damages::default();
+    let mut tail: Vec<Found> = Vec::new();
+    while let Some(found) = lines.next_line()? {
+        tail.push(found);
+        if tail.last().is_none_or(|found| found.line.is_none()) {
+            continue;
+        }
+        good = lines.position();
+        // Something good follows, so what came before is no torn tail.
+        for found in tail.drain(..) {
+            damages.note(folder, &found)?;
+            found.damage.iter().for_each(|damage| each(Err(damage)));
+            found.line.into_iter().for_each(|line| each(Ok(line)));
+        }
+    }
+    Ok((good, damages))
 }
 
 /// `{"n":…,` the entry `,"prev":"…","crc":"…"}`, without a line end.
@@ -427,9 +510,9 @@ mod tests {
     }
 
     fn opened(folder: &Path) -> (Journal, Vec<Line>, Vec<Damage>) {
-        let (mut lines, mut damage) = (Vec::new(), Vec::new());
-        let journal = Journal::open(folder, |line| lines.push(line), |trouble| damage.push(trouble)).unwrap();
-        (journal, lines, damage)
+        let mut lines = Vec::new();
+        let (journal, damages) = Journal::open(folder, |found| lines.extend(found.ok())).unwrap();
+        (journal, lines, damages.open)
     }
 
     #[test]

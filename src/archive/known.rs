@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::digest::Digest;
-use super::journal::{Entry, Line, What};
+use super::journal::{Damage, Entry, Line, What};
 
 /// A file of the archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,9 +79,31 @@ pub struct Known {
 }
 
 impl Known {
+    /// Takes in what comes next in the journal.
+    pub fn take(&mut self, found: Result<Line, &Damage>) {
+        match found {
+            Ok(line) => self.apply(&line),
+            Err(_) => self.doubt(),
+        }
+    }
+
+    /// Lines are lost here. They may have said of any UIDL before them that it is free for another message, so none
+    /// of those is believed any more: what is listed is known again by its header, or by its bytes.
+    fn doubt(&mut self) {
+        for mailbox in self.mailboxes.values_mut() {
+            let uids = mailbox.uidls.drain().map(|(_, uid)| uid);
+            mailbox.unnamed.extend(uids.filter(|uid| !uid.deleting).map(|uid| uid.file));
+        }
+    }
+
     /// Takes in one line.
     pub fn apply(&mut self, line: &Line) {
         let Entry { what, at, .. } = line.entry;
+        let file = match what {
+            // What is lost is nowhere until it is kept again.
+            What::Lost | What::Sealed => return,
+            _ => line.entry.sha256.map(|sha256| self.file_of(sha256, line)),
+        };
         let mailbox = match self.mailboxes.get_mut(line.entry.mailbox.as_str()) {
             Some(mailbox) => mailbox,
             None => self.mailboxes.entry(line.entry.mailbox.as_str().into()).or_default(),
@@ -105,33 +127,10 @@ impl Known {
                     mailbox.unnamed.insert(uid.file);
                 }
             }
+            // Of no mailbox: that a message on the server is this one is known once its bytes have come.
+            What::Found | What::Lost | What::Sealed => {}
             What::Kept | What::Duplicate | What::Probably => {
-                let Some(sha256) = line.entry.sha256 else { return };
-                let record = Record {
-                    sha256,
-                    size: line.entry.size,
-                    listed: line.entry.listed,
-                    head: line.entry.head,
-                    at,
-                    offset: line.offset,
-                };
-                let file = match self.by_digest.get(&sha256) {
-                    Some(&file) => {
-                        // Kept again: the file had been lost and lies elsewhere now.
-                        if what == What::Kept
-                            && let Some(known) = self.files.get_mut(file as usize)
-                        {
-                            *known = record;
-                        }
-                        file
-                    }
-                    None => {
-                        let file = self.files.len() as u32;
-                        self.files.push(record);
-                        self.by_digest.insert(sha256, file);
-                        file
-                    }
-                };
+                let Some(file) = file else { return };
                 let certain = what != What::Probably;
                 let Some(uidl) = line.entry.uidl.as_deref() else {
                     mailbox.unnamed.insert(file);
@@ -152,6 +151,21 @@ impl Known {
                 }
             }
         }
+    }
+
+    /// The index of the file with these bytes, which the line is about.
+    fn file_of(&mut self, sha256: Digest, line: &Line) -> u32 {
+        let Entry { what, at, size, listed, head, .. } = line.entry;
+        let record = Record { sha256, size, listed, head, at, offset: line.offset };
+        let next = self.files.len() as u32;
+        let file = *self.by_digest.entry(sha256).or_insert(next);
+        match self.files.get_mut(file as usize) {
+            // Kept again: the file had been lost and lies elsewhere now.
+            Some(known) if what == What::Kept => *known = record,
+            Some(_) => {}
+            None => self.files.push(record),
+        }
+        file
     }
 
     /// What is known of a mailbox.

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use super::journal::{self, Entry, Position, What};
+use super::journal::{self, Entry, Position};
 use super::store::{is_inside, private};
 
 /// The file's name within the store.
@@ -18,9 +18,10 @@ pub(super) struct Manifest {
 }
 
 impl Manifest {
-    /// Compares the manifest in `folder` with its journal, and writes it anew if they differ.
-    pub(super) fn mend(folder: &Path) -> io::Result<Manifest> {
-        if !agrees(folder)? {
+    /// Compares the manifest in `folder` with its journal, and writes it anew if they differ. While the journal
+    /// is not `whole` the manifest stays: it alone may know what lost lines said.
+    pub(super) fn mend(folder: &Path, whole: bool) -> io::Result<Manifest> {
+        if whole && !agrees(folder)? {
             rewrite(folder)?;
         }
         let file = private().append(true).create(true).open(folder.join(NAME))?;
@@ -49,7 +50,7 @@ impl Manifest {
 
 /// The line of an entry that has a file: the hash, two blanks, the path.
 pub(super) fn line(entry: &Entry) -> Option<String> {
-    let sha256 = entry.sha256.filter(|_| entry.what == What::Kept && is_inside(&entry.path))?;
+    let sha256 = entry.sha256.filter(|_| entry.what.has_file() && is_inside(&entry.path))?;
     Some(format!("{sha256}  {}\n", entry.path))
 }
 
@@ -60,6 +61,22 @@ pub fn rewrite(folder: &Path) -> io::Result<()> {
     each_line(folder, |text| out.write_all(text.as_bytes()).map(|()| true))?;
     out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
     fs::rename(&aside, folder.join(NAME))
+}
+
+/// Hands the hash and the path of every line to `each`.
+pub fn read(folder: &Path, mut each: impl FnMut(&str, &str)) -> io::Result<()> {
+    let file = match File::open(folder.join(NAME)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for line in BufReader::with_capacity(64 * 1024, file).split(b'\n') {
+        let line = line?;
+        if let Some((hash, path)) = String::from_utf8_lossy(&line).split_once("  ") {
+            each(hash, path);
+        }
+    }
+    Ok(())
 }
 
 fn agrees(folder: &Path) -> io::Result<bool> {

@@ -11,6 +11,7 @@ mod known;
 pub mod listing;
 mod login;
 pub mod manifest;
+pub mod mend;
 pub mod quarantine;
 pub mod retrieve;
 pub mod session;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::committer::{Counts, Desk};
 use super::digest::Digest;
-use super::journal::{DateSource, Entry, What};
+use super::journal::{Entry, What};
 use super::known::Known;
 use super::listing::{self, Listed, Standing, TooMany};
 use super::login::login;
@@ -592,19 +592,8 @@ impl<'a> Work<'a> {
     }
 
     fn entry(&self, what: What, uidl: Option<&str>) -> Entry {
-        Entry {
-            at: (self.mailbox.now)(),
-            what,
-            mailbox: self.mailbox.name.to_string(),
-            uidl: uidl.map(str::to_owned),
-            sha256: None,
-            path: String::new(),
-            size: 0,
-            listed: 0,
-            head: None,
-            date: None,
-            date_from: DateSource::None,
-        }
+        let entry = Entry::new((self.mailbox.now)(), what, &self.mailbox.name);
+        Entry { uidl: uidl.map(str::to_owned), ..entry }
     }
 
     /// Indices of the listing: what is to be fetched, and what may be known under another name.

@@ -63,7 +63,7 @@ pub enum StoreError {
     Poisoned,
 }
 
-fn trouble(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> StoreError {
+pub(super) fn trouble(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> StoreError {
     let path = path.into();
     move |source| StoreError::Io { doing, path, source }
 }
@@ -96,6 +96,7 @@ pub struct Store {
     syncing: Syncing,
     layout: Layout,
     poisoned: bool,
+    damage: Vec<Damage>,
 }
 
 /// What writing aside needs, shared by all sessions.
@@ -150,10 +151,11 @@ impl Store {
             fs::remove_file(&file).map_err(trouble("remove", &file))?;
         }
         let mut known = Known::default();
-        let journal =
-            Journal::open(path, |line| known.apply(&line), |damage: Damage| note(damage.to_string()))
-                .map_err(trouble("read the journal of", path))?;
-        let manifest = Manifest::mend(path).map_err(trouble("mend the manifest of", path))?;
+        let (journal, damages) =
+            Journal::open(path, |found| known.take(found)).map_err(trouble("read the journal of", path))?;
+        damages.open.iter().for_each(|damage| note(damage.to_string()));
+        let whole = damages.open.is_empty();
+        let manifest = Manifest::mend(path, whole).map_err(trouble("mend the manifest of", path))?;
         root.sync_all().map_err(trouble("sync", path))?;
         let folder = Folder {
             path: path.to_owned(),
@@ -171,7 +173,22 @@ impl Store {
             manifest,
             layout,
             poisoned: false,
+            damage: damages.open,
         })
+    }
+
+    /// What is wrong with the journal and not sealed.
+    pub fn damage(&self) -> &[Damage] {
+        &self.damage
+    }
+
+    /// Seals that.
+    pub fn seal(&mut self, now: i64) -> Result<(), StoreError> {
+        let path = &self.folder.path;
+        let seal = self.journal.seal(path, now).map_err(trouble("read the journal of", path))?;
+        self.enter(&[seal])?;
+        self.damage.clear();
+        Ok(())
     }
 
     /// For writing aside.
@@ -337,9 +354,8 @@ pub fn look(path: &Path) -> Result<Option<Known>, StoreError> {
     let lines = journal::read(path, Position::START).map_err(trouble("read the journal of", path))?;
     let Some(mut lines) = lines else { return Ok(None) };
     let mut known = Known::default();
-    while let Some(found) = lines.next_line().map_err(trouble("read the journal of", path))? {
-        found.line.iter().for_each(|line| known.apply(line));
-    }
+    journal::replay(path, &mut lines, |found| known.take(found))
+        .map_err(trouble("read the journal of", path))?;
     Ok(Some(known))
 }
 
@@ -511,7 +527,7 @@ impl Syncing {
 }
 
 /// So much of a message is held before its file is made: most messages are written by one call.
-const HELD: usize = 128 * 1024;
+pub(super) const HELD: usize = 128 * 1024;
 
 /// A message on its way to the disk.
 pub struct Incoming<'a> {
@@ -634,6 +650,12 @@ impl Places {
             *moved = Moved { changed, listed: self.list() };
         }
         moved.listed.get(base(name)).filter(|place| self.store.join(place).is_file()).cloned()
+    }
+
+    /// The path under which a message was filed that lies at `place` now: without the flags of a Maildir.
+    pub fn filed(&self, place: &str) -> String {
+        let leaf = MAILDIR.iter().find_map(|folder| place.strip_prefix(folder)?.strip_prefix('/'));
+        leaf.map_or_else(|| place.to_owned(), |leaf| format!("new/{}", base(leaf)))
     }
 
     fn list(&self) -> HashMap<String, String> {
@@ -779,7 +801,7 @@ const LATEST: i64 = 4_102_444_800;
 
 /// The date to file a message under: the topmost `Received`, for it was written by our own server, else
 /// `Date`, else none.
-fn filing_date(header: &[u8]) -> (Option<i64>, DateSource) {
+pub(super) fn filing_date(header: &[u8]) -> (Option<i64>, DateSource) {
     let sane = |date: &i64| (EARLIEST..LATEST).contains(date);
     let received = read::fields(header).find(|field| field.is("Received")).and_then(|field| {
         let at = memchr::memrchr(b';', field.value)?;

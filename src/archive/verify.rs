@@ -3,13 +3,13 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{self, BufRead as _, BufReader};
+use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::digest::Digest;
 use super::index::{self, IndexError};
-use super::journal::{self, Damage, Position, What};
+use super::journal::{self, Damage, Damages, Position};
 use super::manifest;
 use super::store::{Places, is_inside};
 
@@ -61,7 +61,7 @@ impl std::fmt::Display for Finding {
 }
 
 /// What was proved.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Proof {
     /// Messages with a file.
     pub files: u64,
@@ -69,6 +69,8 @@ pub struct Proof {
     pub bytes: u64,
     /// Lines of the journal.
     pub lines: u64,
+    /// What is wrong with the journal and was sealed.
+    pub sealed: Vec<Damage>,
 }
 
 /// A file as the last line that names it says.
@@ -104,13 +106,12 @@ pub fn verify(store: &Path, mut each: impl FnMut(Finding)) -> io::Result<Proof> 
     };
     // Lines whose path a later line names again: the index has them all the same.
     let mut kept: Vec<(u64, Digest)> = Vec::new();
+    let mut damages = Damages::default();
     while let Some(found) = lines.next_line()? {
-        if let Some(damage) = found.damage {
-            each(Finding::Journal(damage));
-        }
+        damages.note(store, &found)?;
         let Some(line) = found.line else { continue };
         proof.lines += 1;
-        if let (What::Kept, Some(digest)) = (line.entry.what, line.entry.sha256) {
+        if let (true, Some(digest)) = (line.entry.what.has_file(), line.entry.sha256) {
             if !is_inside(&line.entry.path) {
                 each(Finding::Outside(line.number));
                 continue;
@@ -120,10 +121,13 @@ pub fn verify(store: &Path, mut each: impl FnMut(Finding)) -> io::Result<Proof> 
             expected.push(Expected { path, digest, size: line.entry.size, line: line.number });
         }
     }
+    damages.open.into_iter().for_each(|damage| each(Finding::Journal(damage)));
+    proof.sealed = damages.sealed;
     kept.sort_unstable_by_key(|(line, _)| *line);
     let expected = Expectations::new(expected);
     let moved = files(store, &expected, &mut proof, &mut each);
-    unknown(store, &expected, &moved, &mut each)?;
+    let named = |path: &str| moved.contains(path) || expected.position(path).is_some();
+    strangers(store, named)?.into_iter().for_each(|path| each(Finding::Unknown(path)));
     check_manifest(store, &expected, &mut each)?;
     check_index(store, &expected, &kept, &mut each);
     Ok(proof)
@@ -135,7 +139,7 @@ pub fn missing(store: &Path) -> io::Result<u64> {
     let places = Places::of(store);
     let mut missing = HashSet::new();
     while let Some(found) = lines.next_line()? {
-        let kept = found.line.map(|line| line.entry).filter(|entry| entry.what == What::Kept);
+        let kept = found.line.map(|line| line.entry).filter(|entry| entry.what.has_file());
         if let Some(entry) = kept.filter(|entry| places.find(&entry.path).is_none()) {
             missing.insert(entry.path);
         }
@@ -159,7 +163,7 @@ fn files(
             return (None, Some(Finding::Missing(expected.path.to_string())));
         };
         let finding = match File::open(store.join(&place)).and_then(Digest::of_reader) {
-            Ok((digest, size)) if digest == expected.digest && size == expected.size => None,
+            Ok((digest, _)) if digest == expected.digest => None,
             Ok(_) => Some(Finding::Changed(place.clone())),
             Err(error) => Some(Finding::Unreadable(place.clone(), error.to_string())),
         };
@@ -197,13 +201,8 @@ fn files(
     moved
 }
 
-/// Files under the folders of messages that no line names.
-fn unknown(
-    store: &Path,
-    expected: &Expectations,
-    moved: &HashSet<String>,
-    each: &mut impl FnMut(Finding),
-) -> io::Result<()> {
+/// Files under the folders of messages that no line names; `named` says whether one does.
+pub(super) fn strangers(store: &Path, named: impl Fn(&str) -> bool) -> io::Result<Vec<String>> {
     let mut strangers = Vec::new();
     for folder in ["eml", "new", "cur"] {
         let root = store.join(folder);
@@ -213,39 +212,25 @@ fn unknown(
         for entry in walkdir::WalkDir::new(&root) {
             let entry = entry?;
             let Ok(inside) = entry.path().strip_prefix(store) else { continue };
-            let known = inside
-                .to_str()
-                .is_some_and(|inside| moved.contains(inside) || expected.position(inside).is_some());
-            if !entry.file_type().is_dir() && !known {
+            if !entry.file_type().is_dir() && !inside.to_str().is_some_and(&named) {
                 strangers.push(inside.display().to_string());
             }
         }
     }
     strangers.sort_unstable();
-    strangers.into_iter().for_each(|path| each(Finding::Unknown(path)));
-    Ok(())
+    Ok(strangers)
 }
 
 fn check_manifest(store: &Path, expected: &Expectations, each: &mut impl FnMut(Finding)) -> io::Result<()> {
     // Of each expected file: named, and every time with its hash.
     let mut named: Vec<Option<bool>> = vec![None; expected.0.len()];
-    match File::open(store.join(manifest::NAME)) {
-        Ok(file) => {
-            for line in BufReader::new(file).split(b'\n') {
-                let line = String::from_utf8_lossy(&line?).into_owned();
-                let Some((hash, path)) = line.split_once("  ") else { continue };
-                match expected.position(path) {
-                    Some(at) => {
-                        let same = Digest::parse(hash) == Some(expected.0[at].digest);
-                        named[at] = Some(named[at].unwrap_or(true) && same);
-                    }
-                    None => each(Finding::OnlyInManifest(path.to_owned())),
-                }
-            }
+    manifest::read(store, |hash, path| match expected.position(path) {
+        Some(at) => {
+            let same = Digest::parse(hash) == Some(expected.0[at].digest);
+            named[at] = Some(named[at].unwrap_or(true) && same);
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
+        None => each(Finding::OnlyInManifest(path.to_owned())),
+    })?;
     for (expected, _) in expected.0.iter().zip(&named).filter(|(_, named)| **named != Some(true)) {
         each(Finding::NotInManifest(expected.path.to_string()));
     }

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use rustix::fs::FlockOperation;
-
-use super::archive::{print, store_exit, with_source};
-use crate::archive::{index, manifest, store, verify};
+use super::archive::{now, print, store_exit, with_source};
+use crate::archive::mend::{self, Mended};
+use crate::archive::{Store, index, manifest, verify};
 use crate::cli;
 use crate::exit::Exit;
+use crate::job::Layout;
 
 /// Runs the command.
 pub fn run(args: &cli::Rebuild) -> Exit {
@@ -15,14 +15,27 @@ pub fn run(args: &cli::Rebuild) -> Exit {
         eprintln!("error: {} has no journal.jsonl: it is no archive", args.store.display());
         return Exit::NoInput;
     }
-    // Nobody may write while it is read.
-    let _lock = match store::lock(&args.store, FlockOperation::NonBlockingLockExclusive) {
-        Ok(lock) => lock,
+    let vouched = match mend::vouched(&args.store) {
+        Ok(vouched) => vouched,
+        Err(error) => {
+            eprintln!("error: cannot read the manifest: {error}");
+            return Exit::Io;
+        }
+    };
+    // It is locked for as long as this runs; what is damaged is named below.
+    let opened = Store::open(&args.store, Layout::Dated, |_| {});
+    let mended = opened.and_then(|mut store| {
+        let mended = mend::mend(&mut store, &vouched, now())?;
+        Ok((store, mended))
+    });
+    let (_store, mended) = match mended {
+        Ok(mended) => mended,
         Err(error) => {
             eprintln!("error: {}", with_source(&error));
             return store_exit(&error);
         }
     };
+    tell(&args.store, &mended);
     if let Err(error) = manifest::rewrite(&args.store) {
         eprintln!("error: cannot write the manifest: {error}");
         return Exit::Io;
@@ -30,12 +43,38 @@ pub fn run(args: &cli::Rebuild) -> Exit {
     match index::rebuild(&args.store) {
         Ok(count) => {
             print(&format!("{}: manifest and index made anew, {count} messages\n", args.store.display()));
-            missing(&args.store)
+            let strangers = if mended.strangers.is_empty() { Exit::Done } else { Exit::SomeFailed };
+            missing(&args.store).max(strangers)
         }
         Err(error) => {
             eprintln!("error: {error}");
             Exit::Io
         }
+    }
+}
+
+/// Says what was wrong with the journal, and what became of it.
+fn tell(store: &Path, mended: &Mended) {
+    let name = store.display();
+    for damage in &mended.sealed {
+        print(&format!("{name}: {damage}: sealed\n"));
+    }
+    for path in &mended.found {
+        print(&format!("{name}: {path} was in no line of the journal and is again, by its content\n"));
+    }
+    for path in &mended.lost {
+        print(&format!("{name}: {path} was in no line of the journal; it is lost or changed\n"));
+    }
+    for path in &mended.strangers {
+        eprintln!(
+            "warning: {path} is in no line of the journal, and its name is not that of its content, or a copy's"
+        );
+    }
+    if !mended.sealed.is_empty() {
+        eprintln!(
+            "help: whatever else the lost lines said, what was archived before them and is still on the server is \
+             compared again by the next run"
+        );
     }
 }
 

@@ -27,10 +27,11 @@ pub fn run(args: &cli::Verify, server: Option<&ArchiveJob>) -> Exit {
             return store_exit(&error);
         }
     };
-    let (mut findings, mut lost) = (0u64, false);
+    let (mut findings, mut lost, mut unsealed) = (0u64, false, false);
     let proof = verify::verify(&args.store, |finding| {
         findings += 1;
         lost |= matches!(finding, verify::Finding::Missing(_) | verify::Finding::Changed(_));
+        unsealed |= matches!(finding, verify::Finding::Journal(_) | verify::Finding::Unknown(_));
         print(&format!("{finding}\n"));
     });
     let proof = match proof {
@@ -41,6 +42,9 @@ pub fn run(args: &cli::Verify, server: Option<&ArchiveJob>) -> Exit {
         }
     };
     drop(lock);
+    for damage in &proof.sealed {
+        print(&format!("sealed: {damage}\n"));
+    }
     print(&format!(
         "{}: {} messages, {}, {} lines of the journal: {}\n",
         args.store.display(),
@@ -53,6 +57,11 @@ pub fn run(args: &cli::Verify, server: Option<&ArchiveJob>) -> Exit {
         eprintln!(
             "help: `postroom run` fetches again what is missing here and still on the server; move a changed file away \
              first"
+        );
+    }
+    if unsealed {
+        eprintln!(
+            "help: `postroom rebuild` takes in again what only the journal has lost, and seals damage of the journal"
         );
     }
     let archive = if findings == 0 { Exit::Done } else { Exit::SomeFailed };

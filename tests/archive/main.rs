@@ -7,6 +7,7 @@ mod dovecot;
 mod faults;
 mod kills;
 mod memory;
+mod mending;
 mod names;
 mod order;
 mod reading;

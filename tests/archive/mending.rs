@@ -1,0 +1,191 @@
+//! A journal that lost lines: what is still there is taken in again, what is not is named, nothing is believed that
+//! the lost lines may have unsaid.
+
+use std::fs;
+use std::time::Duration;
+
+use postroom::exit::Exit;
+use postroom::job::{Deletion, Layout};
+
+use super::scene::{Scene, message, output, postroom};
+
+/// Twenty messages, archived; the server goes on.
+fn archived(layout: Layout) -> (Scene, postroom::sandbox::Maildrop) {
+    let scene = Scene::counting(20);
+    let server = scene.serve(|_| {});
+    let mut job = scene.job(server.port());
+    job.layout = layout;
+    assert_eq!(scene.run_with(&job), Exit::Done);
+    (scene, server)
+}
+
+fn verify(scene: &Scene) -> (Option<i32>, String) {
+    let (code, found, _) = output(postroom().arg("verify").arg(scene.store()));
+    (code, found)
+}
+
+fn rebuild(scene: &Scene) -> (Option<i32>, String) {
+    let (code, said, words) = output(postroom().arg("rebuild").arg(scene.store()));
+    (code, said + &words)
+}
+
+fn flipped(line: &str) -> String {
+    line.replacen("127.0.0.1", "127.0.0.9", 1)
+}
+
+#[test]
+fn lost_lines_are_sealed_and_their_files_taken_in_again() {
+    type Harm = fn(&mut Vec<String>);
+    let harms: &[(&str, Harm)] = &[
+        ("a changed line", |lines| lines[7] = flipped(&lines[7])),
+        ("several", |lines| [0, 3, 4, 11].into_iter().for_each(|at| lines[at] = flipped(&lines[at]))),
+        ("the last line", |lines| lines[19] = flipped(&lines[19])),
+        ("a line that is gone", |lines| drop(lines.remove(7))),
+        ("the first lines gone", |lines| drop(lines.drain(..3))),
+        ("the last lines gone", |lines| lines.truncate(15)),
+        ("two that changed places", |lines| lines.swap(4, 9)),
+        ("one that is there twice", |lines| lines.insert(9, lines[4].clone())),
+        ("two that became one", |lines| lines[5] = lines[5].trim_end().to_owned()),
+        ("one that became two", |lines| lines[5].insert(40, '\n')),
+        ("zeros", |lines| lines[5] = "\0".repeat(200_000)),
+        ("nothing but nonsense", |lines| *lines = vec!["nonsense\n".to_owned(), "more\n".to_owned()]),
+    ];
+    for layout in [Layout::Dated, Layout::Maildir] {
+        for (what, harm) in harms {
+            let (scene, server) = archived(layout);
+            if layout == Layout::Maildir {
+                // As a mail program leaves it.
+                for file in fs::read_dir(scene.store().join("new")).unwrap().take(10) {
+                    let file = file.unwrap();
+                    let seen = format!("{}:2,S", file.file_name().display());
+                    fs::rename(file.path(), scene.store().join("cur").join(seen)).unwrap();
+                }
+            }
+            let path = scene.store().join("journal.jsonl");
+            let whole = fs::read_to_string(&path).unwrap();
+            let mut lines: Vec<String> = whole.split_inclusive('\n').map(str::to_owned).collect();
+            harm(&mut lines);
+            let harmed = lines.concat();
+            fs::write(&path, &harmed).unwrap();
+            assert_eq!(verify(&scene).0, Some(1), "{what}");
+
+            let (code, said) = rebuild(&scene);
+            assert_eq!(code, Some(0), "{what}: {said}");
+            let (code, found) = verify(&scene);
+            assert_eq!(code, Some(0), "{what}: {said}{found}");
+            assert!(found.contains(": 20 messages"), "{what}: {found}");
+            let mended = fs::read_to_string(&path).unwrap();
+            let sealed = mended.contains("\"what\":\"sealed\"");
+            assert!(sealed == found.contains("sealed: "), "{what}: {found}");
+            assert!(!sealed || mended.starts_with(&harmed), "{what}: history stays as it is");
+            assert_eq!(rebuild(&scene).0, Some(0), "{what}");
+            assert_eq!(
+                fs::read_to_string(&path).unwrap(),
+                mended,
+                "{what}: a second time nothing is left to mend"
+            );
+
+            let mut job = scene.job(server.port());
+            job.layout = layout;
+            assert_eq!(scene.run_with(&job), Exit::Done, "{what}");
+            let (code, found) = verify(&scene);
+            assert!(
+                code == Some(0) && found.contains(": 20 messages"),
+                "{what}: nothing is stored twice: {found}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_is_sealed_cannot_be_changed_again() {
+    let (scene, _server) = archived(Layout::Dated);
+    let path = scene.store().join("journal.jsonl");
+    let whole = fs::read_to_string(&path).unwrap();
+    let lines: Vec<&str> = whole.split_inclusive('\n').collect();
+    fs::write(&path, whole.replace(lines[7], &flipped(lines[7]))).unwrap();
+    assert_eq!(rebuild(&scene).0, Some(0));
+    let mended = fs::read_to_string(&path).unwrap();
+    for (from, to) in [(flipped(lines[7]), String::new()), (lines[12].to_owned(), flipped(lines[12]))] {
+        fs::write(&path, mended.replace(&from, &to)).unwrap();
+        let (code, found) = verify(&scene);
+        assert!(code == Some(1) && !found.contains("sealed: "), "{found}");
+        assert_eq!(rebuild(&scene).0, Some(0));
+        assert_eq!(verify(&scene).0, Some(0));
+    }
+}
+
+#[test]
+fn what_only_the_manifest_remembers_is_named_until_it_is_there_again() {
+    let (scene, server) = archived(Layout::Dated);
+    let path = scene.store().join("journal.jsonl");
+    let whole = fs::read_to_string(&path).unwrap();
+    let lines: Vec<&str> = whole.split_inclusive('\n').collect();
+    let file = scene.journal()[7]["path"].as_str().unwrap().to_owned();
+    fs::write(&path, whole.replace(lines[7], &flipped(lines[7]))).unwrap();
+    let bytes = fs::read(scene.store().join(&file)).unwrap();
+    fs::remove_file(scene.store().join(&file)).unwrap();
+    fs::write(scene.store().join("eml/2026/11/stranger.eml"), "Subject: x\r\n\r\n").unwrap();
+    // A run that finds nothing new must not forget what the manifest says.
+    fs::rename(scene.maildrop(), scene.maildrop().with_extension("aside")).unwrap();
+    fs::create_dir(scene.maildrop()).unwrap();
+    assert_eq!(scene.run(server.port()), Exit::Done);
+    let (code, said) = rebuild(&scene);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains(&format!("{file} was in no line of the journal; it is lost")), "{said}");
+    assert!(said.contains("eml/2026/11/stranger.eml is in no line"), "{said}");
+    fs::remove_file(scene.store().join("eml/2026/11/stranger.eml")).unwrap();
+    let (code, found) = verify(&scene);
+    assert!(code == Some(1) && found.contains(&format!("missing: {file}")), "{found}");
+    // From a backup, or from the server.
+    fs::write(scene.store().join(&file), &bytes).unwrap();
+    assert_eq!(verify(&scene).0, Some(0), "{}", verify(&scene).1);
+    fs::remove_file(scene.store().join(&file)).unwrap();
+    fs::remove_dir(scene.maildrop()).unwrap();
+    fs::rename(scene.maildrop().with_extension("aside"), scene.maildrop()).unwrap();
+    assert_eq!(scene.run(server.port()), Exit::Done);
+    assert_eq!(verify(&scene).0, Some(0), "{}", verify(&scene).1);
+    assert_eq!(fs::read(scene.store().join(&file)).unwrap(), bytes);
+}
+
+/// The line that said of a UIDL that it is free is lost, and another message of the same size has that UIDL.
+#[test]
+fn a_name_is_not_believed_behind_lost_lines() {
+    let report = |body: &str| {
+        format!("From: cron@example.org\r\nSubject: report {body}\r\n\r\n{body}\r\n").into_bytes()
+    };
+    for sealed in [false, true] {
+        for deletes in [false, true] {
+            let scene = Scene::with(&[&report("one"), &message(2)]);
+            let server = scene.serve(|_| {});
+            assert_eq!(scene.run(server.port()), Exit::Done);
+            let first = scene.maildrop().join("00001.eml");
+            fs::remove_file(&first).unwrap();
+            assert_eq!(scene.run(server.port()), Exit::Done);
+            let path = scene.store().join("journal.jsonl");
+            let whole = fs::read_to_string(&path).unwrap();
+            let gone = whole.lines().find(|line| line.contains("\"gone\"")).unwrap();
+            // Something follows it, or it would be cut off as what was not written whole.
+            fs::write(scene.maildrop().join("00003.eml"), message(3)).unwrap();
+            assert_eq!(scene.run(server.port()), Exit::Done);
+            let whole = fs::read_to_string(&path).unwrap();
+            fs::write(&path, whole.replace(gone, &flipped(gone))).unwrap();
+            fs::write(&first, report("two")).unwrap();
+            if sealed {
+                assert_eq!(rebuild(&scene).0, Some(0));
+            }
+            let mut job = scene.job(server.port());
+            if deletes {
+                job.delete = Deletion::After { after: Duration::ZERO, keep_newest: 0, max_fraction: 1.0 };
+            }
+            let sent = scene.sent();
+            assert_eq!(scene.run_with(&job), Exit::Done);
+            let archived = scene.archived();
+            assert!(
+                sent.keys().all(|message| archived.contains_key(message)),
+                "sealed: {sealed}, deletes: {deletes}"
+            );
+            assert_eq!(scene.sent().is_empty(), deletes);
+        }
+    }
+}
