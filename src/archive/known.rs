@@ -100,9 +100,11 @@ impl Known {
     pub fn apply(&mut self, line: &Line) {
         let Entry { what, at, .. } = line.entry;
         let file = match what {
+            What::Kept | What::Duplicate | What::Probably | What::Found => {
+                line.entry.sha256.map(|sha256| self.file_of(sha256, line))
+            }
             // What is lost is nowhere until it is kept again.
-            What::Lost | What::Sealed => return,
-            _ => line.entry.sha256.map(|sha256| self.file_of(sha256, line)),
+            _ => None,
         };
         let mailbox = match self.mailboxes.get_mut(line.entry.mailbox.as_str()) {
             Some(mailbox) => mailbox,

@@ -10,7 +10,7 @@ use crate::job::Timeouts;
 use crate::net::transcript::Transcript;
 use crate::net::{BlockingLink, Dialer, NetError};
 use crate::wire::pop3::{
-    Capabilities, Command, Content, MAX_STATUS_LINE, MAX_UIDL, NotALine, NotAReply, Reply, ResponseCode,
+    Capabilities, Command, Content, MAX_STATUS_LINE, NotALine, NotAReply, Reply, ResponseCode,
 };
 use crate::wire::sasl::{NoMechanism, SaslError, Secrets};
 
@@ -118,8 +118,8 @@ impl Stop {
 const BUFFER: usize = 256 * 1024;
 /// A wait looks this often whether it should stop.
 const TICK: Duration = Duration::from_millis(200);
-/// A line of CAPA, LIST or UIDL.
-const MAX_LIST_LINE: usize = MAX_UIDL + 64;
+/// A line of CAPA, LIST or UIDL. One that is too long to say anything is passed over; this long is none.
+const MAX_LIST_LINE: usize = 64 * 1024;
 /// Once asked to stop, replies are awaited for so long.
 const GRACE: Duration = Duration::from_secs(30);
 
@@ -440,22 +440,45 @@ impl From<StoreError> for SessionError {
 mod tests {
     use super::*;
     use crate::job::{TlsMode, TlsSpec};
+    use crate::wire::pop3::uidl_line;
+
+    /// A session with a server that does as `serve` says.
+    fn session(
+        timeouts: &Timeouts,
+        serve: impl FnOnce(std::net::TcpStream) + Send + 'static,
+    ) -> Result<(Session, Reply), SessionError> {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = server.local_addr().unwrap().port();
+        std::thread::spawn(move || serve(server.accept().unwrap().0));
+        let tls = TlsSpec { mode: TlsMode::None, ca_file: None, client_cert: None, only_tls13: false };
+        let dialer = Dialer::new("127.0.0.1", port, &tls, timeouts).unwrap();
+        Session::open(&dialer, timeouts, None, Stop::default())
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_ends_no_list() {
+        let uidl = "u".repeat(5000);
+        let lines = format!("+OK\r\n1 a\r\n2 {uidl}\r\n3 c\r\n.\r\n");
+        let (mut session, _) =
+            session(&Timeouts::default(), move |mut peer| peer.write_all(lines.as_bytes()).unwrap()).unwrap();
+        let mut named = Vec::new();
+        session
+            .list("UIDL", 10, |line| {
+                named.extend(uidl_line(line).map(|(number, uidl)| (number, uidl.to_owned())))
+            })
+            .unwrap();
+        assert_eq!(named, [(1, "a".to_owned()), (3, "c".to_owned())]);
+    }
 
     #[test]
     fn a_server_that_dribbles_is_not_waited_for_without_end() {
-        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = server.local_addr().unwrap().port();
-        std::thread::spawn(move || {
-            let (mut peer, _) = server.accept().unwrap();
+        let timeouts = Timeouts { greeting: Duration::from_millis(300), ..Timeouts::default() };
+        let begun = Instant::now();
+        let opened = session(&timeouts, |mut peer| {
             while peer.write_all(b"+").is_ok() {
                 std::thread::sleep(Duration::from_millis(50));
             }
         });
-        let tls = TlsSpec { mode: TlsMode::None, ca_file: None, client_cert: None, only_tls13: false };
-        let timeouts = Timeouts { greeting: Duration::from_millis(300), ..Timeouts::default() };
-        let dialer = Dialer::new("127.0.0.1", port, &tls, &timeouts).unwrap();
-        let begun = Instant::now();
-        let opened = Session::open(&dialer, &timeouts, None, Stop::default());
         assert!(matches!(opened, Err(SessionError::Silent(..))));
         assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     }

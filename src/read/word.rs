@@ -59,11 +59,13 @@ pub(super) fn raw(bytes: &[u8], hint: Option<&str>) -> String {
     let hinted = hint.and_then(|hint| charset::named(&hint.to_ascii_lowercase()));
     let decoded = hinted.map(|encoding| (encoding, encoding.decode(bytes)));
     match (plain, decoded) {
-        // Two octets a letter are valid in both: 目录 of GBK is `Ŀ¼` in UTF-8. Chinese in UTF-8 has three.
+        // Two octets a letter are valid in both: 目录 of GBK is `Ŀ¼` in UTF-8. Chinese in UTF-8 has three. Of a
+        // whole sentence it cannot be by chance: that is Cyrillic, or Greek.
         (Some(text), Some((encoding, (hinted, _, false))))
             if encoding.is_ascii_compatible()
                 && !encoding.is_single_byte()
-                && text.chars().all(|c| c < '\u{800}') =>
+                && text.chars().all(|c| c < '\u{800}')
+                && text.chars().filter(|c| !c.is_ascii()).count() <= MOST_BY_CHANCE =>
         {
             hinted.into_owned()
         }
@@ -72,6 +74,10 @@ pub(super) fn raw(bytes: &[u8], hint: Option<&str>) -> String {
         (None, _) => charset::decode(None, bytes).text,
     }
 }
+
+/// Of one Chinese character in seven the two octets are a letter of UTF-8; of five in a row that is so once in
+/// twenty thousand times.
+const MOST_BY_CHANCE: usize = 4;
 
 struct Word {
     charset: String,
@@ -234,6 +240,7 @@ mod tests {
         assert_eq!(text(b"\xa4\xa4\xa4\xe5", Some("big5")), "中文");
         assert_eq!(text("中文".as_bytes(), Some("big5")), "中文");
         assert_eq!(text(b"\xc4\xbf\xc2\xbc", Some("gb2312")), "目录");
+        assert_eq!(text("Привет, мир".as_bytes(), Some("gb2312")), "Привет, мир");
         assert_eq!(text("Größe".as_bytes(), Some("iso-8859-1")), "Größe");
         for hint in ["utf-8", "utf-16", "iso-2022-jp"] {
             assert_eq!(text("Größe".as_bytes(), Some(hint)), "Größe");

@@ -948,9 +948,18 @@ mod tests {
     #[test]
     fn a_page_of_broken_tags_is_read_in_a_moment() {
         let started = std::time::Instant::now();
-        for broken in ["<title>", "<style>", "<p \">\"", "<p '", "<div hidden>", "<p hidden><script>", "<!--"]
-        {
+        for broken in [
+            "<title>",
+            "<style>",
+            "<p \">\"",
+            "<p '",
+            "<div hidden>",
+            "<p hidden><script>",
+            "<script></x",
+            "<!--",
+        ] {
             assert!(text(&broken.repeat(100_000)).ends_with('\n'));
+            assert!(text(&format!("<div hidden>{}", broken.repeat(100_000))).ends_with('\n'));
         }
         let links: String = (0..100_000).map(|n| format!("<a href='x:{n}'>y</a>")).collect();
         assert!(text(&links).ends_with("\n[100000] x:99999\n"));

@@ -1,13 +1,16 @@
 //! The lines of LIST and UIDL.
 
 /// RFC 1939 §7 allows 70 characters; some servers exceed it, none by this much.
-pub const MAX_UIDL: usize = 512;
+const MAX_UIDL: usize = 512;
+
+/// No message has more octets; the sum of any mailbox's can be reckoned with.
+const MAX_SIZE: u64 = 1 << 40;
 
 /// Reads `1 120` of LIST: message number and octets.
 pub fn list_line(line: &[u8]) -> Option<(u32, u64)> {
     let (number, rest) = numbered(line)?;
     let size = rest.split_ascii_whitespace().next()?.parse().ok()?;
-    Some((number, size))
+    (size <= MAX_SIZE).then_some((number, size))
 }
 
 /// Reads `1 whqtswO00WBw418f9t5JxYwZ` of UIDL: message number and identity.
@@ -39,6 +42,7 @@ mod tests {
             ("4", None, None),
             ("4 ", None, None),
             ("99999999999 1", None, None),
+            ("6 18446744073709551615", None, Some((6, "18446744073709551615"))),
             ("5 a\u{7}b", None, None),
         ] {
             assert_eq!(list_line(line.as_bytes()), size, "{line:?}");

@@ -12,6 +12,6 @@ mod retrieval;
 pub use capabilities::Capabilities;
 pub use command::{Command, NotALine};
 pub use content::Content;
-pub use listing::{MAX_UIDL, list_line, uidl_line};
+pub use listing::{list_line, uidl_line};
 pub use reply::{MAX_STATUS_LINE, NotAReply, Reply, ResponseCode, Status};
 pub use retrieval::{Retrieval, Wanted, Window};
