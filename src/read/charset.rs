@@ -41,11 +41,36 @@ pub fn decode(declared: Option<&str>, bytes: &[u8]) -> Decoded {
     let (text, used, wrong) = encoding.decode(tidy.as_deref().unwrap_or(bytes));
     // UTF-8 that is declared as something else is met more often than the other way round. What has
     // seven bits only is no UTF-8 of its own.
-    if wrong && encoding != UTF_8 && !bytes.is_ascii() && std::str::from_utf8(bytes).is_ok() {
-        return Decoded { text: String::from_utf8_lossy(bytes).into_owned(), charset: "utf-8".into() };
+    if encoding != UTF_8
+        && !bytes.is_ascii()
+        && let Ok(text) = std::str::from_utf8(bytes)
+        && (wrong || (encoding.is_ascii_compatible() && is_no_chance(text)))
+    {
+        return Decoded { text: text.to_owned(), charset: "utf-8".into() };
+    }
+    if wrong && is_far_from(encoding, bytes) {
+        let (text, used, _) = detect(bytes).decode(bytes);
+        return Decoded { text: text.into_owned(), charset: used.name().to_ascii_lowercase() };
     }
     let charset = if name.is_empty() { used.name().to_ascii_lowercase() } else { name };
     Decoded { text: text.into_owned(), charset }
+}
+
+/// Whether text is UTF-8 that is valid in no other charset but by accident: it has characters of three octets, and
+/// two of those are in a row in none of ten thousand Chinese texts in GBK.
+fn is_no_chance(text: &str) -> bool {
+    text.chars().filter(|&c| c >= '\u{800}').nth(1).is_some()
+}
+
+/// Whether bytes that are wrong in the declared encoding are not of it at all: GBK that is called UTF-8, Shift_JIS
+/// that is called ISO-2022-JP. One character that is cut in two says nothing.
+fn is_far_from(declared: &'static Encoding, bytes: &[u8]) -> bool {
+    let sample = &bytes[..bytes.len().min(SAMPLE)];
+    if declared == ISO_2022_JP {
+        return !sample.is_ascii() && !sample.contains(&0x1b);
+    }
+    let (good, bad) = utf8_characters(sample);
+    declared == UTF_8 && bad >= 2 && bad > good
 }
 
 /// The encoding of a declared name; `None` where it says nothing (US-ASCII, `unknown-8bit`, a slip).
@@ -62,7 +87,8 @@ pub(super) fn named(name: &str) -> Option<&'static Encoding> {
         "cp932" | "ms932" | "windows-932" => Some(SHIFT_JIS),
         "cp949" | "ms949" | "uhc" => Some(EUC_KR),
         "utf8" | "utf-8mb4" => Some(UTF_8),
-        _ => Encoding::for_label(name.as_bytes()).map(|found| match found {
+        // What browsers refuse to read is one replacement character.
+        _ => Encoding::for_label_no_replacement(name.as_bytes()).map(|found| match found {
             found if found == GBK => GB18030,
             found => found,
         }),
@@ -151,12 +177,18 @@ fn are_lower_case_in_1251(sample: &[u8]) -> bool {
 const SAMPLE: usize = 8 * 1024;
 
 fn mostly_utf8(bytes: &[u8]) -> bool {
+    let (good, bad) = utf8_characters(bytes);
+    good > 4 * bad
+}
+
+/// Beyond ASCII: how many characters of UTF-8 there are, and how many places that are none.
+fn utf8_characters(bytes: &[u8]) -> (usize, usize) {
     let (mut good, mut bad) = (0, 0);
     for chunk in bytes.utf8_chunks() {
         good += chunk.valid().chars().filter(|c| !c.is_ascii()).count();
         bad += usize::from(!chunk.invalid().is_empty());
     }
-    good > 4 * bad
+    (good, bad)
 }
 
 /// The mean score of characters of one or two bytes: `judge` scores lead and trail, or says that it is no
@@ -417,6 +449,32 @@ mod tests {
         ] {
             assert_eq!(decode(Some("iso-2022-jp"), bytes).text, text);
         }
+    }
+
+    #[test]
+    fn a_declaration_that_cannot_be_is_not_believed() {
+        for (declared, encoding, text) in [
+            ("utf-8", GB18030, "您好，这是本月的报告，请查收附件"),
+            ("utf-8", GB18030, "发票"),
+            ("utf-8", GB18030, "关于发票的通知"),
+            ("utf-8", BIG5, "您好，這是本月的報告，請查收附件"),
+            ("utf-8", WINDOWS_1252, "grüße naïve façade"),
+            ("iso-2022-jp", SHIFT_JIS, "こんにちは、今月の報告書をお送りします"),
+            ("gb2312", UTF_8, "您好，这是本月的报告，请查收附件"),
+            ("gb2312", UTF_8, "发票"),
+            ("iso-8859-1", UTF_8, "Re: 发票"),
+            ("big5", UTF_8, "發票"),
+        ] {
+            assert_eq!(decode(Some(declared), &bytes(encoding, text)).text, text, "{declared}");
+        }
+        for (bytes, text) in [
+            (&b"\xe5\x8f\x91\xe7\xa5"[..], "发\u{fffd}"),
+            (b"\xa8\xe5\x8f\x91\xe5\x8f\x91\xe7\xa5", "\u{fffd}发发\u{fffd}"),
+            (b"caf\xe9", "caf\u{fffd}"),
+        ] {
+            assert_eq!(decode(Some("utf-8"), bytes).text, text);
+        }
+        assert_eq!(decode(Some("iso-2022-cn"), b"\x1b$)A\x0e5g\x0f abc").text, "\u{1b}$)A\u{e}5g\u{f} abc");
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod field;
 pub mod html;
 mod parameter;
 mod tree;
+mod uu;
 mod word;
 
 pub use address::{Address, addresses};
@@ -15,5 +16,6 @@ pub use charset::{Decoded, decode, detect};
 pub use date::date;
 pub use field::{Field, fields, header_end, unfold};
 pub use parameter::Parameters;
-pub use tree::{Keep, Part, Scanner, one_line};
+pub use tree::{Keep, MAX_PARTS, Part, Scanner, one_line};
+pub use uu::{Uuencoded, uuencoded};
 pub use word::text;

@@ -6,6 +6,7 @@ use std::io;
 use super::charset::{self, Decoded};
 use super::field::{self, Field, fields};
 use super::parameter::Parameters;
+use super::uu::{self, Uuencoded, uuencoded};
 use super::word::{self, base64_lenient, base64_pieces, hex};
 use super::{Address, addresses};
 
@@ -48,8 +49,8 @@ pub struct Part {
 const MAX_HEADER: usize = 1 << 20;
 /// Parts within parts, so deep.
 const MAX_DEPTH: usize = 60;
-/// Parts in all.
-const MAX_PARTS: usize = 10_000;
+/// Parts in all. Those behind are not looked at.
+pub const MAX_PARTS: usize = 10_000;
 /// RFC 2046 allows 70 characters; some programs exceed it.
 const MAX_BOUNDARY: usize = 250;
 /// A line that may be a boundary, or is one of a header, is collected up to here.
@@ -132,6 +133,12 @@ impl Part {
         self.parts.is_empty() && !self.content_type.starts_with("multipart/")
     }
 
+    /// Whether it is a message within this one whose bytes are encoded: parts of it lie nowhere in this one.
+    pub fn is_encoded_message(&self) -> bool {
+        matches!(self.content_type.as_str(), "message/rfc822" | "message/global" | "message/news")
+            && matches!(self.encoding.as_str(), "base64" | "quoted-printable")
+    }
+
     /// Whether it is something to save rather than to read.
     pub fn is_attachment(&self) -> bool {
         let disposition = self.disposition().map(|disposition| disposition.value);
@@ -150,7 +157,7 @@ impl Part {
         match self.encoding.as_str() {
             "base64" => base64_lenient(&self.body),
             "quoted-printable" => quoted_printable(&self.body),
-            "x-uuencode" | "uuencode" | "x-uue" | "uue" => uudecode(&self.body),
+            "x-uuencode" | "uuencode" | "x-uue" | "uue" => uu::decode(&self.body),
             _ => self.body.clone(),
         }
     }
@@ -171,6 +178,14 @@ impl Part {
     /// The kept body as characters.
     pub fn text(&self) -> Decoded {
         charset::decode(self.parameter("charset"), &self.decoded())
+    }
+
+    /// Files that stand in a text.
+    pub fn uuencoded(&self) -> Vec<Uuencoded> {
+        match self.is_leaf() && self.content_type == "text/plain" {
+            true => uuencoded(&self.decoded(), self.declared_charset()),
+            false => Vec::new(),
+        }
     }
 
     /// This part and all within, in the order in which they stand.
@@ -213,6 +228,8 @@ impl Part {
 /// Makes a [`Part`] from bytes in pieces of any size.
 pub struct Scanner {
     keep: Keep,
+    /// Parts around the message: it came encoded within another.
+    above: usize,
     /// How much of a header is kept.
     longest_header: usize,
     /// The message, and the parts within that are open, each in the one before it.
@@ -255,6 +272,7 @@ impl Scanner {
         let message = Open { part: Part::default(), start: None, boundary: None, line_end: 0, digest: false };
         Scanner {
             keep,
+            above: 0,
             longest_header: if keep == Keep::ALL { usize::MAX } else { MAX_HEADER },
             open: vec![message],
             state: State::Header,
@@ -420,7 +438,7 @@ impl Scanner {
     /// The empty line was seen, or what stands for it. True if the body had begun before it.
     fn header_over(&mut self) -> bool {
         let in_digest = self.open.len() >= 2 && self.open[self.open.len() - 2].digest;
-        let deep = self.open.len() >= MAX_DEPTH || self.parts >= MAX_PARTS;
+        let deep = self.above + self.open.len() >= MAX_DEPTH || self.parts >= MAX_PARTS;
         let Some(open) = self.open.last_mut() else { return false };
         let text = open.part.header.split_off(header_length(&open.part.header));
         open.part.understand(if in_digest { "message/rfc822" } else { "text/plain" });
@@ -454,9 +472,20 @@ impl Scanner {
                 self.state = State::Between;
             }
         } else if matches!(kind, "message/rfc822" | "message/global" | "message/news")
-            && !matches!(open.part.encoding.as_str(), "base64" | "quoted-printable")
+            && !open.part.is_encoded_message()
         {
             self.begin();
+        }
+    }
+
+    /// RFC 2046 §5.2.1 has no message within a message that is encoded as a whole; there are some all the same.
+    fn unpack(&self, part: &mut Part) {
+        let depth = self.above + self.open.len() + 1;
+        let whole = part.size == part.body.len() as u64;
+        if part.is_encoded_message() && part.parts.is_empty() && whole && depth < MAX_DEPTH {
+            let mut scanner = Scanner { above: depth, parts: self.parts, ..Scanner::new(self.keep) };
+            scanner.feed(&part.decoded());
+            part.parts.push(scanner.finish());
         }
     }
 
@@ -479,6 +508,7 @@ impl Scanner {
             if child.part.content_type.is_empty() {
                 child.part.understand("text/plain");
             }
+            self.unpack(&mut child.part);
             let size = child.part.header.len() as u64 + child.part.size;
             if let Some(parent) = self.open.last_mut() {
                 parent.part.parts.push(sealed(child.part));
@@ -556,28 +586,6 @@ fn quoted_printable(text: &[u8]) -> Vec<u8> {
             }
         }
         out.extend_from_slice(end);
-    }
-    out
-}
-
-fn uudecode(text: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut lines = text.split(|&byte| byte == b'\n').skip_while(|line| !line.starts_with(b"begin "));
-    lines.next();
-    for line in lines {
-        let line = line.trim_ascii_end();
-        let Some((&first, data)) = line.split_first() else { continue };
-        if line == b"end" {
-            break;
-        }
-        let length = usize::from(first.wrapping_sub(32) & 63);
-        let from = out.len();
-        for group in data.chunks(4) {
-            let value = |at: usize| u32::from(group.get(at).copied().unwrap_or(b' ').wrapping_sub(32) & 63);
-            let bits = value(0) << 18 | value(1) << 12 | value(2) << 6 | value(3);
-            out.extend([(bits >> 16) as u8, (bits >> 8) as u8, bits as u8]);
-        }
-        out.truncate((from + length).min(out.len()));
     }
     out
 }

@@ -140,9 +140,10 @@ pub(super) fn base64_pieces(text: &[u8], mut keep: impl FnMut(&[u8])) {
         clean.clear();
     };
     let (mut padded, mut over) = (false, false);
-    for &byte in text {
+    for (at, &byte) in text.iter().enumerate() {
         match byte {
-            b'\n' => over = false,
+            // Behind its end the rest is a remark, too: mailing lists put theirs there.
+            b'\n' => over = padded && !is_base64(&text[at + 1..]),
             // What stands on a line behind its padding is a remark.
             b' ' | b'\t' => over |= padded,
             // Padding in the middle ends one piece and begins the next.
@@ -161,6 +162,12 @@ pub(super) fn base64_pieces(text: &[u8], mut keep: impl FnMut(&[u8])) {
         }
     }
     settle(&mut clean);
+}
+
+/// Whether the next line has nothing but base64 in it.
+fn is_base64(text: &[u8]) -> bool {
+    let line = text.split(|&byte| byte == b'\n').next().unwrap_or_default().trim_ascii();
+    line.iter().all(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(byte))
 }
 
 /// So many characters of base64 are decoded at once: whole groups of four.
@@ -224,9 +231,12 @@ mod tests {
 
     #[test]
     fn base64_goes_on_behind_padding_but_a_remark_is_none() {
-        for (text, expected) in
-            [(&b"YQ==\r\nYg==\r\n"[..], "ab"), (b"YQ==Yg==", "ab"), (b"YQ== remark\nYg", "ab")]
-        {
+        for (text, expected) in [
+            (&b"YQ==\r\nYg==\r\n"[..], "ab"),
+            (b"YQ==Yg==", "ab"),
+            (b"YQ== remark\nYg", "ab"),
+            (b"YQ==\r\n-- \r\nnews list\r\n", "a"),
+        ] {
             assert_eq!(base64_lenient(text), expected.as_bytes());
         }
         let long: Vec<u8> = (0..PIECE * 2 + 1).map(|at| (at % 251) as u8).collect();

@@ -1,11 +1,13 @@
 //! `postroom show`: a message as a person reads it, as JSON, or its parts as files.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::rc::Rc;
 
 use serde_json::{Value, json};
 
@@ -13,7 +15,7 @@ use super::schema::print;
 use crate::cli;
 use crate::exit::Exit;
 use crate::measure::ByteSize;
-use crate::read::{Address, Part, html};
+use crate::read::{Address, MAX_PARTS, Part, Uuencoded, html};
 
 /// Runs the command.
 pub fn run(args: &cli::Show) -> Exit {
@@ -35,6 +37,9 @@ pub fn run(args: &cli::Show) -> Exit {
             args.file.display()
         );
         return Exit::Data;
+    }
+    if message.walk().len() >= MAX_PARTS {
+        eprintln!("warning: the message has more than {MAX_PARTS} parts; those behind are left out");
     }
     if let Some(folder) = &args.extract {
         return match extract(&message, &bytes, folder) {
@@ -134,6 +139,12 @@ fn part_json(part: &Part) -> Value {
         } else if part.is_leaf() {
             put("bytes", part.decoded_size().into());
         }
+        let files: Vec<Value> = part
+            .uuencoded()
+            .into_iter()
+            .map(|Uuencoded { name, bytes }| json!({"name": name, "bytes": bytes.len()}))
+            .collect();
+        put("uuencoded", Some(files).filter(|files| !files.is_empty()).into());
         // A message within is a message: who wrote it matters as much.
         if part.content_type == "message/rfc822"
             && let Some(inner) = part.parts.first()
@@ -216,6 +227,10 @@ fn tree(part: &Part, first: &str, rest: &str, out: &mut String) {
         let _ = write!(line, "  {subject}");
     }
     let _ = writeln!(out, "{first}{}", safe_line(&line));
+    for Uuencoded { name, bytes } in part.uuencoded() {
+        let line = format!("uuencoded  {}  \"{name}\"", ByteSize(bytes.len() as u64));
+        let _ = writeln!(out, "{rest}└─ {}", safe_line(&line));
+    }
     let last = part.parts.len().saturating_sub(1);
     for (index, inner) in part.parts.iter().enumerate() {
         let (branch, below) = if index == last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
@@ -251,20 +266,34 @@ pub fn extract(message: &Part, bytes: &[u8], folder: &Path) -> io::Result<Vec<St
     fs::create_dir_all(folder)?;
     let mut names = Vec::new();
     let mut taken = HashSet::new();
-    for (number, part) in (1..).zip(message.walk()) {
-        let inner = part.parts.first().filter(|_| part.content_type.starts_with("message/"));
-        let content = match inner {
-            Some(inner) => {
+    let mut number = 0;
+    // Each part, and the bytes in which it lies: those of the message, or of one that is encoded within it.
+    let mut waiting = vec![(message, Rc::new(Cow::Borrowed(bytes)))];
+    while let Some((part, around)) = waiting.pop() {
+        number += 1;
+        let within = match part.is_encoded_message() {
+            true => Rc::new(Cow::Owned(part.decoded())),
+            false => Rc::clone(&around),
+        };
+        waiting.extend(part.parts.iter().rev().map(|inner| (inner, Rc::clone(&within))));
+        let content = match part.parts.first() {
+            _ if part.is_encoded_message() => Cow::Borrowed(&within[..]),
+            Some(inner) if part.content_type.starts_with("message/") => {
                 let (from, to) = inner.span;
                 let span = usize::try_from(from).ok().zip(usize::try_from(to).ok());
-                span.and_then(|(from, to)| bytes.get(from..to)).unwrap_or_default().to_vec()
+                Cow::Borrowed(span.and_then(|(from, to)| around.get(from..to)).unwrap_or_default())
             }
-            None if part.is_leaf() => part.decoded(),
-            None => continue,
+            _ if part.is_leaf() => Cow::Owned(part.decoded()),
+            _ => continue,
         };
         let wanted = part.file_name().map(|name| safe_name(&name)).filter(|name| !name.is_empty());
         let wanted = wanted.unwrap_or_else(|| format!("part-{number}{}", ending(part)));
         names.push(write_new(folder, &wanted, &content, &mut taken)?);
+        for Uuencoded { name, bytes } in part.uuencoded() {
+            let name = Some(safe_name(&name)).filter(|name| !name.is_empty());
+            let name = name.unwrap_or_else(|| format!("part-{number}.bin"));
+            names.push(write_new(folder, &name, &bytes, &mut taken)?);
+        }
     }
     Ok(names)
 }
@@ -386,6 +415,30 @@ mod tests {
              │  ├─ text/plain  us-ascii  6 B\n│  └─ text/html  us-ascii  7 B\n└─ application/pdf  3 B  \"a.pdf\"\n\
              \nplain\u{fffd}\n"
         );
+    }
+
+    #[test]
+    fn what_is_within_what_is_within_comes_out() {
+        use base64::Engine as _;
+        let innermost = "Subject: innermost\n\nbegin 644 a.txt\n#86)C\n`\nend\n";
+        let inner = format!("Subject: inner\nContent-Type: message/rfc822\n\n{innermost}");
+        let encoded = base64::engine::general_purpose::STANDARD.encode(&inner);
+        let message = format!(
+            "From: a@x\nContent-Type: multipart/mixed; boundary=x\n\n--x\nContent-Type: message/rfc822\n\
+             Content-Transfer-Encoding: base64\n\n{encoded}\n--x--\n"
+        );
+        let parsed = Part::parse(message.as_bytes());
+        let text = as_text(&parsed);
+        assert!(
+            text.contains("message/rfc822  innermost") && text.contains("uuencoded  3 B  \"a.txt\""),
+            "{text}"
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let names = extract(&parsed, message.as_bytes(), folder.path()).unwrap();
+        let written: Vec<_> =
+            names.iter().map(|name| fs::read_to_string(folder.path().join(name)).unwrap()).collect();
+        let body = innermost.split_once("\n\n").unwrap().1;
+        assert_eq!(written, [&inner, innermost, body, "abc"], "{names:?}");
     }
 
     #[test]
