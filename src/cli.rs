@@ -557,10 +557,11 @@ impl Cli {
     /// been printed and the exit code is returned: a mistake ends with 64, not with clap's 2.
     pub fn from_args() -> Result<Cli, Exit> {
         Cli::read(std::env::args_os()).map_err(|error| {
-            let exit = exit_of(&error);
-            // A closed pipe is a quiet end.
-            let _ = error.print();
-            exit
+            match (exit_of(&error), error.print()) {
+                // A closed pipe is a quiet end.
+                (Exit::Done, Err(lost)) if lost.kind() != std::io::ErrorKind::BrokenPipe => Exit::Io,
+                (exit, _) => exit,
+            }
         })
     }
 

@@ -40,7 +40,11 @@ impl ReportError {
 
 impl From<::csv::Error> for ReportError {
     fn from(error: ::csv::Error) -> ReportError {
-        ReportError::Output(error.into())
+        // Their own conversion hides which kind of trouble it was, and with it that nobody reads any more.
+        ReportError::Output(match error.into_kind() {
+            ::csv::ErrorKind::Io(error) => error,
+            other => io::Error::other(format!("{other:?}")),
+        })
     }
 }
 

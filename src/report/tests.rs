@@ -289,6 +289,28 @@ fn json_is_one_document_and_csv_a_line_for_each_address() {
 }
 
 #[test]
+fn a_reader_that_goes_away_ends_each_form_quietly() {
+    struct Closed;
+    impl std::io::Write for Closed {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(std::io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let house = house();
+    let (reader, edition) = (house.reader(), house.edition());
+    let ends = [
+        csv(&mut Closed, reader.as_ref(), &edition, &State::ALL),
+        json(&mut Closed, reader.as_ref(), &edition, &State::ALL),
+    ];
+    for end in ends {
+        assert!(end.unwrap_err().is_closed_pipe());
+    }
+}
+
+#[test]
 fn a_letter_is_told_whole() {
     let house = house();
     let record = house.reader().letter(house.edition, 1).unwrap().unwrap();

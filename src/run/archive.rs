@@ -1,13 +1,14 @@
 //! `postroom run` for `kind: archive`: the store and its committer, a session for each mailbox, the
 //! progress, and the balance at the end.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+use super::answer::print;
 use super::show::safe_line;
 use crate::archive::committer::{self, Counts, Desk};
 use crate::archive::listing::TooMany;
@@ -221,7 +222,7 @@ pub fn preview(job: &ArchiveJob, options: &Options) -> Exit {
         match listed {
             Ok(preview) => {
                 let say = if options.json { preview_json } else { preview_text };
-                print(&say(name, &preview));
+                worst = worst.or_worse(print(say(name, &preview)));
                 if preview.too_many.is_some() {
                     worst = worst.or_worse(Exit::SomeFailed);
                 }
@@ -370,13 +371,11 @@ fn report(
     } else {
         balance_text(job, name, balance, committed)
     };
-    if !options.quiet || options.json {
-        print(&text);
-    }
+    let said = if options.quiet && !options.json { Exit::Done } else { print(text) };
     match &balance.error {
         Some(error) => exit(error),
-        None if !balance.is_complete() => Exit::SomeFailed,
-        None => Exit::Done,
+        None if !balance.is_complete() => said.or_worse(Exit::SomeFailed),
+        None => said,
     }
 }
 
@@ -445,12 +444,6 @@ fn balance_json(name: &str, balance: &Balance, committed: Option<Duration>) -> S
         "error": balance.error.as_ref().map(ToString::to_string),
     });
     format!("{object}\n")
-}
-
-/// Prints to stdout; a reader that has gone away is no trouble of ours.
-pub(super) fn print(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 /// The exit code of what ended a session.

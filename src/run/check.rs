@@ -108,7 +108,7 @@ pub(super) fn check(job: SendJob, args: &cli::Check, global: &cli::Global) -> Ex
     } else {
         say(stdout, &plan, &edition, &findings)
     };
-    let said = super::schema::printed(said);
+    let said = super::answer::printed(said);
     let max_bad = plan.job.recipients.max_bad;
     let exit = if findings.bad == 0 {
         Exit::Done
@@ -118,7 +118,7 @@ pub(super) fn check(job: SendJob, args: &cli::Check, global: &cli::Global) -> Ex
         Exit::SomeFailed
     };
     let connected = if args.connect { connect(&plan, args) } else { Exit::Done };
-    exit.max(said).max(connected)
+    exit.or_worse(said).or_worse(connected)
 }
 
 /// Makes the plan and opens the list, or finds the mistakes of both and the files that are missing.

@@ -2,7 +2,8 @@
 
 use rustix::fs::FlockOperation;
 
-use super::archive::{now, print, store_exit, with_source};
+use super::answer::print;
+use super::archive::{now, store_exit, with_source};
 use crate::archive::{export, store};
 use crate::cli;
 use crate::exit::Exit;
@@ -31,8 +32,8 @@ pub fn run(args: &cli::Export) -> Exit {
             for path in &packed.left_out {
                 eprintln!("left out: {path} is missing or changed");
             }
-            print(&format!("{}: {} messages\n", out.display(), packed.messages));
-            if packed.left_out.is_empty() { Exit::Done } else { Exit::SomeFailed }
+            let said = print(format!("{}: {} messages\n", out.display(), packed.messages));
+            if packed.left_out.is_empty() { said } else { said.or_worse(Exit::SomeFailed) }
         }
         Err(error) => {
             eprintln!("error: cannot write {}: {error}", out.display());

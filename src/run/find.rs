@@ -25,7 +25,7 @@ pub fn run(args: &cli::Find) -> Exit {
         written.is_ok()
     });
     match found {
-        Ok(()) => super::schema::printed(written.and_then(|()| out.flush())),
+        Ok(()) => super::answer::printed(written.and_then(|()| out.flush())),
         Err(error) => {
             eprintln!("error: {error}");
             match error {

@@ -43,10 +43,7 @@ pub fn init(dir: &Path) -> Exit {
             return Exit::Io;
         }
     }
-    let mut out = io::stdout().lock();
-    // A closed pipe is a quiet end.
-    let _ = say(&mut out, dir, names());
-    Exit::Done
+    super::answer::printed(say(&mut io::stdout().lock(), dir, names()))
 }
 
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {

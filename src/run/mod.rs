@@ -1,6 +1,7 @@
 //! One file per command; wires the rooms together and owns no craft.
 
 mod accounts;
+mod answer;
 pub mod archive;
 mod begin;
 mod book;
@@ -234,7 +235,7 @@ fn check_archive(job: &job::ArchiveJob, args: &cli::Check) -> Exit {
         let trace = args.trace.then(Transcript::stderr);
         return archive::preview(job, &archive::Options { json: args.json, trace, ..Default::default() });
     }
-    schema::print(archive::plan(job, args.json).as_bytes())
+    answer::print(archive::plan(job, args.json))
 }
 
 /// What else is wrong with a job whose file has mistakes.
@@ -252,7 +253,7 @@ fn read(paths: &[std::path::PathBuf], global: &cli::Global) -> Result<Vec<Job>, 
     for path in paths {
         match job::read(path, &environment) {
             Ok(job) => jobs.push(job),
-            Err(mistakes) => exit = exit.max(refuse(&mistakes, global)),
+            Err(mistakes) => exit = exit.or_worse(refuse(&mistakes, global)),
         }
     }
     if exit == Exit::Done { Ok(jobs) } else { Err(exit) }

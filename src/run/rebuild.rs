@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::archive::{now, print, store_exit, with_source};
+use super::answer::print;
+use super::archive::{now, store_exit, with_source};
 use crate::archive::mend::{self, Mended};
 use crate::archive::{Store, index, manifest, verify};
 use crate::cli;
@@ -35,16 +36,17 @@ pub fn run(args: &cli::Rebuild) -> Exit {
             return store_exit(&error);
         }
     };
-    tell(&args.store, &mended);
+    let said = tell(&args.store, &mended);
     if let Err(error) = manifest::rewrite(&args.store) {
         eprintln!("error: cannot write the manifest: {error}");
         return Exit::Io;
     }
     match index::rebuild(&args.store) {
         Ok(count) => {
-            print(&format!("{}: manifest and index made anew, {count} messages\n", args.store.display()));
+            let made =
+                print(format!("{}: manifest and index made anew, {count} messages\n", args.store.display()));
             let strangers = if mended.strangers.is_empty() { Exit::Done } else { Exit::SomeFailed };
-            missing(&args.store).max(strangers)
+            said.or_worse(made).or_worse(missing(&args.store)).or_worse(strangers)
         }
         Err(error) => {
             eprintln!("error: {error}");
@@ -54,17 +56,19 @@ pub fn run(args: &cli::Rebuild) -> Exit {
 }
 
 /// Says what was wrong with the journal, and what became of it.
-fn tell(store: &Path, mended: &Mended) {
+fn tell(store: &Path, mended: &Mended) -> Exit {
     let name = store.display();
+    let mut lines = String::new();
     for damage in &mended.sealed {
-        print(&format!("{name}: {damage}: sealed\n"));
+        lines += &format!("{name}: {damage}: sealed\n");
     }
     for path in &mended.found {
-        print(&format!("{name}: {path} was in no line of the journal and is again, by its content\n"));
+        lines += &format!("{name}: {path} was in no line of the journal and is again, by its content\n");
     }
     for path in &mended.lost {
-        print(&format!("{name}: {path} was in no line of the journal; it is lost or changed\n"));
+        lines += &format!("{name}: {path} was in no line of the journal; it is lost or changed\n");
     }
+    let said = print(lines);
     for path in &mended.strangers {
         eprintln!(
             "warning: {path} is in no line of the journal, and its name is not that of its content, or a copy's"
@@ -76,6 +80,7 @@ fn tell(store: &Path, mended: &Mended) {
              compared again by the next run"
         );
     }
+    said
 }
 
 /// Says how many files of the journal are not there: no rebuilding brings them back.
@@ -83,9 +88,9 @@ fn missing(store: &Path) -> Exit {
     match verify::missing(store) {
         Ok(0) => Exit::Done,
         Ok(count) => {
-            print(&format!("{}: {count} files are missing\n", store.display()));
+            let said = print(format!("{}: {count} files are missing\n", store.display()));
             eprintln!("help: `postroom run` fetches again what is missing here and still on the server");
-            Exit::SomeFailed
+            said.or_worse(Exit::SomeFailed)
         }
         Err(error) => {
             eprintln!("error: cannot read {}: {error}", store.display());

@@ -12,6 +12,7 @@ use crate::letter::Purpose;
 use crate::report::{self, ReportError, View};
 use crate::talk;
 
+use super::answer::printed;
 use super::kept;
 use super::only::find_key;
 
@@ -48,13 +49,13 @@ pub(super) fn report(args: &cli::Report, ledger: &Path, job: &SendJob) -> Result
         return watch(&reader, edition);
     }
     let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
-    let printed = print(args, &reader, &edition, keep, &mut out).and_then(|exit| {
+    let said = print(args, &reader, &edition, keep, &mut out).and_then(|exit| {
         out.flush()?;
         Ok(exit)
     });
-    match printed {
+    match said {
         Err(error) if error.is_closed_pipe() => Ok(Exit::Done),
-        printed => Ok(printed?),
+        said => Ok(said?),
     }
 }
 
@@ -159,10 +160,8 @@ fn watch(reader: &dyn Reader, mut edition: Edition) -> Result<Exit, Said> {
         last = line;
         let over = !edition.is_unfinished();
         if written.is_err() || over {
-            if terminal {
-                let _ = writeln!(out);
-            }
-            return Ok(Exit::Done);
+            let ended = if terminal && written.is_ok() { writeln!(out) } else { written };
+            return Ok(printed(ended));
         }
         std::thread::sleep(Duration::from_secs(1));
         if let Some(now) = reader.edition(edition.id)? {

@@ -1,13 +1,14 @@
 //! `postroom sandbox`: the relay and the maildrop as a process of their own, until a signal ends them.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::answer::print;
 use crate::cli;
 use crate::exit::Exit;
 use crate::sandbox::{
@@ -52,13 +53,12 @@ pub fn run(args: &cli::Sandbox) -> Exit {
             return Exit::Io;
         }
     }
-    for (name, summary) in servers.stop() {
+    let said = servers.stop().map(|(name, summary)| {
         let mut line = serde_json::json!(summary);
         line["server"] = name.into();
-        // A closed pipe is a quiet end.
-        let _ = writeln!(io::stdout(), "{line}");
-    }
-    Exit::Done
+        print(format!("{line}\n"))
+    });
+    said.max().unwrap_or(Exit::Done)
 }
 
 enum Trouble {

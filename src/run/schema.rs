@@ -1,9 +1,10 @@
 //! `postroom schema`, `completions` and `man`: what editors, shells and `man` read about us.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
+use super::answer::print;
 use crate::cli::{self, Cli};
 use crate::exit::Exit;
 use crate::job;
@@ -11,12 +12,12 @@ use crate::talk;
 
 /// Prints the JSON Schema of the job file.
 pub fn schema() -> Exit {
-    print(format!("{:#}\n", job::schema()).as_bytes())
+    print(format!("{:#}\n", job::schema()))
 }
 
 /// Prints a completion script.
 pub fn completions(args: &cli::Completions) -> Exit {
-    print(&Cli::completions(args.shell))
+    print(Cli::completions(args.shell))
 }
 
 /// Prints the manual page of `postroom`, or writes one for every command into a folder.
@@ -35,24 +36,6 @@ pub fn man(args: &cli::Man) -> Exit {
 fn write(dir: &Path, pages: &[(String, Vec<u8>)]) -> io::Result<()> {
     fs::create_dir_all(dir)?;
     pages.iter().try_for_each(|(name, page)| fs::write(dir.join(format!("{name}.1")), page))
-}
-
-/// Writes the answer to stdout.
-pub(super) fn print(bytes: &[u8]) -> Exit {
-    let mut out = io::stdout().lock();
-    printed(out.write_all(bytes).and_then(|()| out.flush()))
-}
-
-/// How writing an answer to stdout ends the process: whoever closed the pipe has read enough, but an answer that
-/// a full disk did not take is lost.
-pub(super) fn printed(written: io::Result<()>) -> Exit {
-    match written {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            talk::error(&format!("cannot write to stdout: {error}"));
-            Exit::Io
-        }
-        _ => Exit::Done,
-    }
 }
 
 #[cfg(test)]

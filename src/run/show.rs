@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use serde_json::{Value, json};
 
-use super::schema::print;
+use super::answer::print;
 use crate::cli;
 use crate::exit::Exit;
 use crate::measure::ByteSize;
@@ -48,7 +48,7 @@ pub fn run(args: &cli::Show) -> Exit {
                     true => format!("{}\n", json!(names)),
                     false => names.iter().map(|name| format!("{}\n", folder.join(name).display())).collect(),
                 };
-                print(text.as_bytes())
+                print(text)
             }
             Err(error) => {
                 eprintln!("error: cannot write into {}: {error}", folder.display());
@@ -57,8 +57,8 @@ pub fn run(args: &cli::Show) -> Exit {
         };
     }
     match args.json {
-        true => print(format!("{:#}\n", as_json(&message)).as_bytes()),
-        false => print(as_text(&message).as_bytes()),
+        true => print(format!("{:#}\n", as_json(&message))),
+        false => print(as_text(&message)),
     }
 }
 

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::FlockOperation;
 
-use super::archive::{exit, now, prepare, print, store_exit, with_source};
+use super::answer::print;
+use super::archive::{exit, now, prepare, store_exit, with_source};
 use crate::archive::listing::{self, Standing};
 use crate::archive::retrieve::{self, Mailbox};
 use crate::archive::{committer, store, verify};
@@ -27,12 +28,15 @@ pub fn run(args: &cli::Verify, server: Option<&ArchiveJob>) -> Exit {
             return store_exit(&error);
         }
     };
-    let (mut findings, mut lost, mut unsealed) = (0u64, false, false);
+    let (mut findings, mut lost, mut unsealed, mut said) = (0u64, false, false, Exit::Done);
     let proof = verify::verify(&args.store, |finding| {
         findings += 1;
         lost |= matches!(finding, verify::Finding::Missing(_) | verify::Finding::Changed(_));
         unsealed |= matches!(finding, verify::Finding::Journal(_) | verify::Finding::Unknown(_));
-        print(&format!("{finding}\n"));
+        // Where nobody can read the findings they are counted still.
+        if said == Exit::Done {
+            said = print(format!("{finding}\n"));
+        }
     });
     let proof = match proof {
         Ok(proof) => proof,
@@ -42,17 +46,18 @@ pub fn run(args: &cli::Verify, server: Option<&ArchiveJob>) -> Exit {
         }
     };
     drop(lock);
-    for damage in &proof.sealed {
-        print(&format!("sealed: {damage}\n"));
+    if said == Exit::Done {
+        let mut summary: String = proof.sealed.iter().map(|damage| format!("sealed: {damage}\n")).collect();
+        summary += &format!(
+            "{}: {} messages, {}, {} lines of the journal: {}\n",
+            args.store.display(),
+            proof.files,
+            ByteSize(proof.bytes),
+            proof.lines,
+            if findings == 0 { "whole".to_owned() } else { format!("{findings} findings") }
+        );
+        said = print(summary);
     }
-    print(&format!(
-        "{}: {} messages, {}, {} lines of the journal: {}\n",
-        args.store.display(),
-        proof.files,
-        ByteSize(proof.bytes),
-        proof.lines,
-        if findings == 0 { "whole".to_owned() } else { format!("{findings} findings") }
-    ));
     if lost {
         eprintln!(
             "help: `postroom run` fetches again what is missing here and still on the server; move a changed file away \
@@ -64,9 +69,9 @@ pub fn run(args: &cli::Verify, server: Option<&ArchiveJob>) -> Exit {
             "help: `postroom rebuild` takes in again what only the journal has lost, and seals damage of the journal"
         );
     }
-    let archive = if findings == 0 { Exit::Done } else { Exit::SomeFailed };
+    let archive = said.or_worse(if findings == 0 { Exit::Done } else { Exit::SomeFailed });
     match server {
-        Some(job) => archive.max(against_server(args, job)),
+        Some(job) => archive.or_worse(against_server(args, job)),
         None => archive,
     }
 }
@@ -140,9 +145,11 @@ fn against_server(args: &cli::Verify, job: &ArchiveJob) -> Exit {
                         }
                     };
                     let uidl = listed.uidl.as_deref().unwrap_or("-");
-                    print(&format!("{name}: message {} ({uidl}) {words}\n", listed.number));
+                    worst = worst
+                        .or_worse(print(format!("{name}: message {} ({uidl}) {words}\n", listed.number)));
                 }
-                print(&format!("{name}: {} on the server, {missing} not archived\n", listing.len()));
+                let counts = format!("{name}: {} on the server, {missing} not archived\n", listing.len());
+                worst = worst.or_worse(print(counts));
                 if missing > 0 {
                     worst = worst.or_worse(Exit::SomeFailed);
                 }

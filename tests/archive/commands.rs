@@ -64,6 +64,27 @@ fn an_export_that_was_cut_short_is_made_again() {
 }
 
 #[test]
+fn an_answer_that_is_lost_is_no_success() {
+    let scene = archived(2);
+    let server = scene.serve(|_| {});
+    let job = job_file(&scene, server.port(), "").display().to_string();
+    let (store, mbox) = (scene.store().display().to_string(), scene.folder.path().join("out.mbox"));
+    let mbox = mbox.display().to_string();
+    for line in [
+        &["verify", &store][..],
+        &["find", &store, "number"],
+        &["rebuild", &store],
+        &["export", "--mbox", &mbox, &store],
+        &["run", &job],
+        &["check", "--connect", &job],
+    ] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let (code, _, said) = output(postroom().args(line).stdout(full));
+        assert!(code == Some(74) && said.contains("cannot write to stdout"), "{line:?}: {code:?} {said}");
+    }
+}
+
+#[test]
 fn what_only_reads_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     for command in ["verify", "find"] {

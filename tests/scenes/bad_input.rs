@@ -246,7 +246,14 @@ fn an_answer_that_is_lost_is_no_success() {
     let eml =
         std::fs::read_dir(scene.path("outbox/short")).expect("outbox").flatten().next().expect("a letter");
     let eml = eml.path().display().to_string();
-    for line in [&["check", "job.yaml"][..], &["check", "--json", "job.yaml"], &["show", &eml]] {
+    for line in [
+        &["check", "job.yaml"][..],
+        &["check", "--json", "job.yaml"],
+        &["show", &eml],
+        &["report", "--sandbox", "--watch", "job.yaml"],
+        &["init", "new"],
+        &["--help"],
+    ] {
         let output = scene.command(line).stdout(full()).output().expect("the binary starts");
         assert_eq!(output.status.code(), Some(Exit::Io as i32), "{line:?}");
     }
