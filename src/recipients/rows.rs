@@ -32,7 +32,8 @@ pub fn open(spec: &RecipientsSpec, stdin: Box<dyn Read + Send>) -> Result<Rows, 
     let file = input.file.clone();
     let objects = match Format::of(&file, format, input.window())? {
         Format::Table { tab } => {
-            let delimiter = match spec.delimiter {
+            let named = table::named_delimiter(&mut input)?;
+            let delimiter = match spec.delimiter.or(named) {
                 Some(delimiter) => delimiter,
                 None if tab => b'\t',
                 None => table::delimiter(&mut input)?,
@@ -63,6 +64,8 @@ enum Source {
         table: Table,
         /// The kind of each column.
         kinds: Vec<ColumnKind>,
+        /// Columns behind these that have no name, and nothing in them.
+        unnamed: usize,
         /// Where the address most likely is.
         address: Option<usize>,
     },
@@ -144,12 +147,13 @@ impl Rows {
         let Some(header) = table.next()? else { return Err(RecipientsError::NoHeader { file, found: None }) };
         let columns = Arc::new(header_columns(&header, &file)?);
         let mut kinds = vec![ColumnKind::Text; columns.names().len()];
+        let unnamed = header.len() - kinds.len();
         for (name, (kind, _)) in &spec.columns {
             kinds[typed_place(&columns, name, &file)?] = *kind;
         }
         let address = default_address_column(&columns).ok().and_then(|name| columns.place(name));
         Ok(Rows {
-            source: Source::Table { table, kinds, address },
+            source: Source::Table { table, kinds, unnamed, address },
             kinds: Vec::new(),
             last: columns.clone(),
             columns: Some(columns),
@@ -176,11 +180,11 @@ impl Rows {
     fn next_row(&mut self, bytes: &mut usize) -> Result<Option<Result<Row, BadRow>>, RecipientsError> {
         let number = self.number + 1;
         let row = match &mut self.source {
-            Source::Table { table, kinds, address } => {
+            Source::Table { table, kinds, unnamed, address } => {
                 table.input.row = number;
                 let Some(record) = table.next()? else { return Ok(None) };
                 *bytes += record.text().len();
-                table_row(&record, &self.last, kinds).map_err(|reason| BadRow {
+                table_row(&record, &self.last, kinds, *unnamed).map_err(|reason| BadRow {
                     number,
                     line: Some(record.line),
                     key_hint: address.and_then(|place| record.cell(place)).and_then(|text| hint(&text)),
@@ -206,13 +210,21 @@ impl Rows {
     }
 }
 
-fn table_row(record: &Record<'_>, columns: &Columns, kinds: &[ColumnKind]) -> Result<Vec<Cell>, String> {
+fn table_row(
+    record: &Record<'_>,
+    columns: &Columns,
+    kinds: &[ColumnKind],
+    unnamed: usize,
+) -> Result<Vec<Cell>, String> {
     if let Some(flaw) = &record.flaw {
         return Err(flaw.clone());
     }
-    if record.len() != kinds.len() {
+    if !(kinds.len()..=kinds.len() + unnamed).contains(&record.len()) {
         let cells = if record.len() == 1 { "cell" } else { "cells" };
         return Err(format!("has {} {cells} where the header has {}", record.len(), kinds.len()));
+    }
+    if let Some(place) = record.cells().skip(kinds.len()).position(|cell| !cell.trim().is_empty()) {
+        return Err(format!("has something in column {}, which has no name", kinds.len() + place + 1));
     }
     let in_column = |place: usize, reason: String| format!("column `{}`: {reason}", columns.names()[place]);
     if record.text().as_bytes().contains(&0) {
@@ -371,7 +383,9 @@ fn header_columns(header: &Record<'_>, file: &Path) -> Result<Columns, Recipient
     }
     // A second mark of UTF-8, a space without a width: nobody sees why a template does not find such a name.
     let edge = |sign: char| sign.is_whitespace() || is_invisible(sign);
-    let names: Vec<String> = header.cells().map(|name| name.trim_matches(edge).to_owned()).collect();
+    let mut names: Vec<String> = header.cells().map(|name| name.trim_matches(edge).to_owned()).collect();
+    // Spreadsheets write columns that were emptied. What stands in one in spite of that makes its row a bad one.
+    names.truncate(names.iter().rposition(|name| !name.is_empty()).map_or(1, |last| last + 1));
     // A list without a header would lose its first recipient to it.
     if let Some(found) = names.iter().find(|name| name.contains('@') && name.parse::<EmailAddress>().is_ok())
     {
@@ -563,6 +577,24 @@ mod tests {
                 "1 [\"a@b.c\",\"\u{200B}x\"]\n",
             ),
             ("tsv", &[], "email,x\tname\na@b.c\t\"A\tda\"\n", "1 [\"a@b.c\",\"A\\tda\"]\n"),
+            ("", &[], "sep=;\nemail;name\na@b.c;Ada, x\n", "1 [\"a@b.c\",\"Ada, x\"]\n"),
+            (
+                "",
+                &[],
+                "\u{FEFF}\"SEP=|\"\r\nemail|n\r\nb\r\n",
+                "1 BAD line 3 b: has 1 cell where the header has 2\n",
+            ),
+            ("tsv", &[], "sep=,\remail,n\ra@b.c,\r", "1 [\"a@b.c\",\"\"]\n"),
+            ("", &[], "sep=a\n", ""),
+            (
+                "",
+                &[],
+                "email,name, ,\na@b.c,Ada,,\nb@b.c,Bob\nc@b.c,Hoare, C. A. R.,\nd@b.c,,,,\n",
+                "1 [\"a@b.c\",\"Ada\"]\n\
+                 2 [\"b@b.c\",\"Bob\"]\n\
+                 3 BAD line 4 c@b.c: has something in column 3, which has no name\n\
+                 4 BAD line 5 d@b.c: has 5 cells where the header has 2\n",
+            ),
             ("", &[], "email,name\n", ""),
             ("", &[], "email", ""),
             ("", &[], "", "the list - has no header: its first line must name the columns (Data)"),

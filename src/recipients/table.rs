@@ -124,10 +124,31 @@ impl<'a> Record<'a> {
     }
 }
 
-/// The delimiter of a table: of comma, semicolon and tab the one that gives its first records the
-/// same number of cells as its header, quotes respected.
-pub(super) fn delimiter(input: &mut Input) -> Result<u8, RecipientsError> {
+/// The delimiter that a first line `sep=;` names, which Excel heeds and other programs write for it. The line is used
+/// up: it is no header.
+pub(super) fn named_delimiter(input: &mut Input) -> Result<Option<u8>, RecipientsError> {
     input.sample(SAMPLE)?;
+    let window = input.window();
+    let Some(len) = window.find(['\r', '\n']) else { return Ok(None) };
+    let line = window[..len].trim_start_matches('"').as_bytes();
+    let sign = match line.split_at_checked(4) {
+        Some((sep, [sign])) | Some((sep, [sign, b'"'])) if sep.eq_ignore_ascii_case(b"sep=") => *sign,
+        _ => return Ok(None),
+    };
+    if !sign.is_ascii() || sign.is_ascii_alphanumeric() || sign == b'"' {
+        return Ok(None);
+    }
+    let end = if window[len..].starts_with("\r\n") { 2 } else { 1 };
+    input.consume(len + end, 1);
+    Ok(Some(sign))
+}
+
+/// The delimiter of a table: of comma, semicolon and tab the one that gives its first records the
+/// same number of cells as its header, quotes respected; unless its first line names it.
+pub(super) fn delimiter(input: &mut Input) -> Result<u8, RecipientsError> {
+    if let Some(sign) = named_delimiter(input)? {
+        return Ok(sign);
+    }
     let whole = input.window().len() < SAMPLE;
     let sample = input.window().as_bytes();
     let score = |delimiter: u8| {
