@@ -100,11 +100,11 @@ pub fn examine(path: &Path, env: &Environment) -> Result<Job, Flawed> {
 
 /// The ledger of the project that the working folder is in, for commands that name no job.
 pub fn shared_ledger(env: &Environment) -> Result<LedgerUrl, Vec<Diagnostic>> {
-    let root = root_of(&env.dir.join(HOUSE_FILE)).unwrap_or_else(|| env.dir.clone());
+    let house_root = root_of(&env.dir.join(HOUSE_FILE));
+    let root = house_root.clone().unwrap_or_else(|| env.dir.clone());
     let reading = Reading::new(root.clone(), env.home());
-    let file = root.join(HOUSE_FILE);
-    let document =
-        if file.symlink_metadata().is_ok() { open(&reading, &file, &env.shown(&file)) } else { None };
+    let house_file = house_root.map(|root| root.join(HOUSE_FILE));
+    let document = house_file.and_then(|file| open(&reading, &file, &env.shown(&file)));
     let house = document.as_ref().map(|document| House::read(Value::of(&reading, document)));
     let ledger = match house.and_then(|house| house.ledger) {
         Some(value) => lower::ledger(value),

@@ -417,6 +417,9 @@ fn the_root_is_the_nearest_folder_with_a_house() {
     assert!(project.read("postroom.yaml").is_err());
     let ledger = shared_ledger(&Environment::fixed(&root.join("a/b"), &[])).expect("a ledger");
     assert_eq!(ledger, LedgerUrl::Sqlite(root.join(".postroom/ledger.db")));
+    let empty = Project::new(&[("postroom.yaml/x", "")]);
+    let ledger = shared_ledger(&Environment::fixed(&empty.root(), &[])).expect("a folder is no house");
+    assert_eq!(ledger, LedgerUrl::Sqlite(empty.root().join(".postroom/ledger.db")));
 }
 
 #[test]

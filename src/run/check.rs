@@ -122,7 +122,7 @@ pub(super) fn check(job: SendJob, args: &cli::Check, global: &cli::Global) -> Ex
 }
 
 /// Makes the plan and opens the list, or finds the mistakes of both and the files that are missing.
-pub(super) fn lay(mut job: SendJob) -> Result<(Plan, Rows), Vec<Diagnostic>> {
+fn lay(mut job: SendJob) -> Result<(Plan, Rows), Vec<Diagnostic>> {
     let mut mistakes = std::mem::take(&mut job.absent);
     let rows = source::open(&job).map_err(|error| mistakes.push(error.diagnostic(&job))).ok();
     // Without a list nothing is said about columns.
@@ -133,6 +133,17 @@ pub(super) fn lay(mut job: SendJob) -> Result<(Plan, Rows), Vec<Diagnostic>> {
         (Some(plan), Some(rows)) if mistakes.is_empty() => Ok((plan, rows)),
         _ => Err(mistakes),
     }
+}
+
+/// What else is wrong with a job whose file has mistakes. Nobody is kept waiting for standard input that will not be
+/// used.
+pub(super) fn behind(mut job: SendJob) -> Vec<Diagnostic> {
+    if !matches!(job.recipients.source, SourceSpec::Stdin { .. }) {
+        return lay(job).err().unwrap_or_default();
+    }
+    let mut mistakes = std::mem::take(&mut job.absent);
+    mistakes.extend(Plan::lay(job, None, Purpose::Real, None).err().unwrap_or_default());
+    mistakes
 }
 
 /// Looks at the whole list. A file that was found for two recipients is neither's, so that where there

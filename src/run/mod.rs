@@ -241,7 +241,7 @@ fn check_archive(job: &job::ArchiveJob, args: &cli::Check) -> Exit {
 /// What else is wrong with a job whose file has mistakes.
 fn mistakes_behind(job: Job) -> Vec<Diagnostic> {
     match job {
-        Job::Send(job) => check::lay(*job).err().unwrap_or_default(),
+        Job::Send(job) => check::behind(*job),
         Job::Archive(job) => job.absent,
     }
 }

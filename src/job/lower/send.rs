@@ -66,6 +66,13 @@ pub(in crate::job) fn send(section: &Section<'_>, house: &House<'_>, path: &Path
         Some(value) => ledger(value),
         None => Some(default_ledger(&reading.root)),
     };
+    let recipients = recipients.map(|recipients| match recipients.source {
+        // Where that ledger is nobody knows; what is not read before a run stands in for its list.
+        SourceSpec::Ledger { .. } if ledger.is_none() => {
+            RecipientsSpec { source: SourceSpec::Stdin { format: None }, ..recipients }
+        }
+        _ => recipients,
+    });
     let keep = section.get("keep").map(|value| match value.as_text() {
         Some("digest") => Some(Keep::Digest),
         _ => value.path().map(Keep::Folder),
