@@ -185,6 +185,9 @@ impl Templates {
     ) -> Result<Rendered, RowError> {
         let view = self.view(row);
         let subject = self.subject.render_line(&view)?;
+        if subject.trim().is_empty() {
+            return Err(self.subject.error("the subject is empty"));
+        }
         let html = match &self.html {
             Some(body) => Some(view.render(&self.engine.html, &body.name, body.at)?),
             None => None,

@@ -283,6 +283,36 @@ fn an_empty_suppress_list_is_warned_of() {
 }
 
 #[test]
+fn a_flawed_job_has_no_mistakes_that_are_not_its_own() {
+    let other = changed("{file: list.csv}", "{ledger: {job: x, edition: \"1\", outcome: refused}}");
+    let scene = Scene::new().job(&format!("{other}ledger: mysql:x\n").replace("@PORT@", "25"));
+    scene
+        .run("check job.yaml")
+        .exit(Exit::Job)
+        .says(&["`mysql:x` is not a ledger"])
+        .never_says(&["does not exist"]);
+    // Nobody waits for what will not be read.
+    let job = changed("{file: list.csv}", "{file: \"-\", format: csv}").replace("subject", "subjekt");
+    let scene = scene.job(&job.replace("@PORT@", "25"));
+    let mut child =
+        scene.command(["check", "job.yaml"]).stdin(std::process::Stdio::piped()).spawn().expect("the binary");
+    let kept_open = child.stdin.take();
+    assert_eq!(child.wait().expect("it ends").code(), Some(Exit::Job as i32));
+    drop(kept_open);
+}
+
+#[test]
+fn a_letter_whose_subject_comes_out_empty_is_not_sent() {
+    let job = changed("\"Hello {{ name }}\"", "\"{% if name != 'Bob' %}Hello{% endif %} \"");
+    let scene = Scene::new()
+        .relay([] as [&str; 0])
+        .job(&job)
+        .recipients("email,name\nada@example.org,Ada\nbob@example.org,Bob\n");
+    scene.send().exit(Exit::SomeFailed).says(&["subject, line 7: the subject is empty"]);
+    assert_eq!(scene.its_relay().letters().len(), 1);
+}
+
+#[test]
 fn a_pipe_is_no_list() {
     let job = changed("list.csv}", "/dev/stdin, format: csv}").replace("@PORT@", "25");
     let scene = Scene::new().job(&job);
