@@ -113,8 +113,17 @@ pub fn exit(diagnostics: &[Diagnostic]) -> Exit {
 /// What people see of them: each with its line, its words marked, and what would be right; with
 /// escape sequences for a terminal if `colour`. Ends in a line end unless there is nothing.
 pub fn print(diagnostics: &[Diagnostic], colour: bool) -> String {
+    draw(diagnostics, colour, DecorStyle::Unicode)
+}
+
+/// The same in the signs that every terminal has.
+pub fn print_ascii(diagnostics: &[Diagnostic], colour: bool) -> String {
+    draw(diagnostics, colour, DecorStyle::Ascii)
+}
+
+fn draw(diagnostics: &[Diagnostic], colour: bool, decor: DecorStyle) -> String {
     let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
-    let renderer = renderer.decor_style(DecorStyle::Unicode).term_width(WIDTH);
+    let renderer = renderer.decor_style(decor).term_width(WIDTH);
     let mut text = String::new();
     for (number, diagnostic) in diagnostics.iter().take(MOST).enumerate() {
         if number > 0 {
@@ -242,6 +251,8 @@ mod tests {
         assert_eq!(print(&[], false), "");
         assert_eq!(print(&[Diagnostic::error("a"), Diagnostic::error("b")], false), "error: a\n\nerror: b\n");
         assert!(print(&[Diagnostic::error("a")], true).contains('\u{1b}'));
+        let plain = print_ascii(&[Diagnostic::error("a").at(at("b", "b")).label("c")], false);
+        assert!(!plain.contains(['╭', '│', '━']) && plain.contains("^ c"), "{plain}");
         let many = vec![Diagnostic::error("a"); 102];
         assert!(print(&many, false).ends_with("error: a\n\n… and 2 more\n"));
     }

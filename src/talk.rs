@@ -56,8 +56,16 @@ pub fn question(words: &str) {
 pub fn diagnostics(diagnostics: &[Diagnostic], colour: bool) {
     match is_json() {
         true => diagnostics.iter().for_each(|one| event("diagnostic", object(one))),
-        false => write(&diagnostic::print(diagnostics, colour)),
+        false if is_utf8(|name| std::env::var(name).ok()) => write(&diagnostic::print(diagnostics, colour)),
+        false => write(&diagnostic::print_ascii(diagnostics, colour)),
     }
+}
+
+/// Whether a terminal shows UTF-8, as far as the locale says. Where it says nothing (cron), it is what mail and logs
+/// are read in.
+fn is_utf8(variable: impl Fn(&str) -> Option<String>) -> bool {
+    let named = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().filter_map(variable).find(|name| !name.is_empty());
+    named.is_none_or(|name| name.to_ascii_lowercase().replace('-', "").contains("utf8"))
 }
 
 /// What happened, for programs: an object with the members of `facts`. People are told otherwise.
@@ -96,4 +104,27 @@ fn object(of: &Diagnostic) -> Json {
 /// At once, so that no other thread's words come between; a closed stderr ends nothing.
 fn write(text: &str) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_locale_says_what_a_terminal_shows() {
+        for (all, lang, expected) in [
+            ("", "zh_CN.UTF-8", true),
+            ("", "zh_CN.GBK", false),
+            ("C.utf8", "C", true),
+            ("C", "en_US.UTF-8", false),
+            ("", "", true),
+        ] {
+            let variable = |name: &str| match name {
+                "LC_ALL" => Some(all.to_owned()),
+                "LANG" => Some(lang.to_owned()),
+                _ => None,
+            };
+            assert_eq!(is_utf8(variable), expected, "{all} {lang}");
+        }
+    }
 }
