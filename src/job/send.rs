@@ -115,7 +115,7 @@ pub struct RecipientsSpec {
     pub columns: BTreeMap<String, (ColumnKind, Text)>,
     /// `key`, a template; default the address.
     pub key: Option<Text>,
-    /// `to`; default the column `email` or `邮箱`.
+    /// `to`; the column that [`crate::letter::default_address_column`] finds where it is not said.
     pub to: Option<MailboxTemplate>,
     /// `cc`
     pub cc: MailboxTemplates,

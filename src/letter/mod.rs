@@ -2,6 +2,7 @@
 //! it, the [`Message`] composed from that, and the [`Outcome`] of each of its recipients.
 //! Plain values only; whoever makes or changes them lives in a room of their own.
 
+mod address_column;
 mod envelope;
 mod message;
 mod message_id;
@@ -10,6 +11,7 @@ mod outcome;
 mod row;
 mod words;
 
+pub use address_column::{NoAddressColumn, default_address_column};
 pub use envelope::{Envelope, RecipientKey};
 pub use message::{Content, Message, Slice};
 pub use message_id::{boundary_seed, message_id};

@@ -170,6 +170,17 @@ impl Input {
             (b"\x1F\x8B", "a gzip archive"),
             (b"%PDF-", "a PDF"),
         ];
+        if let Coding::Other(_, encoding) = &self.coding
+            && is_chinese_in_utf8(&self.raw)
+        {
+            return Err(RecipientsError::NotDecodable {
+                file: self.file.clone(),
+                encoding: encoding.name(),
+                row: 0,
+                line: 1,
+                hint: "it is UTF-8: take `encoding:` out".to_owned(),
+            });
+        }
         match packed.into_iter().find(|(magic, _)| self.raw.starts_with(magic)) {
             Some((_, what)) => Err(RecipientsError::Packed { file: self.file.clone(), what }),
             None => Ok(()),
@@ -252,8 +263,27 @@ pub(super) fn open(file: &Path) -> Result<(File, Metadata), RecipientsError> {
     Ok((opened, metadata))
 }
 
+/// Whether the beginning of a list is UTF-8 beyond doubt. In GB18030 nearly all of it would be characters, too, and
+/// everybody would be sent them.
+fn is_chinese_in_utf8(raw: &[u8]) -> bool {
+    /// That so many characters of three bytes come about by chance, and nothing that is no UTF-8, is not seen.
+    const ENOUGH: usize = 3;
+    let good = match std::str::from_utf8(raw) {
+        Ok(text) => text,
+        Err(error) if error.error_len().is_none() => {
+            std::str::from_utf8(&raw[..error.valid_up_to()]).unwrap_or_default()
+        }
+        Err(_) => return false,
+    };
+    good.chars().filter(|sign| sign.len_utf8() > 2).nth(ENOUGH - 1).is_some()
+}
+
 /// What bytes that are not UTF-8 may be, judged by the line they stand in.
 fn hint(raw: &[u8], bad: usize) -> String {
+    if raw.contains(&0) {
+        let order = if raw.first() == Some(&0) { "be" } else { "le" };
+        return format!("is this UTF-16? Then say `encoding: utf-16{order}`");
+    }
     let start = raw[..bad].iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
     let end = raw[bad..].iter().position(|&byte| byte == b'\n').map_or(raw.len(), |at| bad + at);
     let line = &raw[start..end];
@@ -321,6 +351,9 @@ mod tests {
         let gb = [&b"name\n"[..], &GB18030.encode("张伟,1\n").0].concat();
         for (bytes, encoding, expected) in [
             (&gb[..], None, "UTF-8 in line 2: is this GB18030?"),
+            ("姓名,邮箱\n".as_bytes(), Some("gbk"), "GBK in line 1: it is UTF-8"),
+            (b"\xd3\x59\r\0\n\0", None, "encoding: utf-16le"),
+            (b"\0\r\0\n\x59\xd3", None, "encoding: utf-16be"),
             (b"a\nb\nno\xEBl\n", None, "UTF-8 in line 3: say its"),
             (b"a\n\xE5\xBC", None, "in line 2:"),
             (b"a\n\x80\xFF\n", Some("gb18030"), "gb18030 in line 2: `encoding: gb18030` does not fit"),

@@ -7,7 +7,6 @@
 //! [`RecipientsError`] and ends the list, because nobody knows what the remaining bytes mean.
 //! `key`, `to` and `where` are templates and are rendered elsewhere.
 
-mod address_column;
 mod cell;
 mod error;
 mod input;
@@ -16,7 +15,6 @@ mod rows;
 mod suppressed;
 mod table;
 
-pub use address_column::{NoAddressColumn, default_address_column};
 pub use error::{BadRow, RecipientsError};
 pub use rows::{MoreRows, Rows, open};
 pub use suppressed::Suppressed;

@@ -22,6 +22,8 @@ pub(super) struct Table {
     scan: Scan,
     /// Lines that begin with this are passed over.
     comment: Option<u8>,
+    /// Records with nothing in any cell are passed over: what a spreadsheet writes of rows that were emptied.
+    pub(super) passes_blank: bool,
     /// The record's bytes in the window, its line end included.
     len: usize,
 }
@@ -39,7 +41,7 @@ pub(super) struct Record<'a> {
 impl Table {
     /// A table whose cells are separated by `delimiter`.
     pub(super) fn new(input: Input, delimiter: u8, comment: Option<u8>) -> Table {
-        Table { input, scan: Scan::new(delimiter), comment, len: 0 }
+        Table { input, scan: Scan::new(delimiter), comment, passes_blank: false, len: 0 }
     }
 
     /// The next record that is not an empty line; it borrows the window until the next call.
@@ -54,7 +56,8 @@ impl Table {
             }
             let text = &self.input.window()[..self.len];
             let comment = self.comment.is_some_and(|sign| text.as_bytes().first() == Some(&sign));
-            if !self.scan.overlong && (comment || self.scan.is_empty_line(text)) {
+            let blank = self.passes_blank && self.scan.is_blank(text);
+            if !self.scan.overlong && (comment || blank || self.scan.is_empty_line(text)) {
                 continue;
             }
             let flaw = match self.scan.stray {
@@ -349,6 +352,10 @@ impl Scan {
     /// Nothing, or one cell of blanks in a table that has several.
     fn is_empty_line(&self, record: &str) -> bool {
         self.spans.len() <= 1 && record.trim_matches([' ', '\t', '\r', '\n']).is_empty()
+    }
+
+    fn is_blank(&self, record: &str) -> bool {
+        self.spans.iter().all(|span| record[span.start..span.end].trim().is_empty())
     }
 }
 

@@ -11,7 +11,7 @@ use minijinja::value::ValueKind;
 
 use crate::diagnostic::{Diagnostic, Place};
 use crate::job::{ColumnKind, MailboxTemplate, MailboxTemplates, SendJob, SourceSpec, TemplateSource, Text};
-use crate::letter::Columns;
+use crate::letter::{Columns, default_address_column};
 use crate::mail;
 
 use super::engine::{self, Engine, VALUE_END, VALUE_START};
@@ -400,26 +400,28 @@ impl Compiler<'_> {
         if let Some(template) = &self.job.recipients.to {
             return self.mailbox("to", template);
         }
-        const USUAL: [&str; 2] = ["email", "邮箱"];
         if !self.names.knows_columns() {
             // Rows need not be alike: each is asked for itself.
             let either = Text::new("{{ email if email is defined else 邮箱 }}");
             return Some(MailboxLines { name: None, address: self.line("to", &either, Sees::Row)? });
         }
-        let columns = self.names.columns();
-        let column = USUAL.into_iter().find(|name| columns.iter().any(|column| column == name));
-        let Some(column) = column else {
-            let columns = listed(self.names.columns().iter().map(String::as_str));
-            self.mistakes.push(
-                Diagnostic::error("the list has no column `email` or `邮箱`, and the job no `to`").help(
-                    format!(
-                        "say where the address is, `to: \"{{{{ column }}}}\"`; the columns are {columns}"
-                    ),
-                ),
-            );
-            return None;
+        let columns = Columns::new(self.names.columns().to_vec());
+        let column = match default_address_column(&columns) {
+            Ok(column) => column,
+            Err(error) => {
+                let columns = listed(columns.names().iter().map(String::as_str));
+                self.mistakes.push(Diagnostic::error(error.to_string()).help(format!(
+                    "say where the address is, `to: \"{{{{ column }}}}\"`; the columns are {columns}"
+                )));
+                return None;
+            }
         };
-        let address = self.line("to", &Text::new(format!("{{{{ {column} }}}}")), Sees::Row)?;
+        // `E-Mail` would be a subtraction.
+        let template = match column.contains('-') {
+            true => format!("{{{{ row[\"{column}\"] }}}}"),
+            false => format!("{{{{ {column} }}}}"),
+        };
+        let address = self.line("to", &Text::new(template), Sees::Row)?;
         Some(MailboxLines { name: None, address })
     }
 

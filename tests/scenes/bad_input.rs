@@ -313,6 +313,17 @@ fn a_letter_whose_subject_comes_out_empty_is_not_sent() {
 }
 
 #[test]
+fn the_address_is_found_as_lists_name_it() {
+    let job = SHORT.replace("@PORT@", "25");
+    for name in ["Email", "E-Mail", "电子邮箱"] {
+        let scene = Scene::new().job(&job).recipients(&format!("{name},name\nada@example.org,Ada\n,\n"));
+        scene.run("check job.yaml").exit(Exit::Done).says(&["rows       1", "example.org 1"]);
+    }
+    let scene = Scene::new().job(&job).recipients("mail,E-Mail,name\na@x.org,b@x.org,Ada\n");
+    scene.run("check job.yaml").exit(Exit::Job).says(&["`mail` and `E-Mail` could both be the address"]);
+}
+
+#[test]
 fn a_pipe_is_no_list() {
     let job = changed("list.csv}", "/dev/stdin, format: csv}").replace("@PORT@", "25");
     let scene = Scene::new().job(&job);

@@ -1,27 +1,30 @@
 //! Which column holds the address where the job does not say.
 
-use crate::letter::Columns;
+use super::Columns;
 
 /// Names that mean nothing but a mail address, in lower case.
 const CERTAIN: [&str; 2] = ["email", "邮箱"];
 
 /// Names that mean one where no certain one stands beside them.
-const LIKELY: [&str; 3] = ["e-mail", "mail", "电子邮件"];
+const LIKELY: [&str; 6] = ["e-mail", "mail", "电子邮件", "电子邮箱", "邮箱地址", "邮件地址"];
 
 /// Why no column can be taken for the address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoAddressColumn {
     /// None is named so.
-    #[error("no column is named email or 邮箱: say `to: \"{{{{ … }}}}\"`; the columns are {}", .0.join(", "))]
-    None(Vec<String>),
+    #[error("the list has no column `email` or `邮箱`, and the job no `to`")]
+    None,
     /// Several are, and to choose could mean to write to the wrong one.
-    #[error("`{0}` and `{1}` could both be the address: say `to: \"{{{{ {0} }}}}\"`")]
+    #[error("`{0}` and `{1}` could both be the address, and the job has no `to`")]
     Several(String, String),
 }
 
-/// The column that is meant when a job has no `to`: `email` or `邮箱`, else `e-mail`, `mail` or
-/// `电子邮件`, in either case of letters.
+/// The column that is meant when a job has no `to`: `email`, else `邮箱`, else the only one that means the same, in
+/// either case of letters.
 pub fn default_address_column(columns: &Columns) -> Result<&str, NoAddressColumn> {
+    if let Some(exact) = CERTAIN.into_iter().find(|name| columns.place(name).is_some()) {
+        return Ok(exact);
+    }
     for wanted in [&CERTAIN[..], &LIKELY] {
         let mut found =
             columns.names().iter().filter(|name| wanted.contains(&name.trim().to_lowercase().as_str()));
@@ -33,7 +36,7 @@ pub fn default_address_column(columns: &Columns) -> Result<&str, NoAddressColumn
             (None, _) => {}
         }
     }
-    Err(NoAddressColumn::None(columns.names().to_vec()))
+    Err(NoAddressColumn::None)
 }
 
 #[cfg(test)]
@@ -49,9 +52,10 @@ mod tests {
             (&["mail", "email"], Ok("email")),
             (&["E-Mail"], Ok("E-Mail")),
             (&["电子邮件"], Ok("电子邮件")),
-            (&["email", "邮箱"], Err("`email` and `邮箱` could both")),
-            (&["mail", "e-mail"], Err("say `to: \"{{ mail }}\"`")),
-            (&["name", "address"], Err("the columns are name, address")),
+            (&["邮箱", "email"], Ok("email")),
+            (&["Email", "EMAIL"], Err("`Email` and `EMAIL` could both")),
+            (&["mail", "电子邮箱"], Err("`mail` and `电子邮箱` could both")),
+            (&["name", "address"], Err("no column `email`")),
         ] {
             let columns = Columns::new(names.iter().map(|&name| name.to_owned()).collect());
             match (default_address_column(&columns), expected) {
