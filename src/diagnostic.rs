@@ -91,6 +91,14 @@ impl Diagnostic {
         self
     }
 
+    /// The same, with what would be right if that is known.
+    pub fn help_maybe(self, help: Option<impl Into<String>>) -> Diagnostic {
+        match help {
+            Some(help) => self.help(help),
+            None => self,
+        }
+    }
+
     /// The same, ending the process in another way than [`Exit::Job`].
     pub fn ending(mut self, exit: Exit) -> Diagnostic {
         self.exit = exit;

@@ -17,6 +17,7 @@ use crate::mail;
 use super::engine::{self, Engine, VALUE_END, VALUE_START};
 use super::line::{Condition, Form, Line, Part, Pattern};
 use super::mailto::{self, Mailto};
+use super::meant;
 use super::pictures::{self, Language, Shown, Target};
 use super::scan::{Compared, Plain, Scan, Shape, plain};
 use super::value::Names;
@@ -247,19 +248,20 @@ impl Compiler<'_> {
         let scan = match Scan::template(&text.value) {
             Ok(scan) => scan,
             Err(error) => {
-                self.mistakes.push(syntax(&key, text, &error, 0));
+                self.flawed(syntax(&key, text, &error, 0), &text.value);
                 return None;
             }
         };
         if !self.check_job_text(&key, text, &scan, sees) {
             return None;
         }
+        self.warn_unfilled(&format!("`{key}`"), &text.value, |span| narrowed(text, span));
         if let Some(parts) = self.parts(&text.value, sees) {
             return Some(Line { key, at, form: Form::Parts(parts) });
         }
         let name = format!("<{key}>");
         if let Err(error) = self.engine.text.add_template_owned(name.clone(), text.value.clone()) {
-            self.mistakes.push(syntax(&key, text, &error, 0));
+            self.flawed(syntax(&key, text, &error, 0), &text.value);
             return None;
         }
         Some(Line { key, at, form: Form::Template(name) })
@@ -300,7 +302,7 @@ impl Compiler<'_> {
         let scan = match Scan::condition(&text.value) {
             Ok(scan) => scan,
             Err(error) => {
-                self.mistakes.push(syntax(key, text, &error, 0));
+                self.mistakes.push(syntax(key, text, &error, 0).help_maybe(meant::operator(&text.value)));
                 return None;
             }
         };
@@ -311,7 +313,7 @@ impl Compiler<'_> {
         // The expression was read as one, so nothing in it ends the braces.
         let source = format!("{{{{ ({}\n) }}}}", text.value);
         if let Err(error) = self.engine.conditions.add_template_owned(name.clone(), source) {
-            self.mistakes.push(syntax(key, text, &error, 4));
+            self.mistakes.push(syntax(key, text, &error, 4).help_maybe(meant::operator(&text.value)));
             return None;
         }
         let truths = scan.truths.into_iter().map(|(name, _)| name).collect();
@@ -364,7 +366,7 @@ impl Compiler<'_> {
         let scan = match Scan::template(&text.value) {
             Ok(scan) => scan,
             Err(error) => {
-                self.mistakes.push(syntax(key, text, &error, 0));
+                self.flawed(syntax(key, text, &error, 0), &text.value);
                 return None;
             }
         };
@@ -384,7 +386,7 @@ impl Compiler<'_> {
         }
         let name = format!("<{key}>");
         if let Err(error) = self.engine.patterns.add_template_owned(name.clone(), text.value.clone()) {
-            self.mistakes.push(syntax(&key, text, &error, 0));
+            self.flawed(syntax(&key, text, &error, 0), &text.value);
             return None;
         }
         Some(Pattern { line: Line { key, at, form: Form::Template(name) }, emits: scan.emits, marked: true })
@@ -546,7 +548,7 @@ impl Compiler<'_> {
                         (Loaded { name, path, source: text.value.as_str().into(), scan }, text, None)
                     }
                     Err(error) => {
-                        self.mistakes.push(syntax(key, text, &error, 0));
+                        self.flawed(syntax(key, text, &error, 0), &text.value);
                         return None;
                     }
                 }
@@ -584,6 +586,7 @@ impl Compiler<'_> {
             let in_job = inline && loaded.name == name;
             if in_job {
                 self.check_job_text(key, text, &loaded.scan, Sees::Row);
+                self.warn_unfilled(&format!("`{key}`"), &text.value, |span| narrowed(text, span));
             } else {
                 self.check_file(loaded, &assigned);
             }
@@ -608,7 +611,10 @@ impl Compiler<'_> {
                 Role::Html => self.embed(&loaded, text, &foreign),
             };
             if let Err(error) = self.env(role).add_template_owned(loaded.name.clone(), source) {
-                self.mistakes.push(syntax_in_file(&loaded.name, &loaded.path, &loaded.source, &error));
+                self.flawed(
+                    syntax_in_file(&loaded.name, &loaded.path, &loaded.source, &error),
+                    &loaded.source,
+                );
                 return None;
             }
         }
@@ -893,7 +899,7 @@ impl Compiler<'_> {
             Ok(scan) => Some(Loaded { name: name.to_owned(), path, source, scan }),
             Err(error) => {
                 let shown = self.shown(&path);
-                self.mistakes.push(syntax_in_file(name, &shown, &source, &error));
+                self.flawed(syntax_in_file(name, &shown, &source, &error), &source);
                 None
             }
         }
@@ -933,6 +939,7 @@ impl Compiler<'_> {
         let spot = |span: Range<usize>| Some(Place { file: shown.clone(), source: source.clone(), span });
         let subject = format!("template `{}`", loaded.name);
         self.check(&subject, &loaded.scan, Sees::Row, assigned, &spot);
+        self.warn_unfilled(&subject, &loaded.source, spot);
     }
 
     fn check_job_text(&mut self, key: &str, text: &Text, scan: &Scan, sees: Sees) -> bool {
@@ -1047,9 +1054,28 @@ impl Compiler<'_> {
         };
         let columns = listed(self.names.columns().iter().map(String::as_str));
         let near = nearest(name, self.names.all().chain(["now", "row"]));
-        let near = near.map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
+        let near =
+            near.map(|near| format!("did you mean `{}`? ", meant::reference(near))).unwrap_or_default();
         Diagnostic::error(format!("{subject} asks for `{name}`, which {list} does not have"))
             .help(format!("{near}its columns are {columns}"))
+    }
+
+    /// Notes that a template cannot be read.
+    fn flawed(&mut self, mistake: Diagnostic, source: &str) {
+        let help = meant::misnamed(source, self.names.columns().iter().map(String::as_str));
+        self.mistakes.push(mistake.help_maybe(help));
+    }
+
+    /// Warns of words that look like a template, and that everybody would get as they stand.
+    fn warn_unfilled(&mut self, subject: &str, source: &str, spot: impl Fn(Range<usize>) -> Option<Place>) {
+        let Some(span) = meant::unfilled(source, |word| self.names.all().any(|name| name == word)) else {
+            return;
+        };
+        let words = &source[span.clone()];
+        let inner = words.trim_matches(['{', '}', '｛', '｝']).trim();
+        let title = format!("{subject} has `{words}`, which is no template: everybody gets it as it stands");
+        let help = format!("write `{{{{ {} }}}}`", meant::reference(inner));
+        self.warnings.push(Diagnostic::warning(title).at_maybe(spot(span)).help(help));
     }
 
     /// Notes a piece of what the reader sees.

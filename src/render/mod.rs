@@ -11,6 +11,7 @@ mod error;
 mod filters;
 mod line;
 mod mailto;
+mod meant;
 mod pictures;
 mod plain;
 mod scan;

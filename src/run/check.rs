@@ -18,6 +18,7 @@ use crate::recipients::{BadRow, Rows};
 use crate::submit::Submitter;
 use crate::talk;
 
+use super::show::safe_line;
 use super::source::{self, NoList};
 
 /// Rows that are read and made into letters at once.
@@ -387,7 +388,7 @@ fn say(mut out: impl Write, plan: &Plan, edition: &str, found: &Findings) -> std
     for (number, Bad { line, key, reason }) in &found.named {
         let line = line.map(|line| format!(" (line {line})")).unwrap_or_default();
         let key = key.as_ref().map(|key| format!("  {key}")).unwrap_or_default();
-        writeln!(out, "row {number}{line}{key}: {reason}")?;
+        writeln!(out, "{}", safe_line(&format!("row {number}{line}{key}: {reason}")))?;
     }
     if found.bad > found.named.len() as u64 {
         writeln!(out, "… and {} more bad rows", found.bad - found.named.len() as u64)?;

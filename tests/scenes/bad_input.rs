@@ -324,6 +324,30 @@ fn the_address_is_found_as_lists_name_it() {
 }
 
 #[test]
+fn what_was_meant_for_a_template_is_recognised() {
+    let job = SHORT.replace("@PORT@", "25");
+    let list = "email,name,First Name\nada@example.org,Ada,Ada\n";
+    for (from, to, exit, words) in [
+        ("Hello {{ name }}", "Hello { name }", Exit::Done, "write `{{ name }}`"),
+        ("Dear {{ name }}", "亲爱的｛｛name｝｝", Exit::Done, "everybody gets it as it stands"),
+        ("Hello {{ name }}", "{{ First Name }}", Exit::Job, "row[\"First Name\"]"),
+        ("Dear {{ name }}", "{{ First_Name }}", Exit::Job, "did you mean `row[\"First Name\"]`?"),
+        ("list.csv}", "list.csv, where: name = 'Ada'}", Exit::Job, "`==` compares"),
+        ("list.csv}", "list.csv, key: email}", Exit::Job, "`key` is the same for everyone"),
+    ] {
+        let scene = Scene::new().job(&job.replacen(from, to, 1)).recipients(list);
+        scene.run("check job.yaml").exit(exit).says(&[words, "job.yaml:"]);
+    }
+    let job =
+        changed("{inline: \"Dear {{ name }},\\nall is well.\\n\"}", "letter.txt").replace("@PORT@", "25");
+    let scene = Scene::new().job(&job).file("letter.txt", "Dear {name}\n").recipients(list);
+    scene
+        .run("check job.yaml")
+        .exit(Exit::Done)
+        .says(&["template `letter.txt` has `{name}`", "letter.txt:1:6"]);
+}
+
+#[test]
 fn a_pipe_is_no_list() {
     let job = changed("list.csv}", "/dev/stdin, format: csv}").replace("@PORT@", "25");
     let scene = Scene::new().job(&job);

@@ -215,7 +215,16 @@ fn recipients(value: Value<'_>) -> Option<RecipientsSpec> {
     });
     let delimiter = section.get("delimiter").map(delimiter);
     let columns = section.get("columns").map_or(Some(BTreeMap::new()), columns);
-    let key = section.get("key").map(|value| value.line());
+    let key = section.get("key").map(|value| {
+        let text = value.line()?;
+        if is_template(&text.value) {
+            return Some(text);
+        }
+        value.wrong(
+            Diagnostic::error("`key` is the same for everyone: of all rows one would get a letter")
+                .help("write the column in braces, `key: \"{{ id }}\"`"),
+        )
+    });
     let to = section.get("to").map(|value| {
         if value.is_list() || value.is_map() {
             return value.wrong(

@@ -1,0 +1,119 @@
+//! What was probably meant: columns that are no names by the rules of templates, signs of other languages, and words
+//! in the braces of other programs or of a Chinese keyboard, which are no template at all.
+
+use std::ops::Range;
+
+/// How a template asks for a column: by its name, or through `row` where that is no name.
+pub(super) fn reference(column: &str) -> String {
+    let name = column.chars().all(|sign| sign.is_alphanumeric() || sign == '_');
+    match name && !column.starts_with(|sign: char| sign.is_numeric()) {
+        true => column.to_owned(),
+        false => format!("row[\"{column}\"]"),
+    }
+}
+
+/// How to ask for a column that stands in the braces of a template by a name that is none.
+pub(super) fn misnamed<'n>(source: &str, columns: impl Iterator<Item = &'n str>) -> Option<String> {
+    let within = |column: &str| {
+        let mut behind = source.split("{{").skip(1);
+        behind.any(|rest| rest.trim_start().strip_prefix(column).is_some_and(|rest| !goes_on(rest)))
+    };
+    let mut columns = columns.filter(|column| !column.contains(['"', '\\']) && reference(column) != *column);
+    let column = columns.find(|column| within(column))?;
+    Some(format!("`{column}` is no name in a template: write `{{{{ {} }}}}`", reference(column)))
+}
+
+fn goes_on(rest: &str) -> bool {
+    rest.starts_with(|sign: char| sign.is_alphanumeric() || sign == '_')
+}
+
+/// What a sign is called here that another language has in its place.
+pub(super) fn operator(expression: &str) -> Option<&'static str> {
+    let bare =
+        ["==", "!=", "<=", ">="].iter().fold(expression.to_owned(), |text, sign| text.replace(sign, ""));
+    let known = [
+        ("&&", "`and` stands between two conditions of which both hold"),
+        ("||", "`or` stands between two conditions of which one holds"),
+        ("<>", "`!=` compares"),
+        ("=", "`==` compares"),
+        ("!", "`not` stands before what does not hold"),
+        ("“", "text is put in straight quotation marks"),
+        ("‘", "text is put in straight quotation marks"),
+    ];
+    known.into_iter().find(|(sign, _)| bare.contains(sign)).map(|(_, help)| help)
+}
+
+/// The first words that everybody would get as they stand: one of these names in single braces, anything in the
+/// double ones of a Chinese keyboard.
+pub(super) fn unfilled(source: &str, is_name: impl Fn(&str) -> bool) -> Option<Range<usize>> {
+    const OPEN: [char; 2] = ['{', '｛'];
+    const CLOSE: [char; 2] = ['}', '｝'];
+    let mut at = 0;
+    while let Some(start) = source[at..].find(OPEN).map(|found| at + found) {
+        let inner = source[start..].trim_start_matches(OPEN);
+        let opening = &source[start..source.len() - inner.len()];
+        let len = inner.find(|sign: char| CLOSE.contains(&sign) || sign == '\n').unwrap_or(inner.len());
+        let rest = inner[len..].trim_start_matches(CLOSE);
+        at = source.len() - rest.len();
+        let closed = inner[len..].starts_with(CLOSE);
+        let template = opening.starts_with("{{") || inner.starts_with(['%', '#']);
+        if closed && !template && (opening.starts_with("｛｛") || is_name(inner[..len].trim())) {
+            return Some(start..at);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_that_are_no_template_are_found() {
+        for (source, expected) in [
+            ("Dear {{ name }}, {% if name %}{x}{% endif %} {# {name} #}{other}", None),
+            ("Dear { name }!", Some("{ name }")),
+            ("${name}", Some("{name}")),
+            ("{{ name }} 亲爱的｛姓名｝", Some("｛姓名｝")),
+            ("亲爱的｛｛ 别的 ｝｝", Some("｛｛ 别的 ｝｝")),
+            ("p {color: red} a{name", None),
+            ("{name\n}", None),
+            ("｛别的｝", None),
+        ] {
+            let found = unfilled(source, |name| ["name", "姓名"].contains(&name));
+            assert_eq!(found.map(|span| &source[span]), expected, "{source}");
+        }
+    }
+
+    #[test]
+    fn columns_that_are_no_names_are_reached() {
+        let columns = || ["First Name", "姓名/Name", "name", "2026年"].into_iter();
+        for (source, expected) in [
+            ("{{ First Name }}", Some("row[\"First Name\"]")),
+            ("{{name}} {{姓名/Name|upper}}", Some("row[\"姓名/Name\"]")),
+            ("{{ 2026年 }}", Some("row[\"2026年\"]")),
+            ("{{ First Names }} {{ name }}", None),
+        ] {
+            let help = misnamed(source, columns());
+            assert_eq!(help.is_some(), expected.is_some(), "{source}");
+            assert!(help.unwrap_or_default().contains(expected.unwrap_or_default()), "{source}");
+        }
+        assert_eq!((reference("姓名"), reference("a-b")), ("姓名".into(), "row[\"a-b\"]".into()));
+    }
+
+    #[test]
+    fn signs_of_other_languages_are_known() {
+        for (expression, expected) in [
+            ("a = 'x'", Some("`==`")),
+            ("a == 'x' && b", Some("`and`")),
+            ("a <> b", Some("`!=`")),
+            ("!a", Some("`not`")),
+            ("a == “x”", Some("straight")),
+            ("a >= 1 and b != 2", None),
+        ] {
+            let help = operator(expression);
+            assert_eq!(help.is_some(), expected.is_some(), "{expression}");
+            assert!(help.unwrap_or_default().contains(expected.unwrap_or_default()), "{expression}");
+        }
+    }
+}
