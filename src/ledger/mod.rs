@@ -152,8 +152,9 @@ pub trait Reader: Send {
     /// When the next deferred delivery is due of those that are due after `after`, Unix seconds.
     fn next_due(&self, edition: EditionId, after: i64) -> Result<Option<i64>, LedgerError>;
 
-    /// The number of the delivery with this key; reads the whole edition.
-    fn find_key(&self, edition: EditionId, key: &str) -> Result<Option<u64>, LedgerError>;
+    /// The numbers of the deliveries with these keys, however they are spelled here or there; reads the whole
+    /// edition once.
+    fn find_keys(&self, edition: EditionId, keys: &[String]) -> Result<Vec<Option<u64>>, LedgerError>;
 
     /// How many deliveries stand where, by one scan.
     fn counts(&self, edition: EditionId) -> Result<Counts, LedgerError>;

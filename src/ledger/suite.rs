@@ -166,8 +166,8 @@ fn a_list_is_taken_in(ledger: &mut dyn Ledger) {
         ("[\"a@x.org\",\"张伟\"]", "example.org")
     );
     assert_eq!(counts(ledger, edition), [(State::Pending, 1), (State::Failed, 1), (State::Skipped, 1)]);
-    assert_eq!(reader.find_key(edition, "c@x.org").unwrap(), Some(4));
-    assert_eq!(reader.find_key(edition, "d@x.org").unwrap(), None);
+    let keys = ["d@x.org", " C@X.org", "c@x.org"].map(String::from);
+    assert_eq!(reader.find_keys(edition, &keys).unwrap(), [None, Some(4), Some(4)]);
     let rejects = reader.rejects(edition, 10).unwrap();
     assert_eq!(
         rejects,

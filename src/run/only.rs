@@ -6,19 +6,7 @@ use crate::ledger::{
     Claimed, Component, Counts, Domains, Edition, EditionId, Flags, LedgerError, LetterRecord, Reader,
     Record, Reject, Standing, State,
 };
-use crate::letter::{Purpose, RecipientKey};
-
-/// The delivery of a key, however it is spelled; reads the whole edition.
-pub(super) fn find_key(
-    reader: &dyn Reader,
-    edition: EditionId,
-    key: &str,
-) -> Result<Option<u64>, LedgerError> {
-    match (reader.find_key(edition, key)?, RecipientKey::new(key)) {
-        (None, Some(same)) if same.as_str() != key => reader.find_key(edition, same.as_str()),
-        (found, _) => Ok(found),
-    }
-}
+use crate::letter::Purpose;
 
 /// Reads the ledger as if these deliveries were all there is to claim.
 pub(super) struct Only {
@@ -33,13 +21,11 @@ impl Only {
         edition: EditionId,
         keys: &[String],
     ) -> Result<Result<Only, String>, LedgerError> {
-        let mut seqs = Vec::with_capacity(keys.len());
-        for key in keys {
-            match find_key(&*reader, edition, key)? {
-                Some(seq) => seqs.push(seq),
-                None => return Ok(Err(key.clone())),
-            }
+        let found = reader.find_keys(edition, keys)?;
+        if let Some(stranger) = found.iter().position(Option::is_none) {
+            return Ok(Err(keys[stranger].clone()));
         }
+        let mut seqs: Vec<u64> = found.into_iter().flatten().collect();
         seqs.sort_unstable();
         seqs.dedup();
         Ok(Ok(Only { reader, seqs }))
@@ -49,20 +35,23 @@ impl Only {
         claimed.into_iter().filter(|claimed| self.seqs.binary_search(&claimed.seq).is_ok()).collect()
     }
 
-    /// Of these behind `after` at most `limit` that `next` gives: the next one behind a number.
+    /// Of these behind `after` at most `limit` that `next` gives: the next one behind a number. Altogether that
+    /// reads the edition once at most.
     fn behind(
         &self,
         after: u64,
         limit: usize,
         next: impl Fn(u64) -> Result<Vec<Claimed>, LedgerError>,
     ) -> Result<Vec<Claimed>, LedgerError> {
-        let start = self.seqs.partition_point(|&seq| seq <= after);
+        let mut wanted = &self.seqs[self.seqs.partition_point(|&seq| seq <= after)..];
         let mut claimed = Vec::new();
-        for &seq in &self.seqs[start..] {
-            // It may be somebody else.
-            claimed.extend(next(seq - 1)?.into_iter().filter(|next| next.seq == seq));
-            if claimed.len() == limit {
-                break;
+        while let Some(seq) = wanted.first().filter(|_| claimed.len() < limit) {
+            let Some(found) = next(seq - 1)?.pop() else { break };
+            // It may be somebody else. Those before it are not to be claimed.
+            wanted = &wanted[wanted.partition_point(|&seq| seq < found.seq)..];
+            if wanted.first() == Some(&found.seq) {
+                wanted = &wanted[1..];
+                claimed.push(found);
             }
         }
         Ok(claimed)
@@ -129,8 +118,8 @@ impl Reader for Only {
         self.reader.components(edition)
     }
 
-    fn find_key(&self, edition: EditionId, key: &str) -> Result<Option<u64>, LedgerError> {
-        self.reader.find_key(edition, key)
+    fn find_keys(&self, edition: EditionId, keys: &[String]) -> Result<Vec<Option<u64>>, LedgerError> {
+        self.reader.find_keys(edition, keys)
     }
 
     fn counts(&self, edition: EditionId) -> Result<Counts, LedgerError> {

@@ -14,7 +14,6 @@ use crate::talk;
 
 use super::answer::printed;
 use super::kept;
-use super::only::find_key;
 
 /// Why a command ended, in words.
 #[derive(Debug)]
@@ -86,10 +85,8 @@ fn print(
     out: &mut dyn Write,
 ) -> Result<Exit, ReportError> {
     if let Some(key) = &args.letter {
-        let letter = match find_key(reader, edition.id, key)? {
-            Some(seq) => reader.letter(edition.id, seq)?,
-            None => None,
-        };
+        let seq = reader.find_keys(edition.id, std::slice::from_ref(key))?.pop().flatten();
+        let letter = seq.map(|seq| reader.letter(edition.id, seq)).transpose()?.flatten();
         let kept = letter.as_ref().and_then(|letter| match (keep, &letter.record.message_id) {
             (Some(Keep::Folder(folder)), Some(id)) => {
                 Some(kept::place(folder, &edition.name, &letter.record.key, id)).filter(|file| file.exists())

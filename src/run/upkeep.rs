@@ -1,6 +1,7 @@
 //! `postroom requeue`, `forget`, `prune`: what is done to a ledger between runs. Each tells what it
 //! would do and asks, unless `--yes`.
 
+use std::collections::BTreeSet;
 use std::io::{self, BufRead, IsTerminal};
 use std::path::Path;
 use std::time::SystemTime;
@@ -12,7 +13,6 @@ use crate::letter::Purpose;
 use crate::measure::grouped;
 use crate::talk;
 
-use super::only::find_key;
 use super::report::{Said, choose};
 
 /// `postroom requeue`: puts deliveries of a job back to pending.
@@ -31,9 +31,11 @@ pub(super) fn requeue(args: &cli::Requeue, ledger: &Path, job: &str) -> Result<E
         true => vec![State::Refused, State::Unsure, State::Failed, State::Deferred, State::Skipped],
         false => words.iter().filter_map(|word| State::from_word(word)).collect(),
     };
-    let only = as_enlisted(reader.as_ref(), &edition, &args.only)?;
-    let keys = (!only.is_empty()).then_some(only.as_slice());
-    let chosen = count(reader.as_ref(), &edition, &states, keys)?;
+    let (chosen, only) = match args.only.is_empty() {
+        true => (count(reader.as_ref(), &edition, &states)?, None),
+        false => named(reader.as_ref(), &edition, &states, &args.only).map(|(n, keys)| (n, Some(keys)))?,
+    };
+    let keys = only.as_deref();
     let total: u64 = chosen.iter().map(|(_, number)| number).sum();
     if total == 0 {
         eprintln!("postroom: edition {}: nobody to put back", edition.name);
@@ -61,46 +63,39 @@ pub(super) fn requeue(args: &cli::Requeue, ledger: &Path, job: &str) -> Result<E
     Ok(Exit::Done)
 }
 
-/// The keys as the ledger has them, however they are spelled here.
-fn as_enlisted(reader: &dyn Reader, edition: &Edition, keys: &[String]) -> Result<Vec<String>, Said> {
-    let mut known = Vec::with_capacity(keys.len());
-    for key in keys {
-        let seq = find_key(reader, edition.id, key)?;
-        let letter = seq.map(|seq| reader.letter(edition.id, seq)).transpose()?.flatten();
-        known.push(letter.map_or_else(|| key.clone(), |letter| letter.record.key));
-    }
-    Ok(known)
+/// How many are to be put back, state by state.
+type Chosen = Vec<(State, u64)>;
+
+/// How many would be put back.
+fn count(reader: &dyn Reader, edition: &Edition, states: &[State]) -> Result<Chosen, LedgerError> {
+    let counts = reader.counts(edition.id)?;
+    let pairs = states.iter().map(|state| (*state, counts.of(*state)));
+    Ok(pairs.filter(|(_, number)| *number > 0).collect())
 }
 
-/// How many would be put back, state by state.
-fn count(
+/// How many of these keys would be put back; and their keys as the ledger has them.
+fn named(
     reader: &dyn Reader,
     edition: &Edition,
     states: &[State],
-    keys: Option<&[String]>,
-) -> Result<Vec<(State, u64)>, Said> {
-    let Some(keys) = keys else {
-        let counts = reader.counts(edition.id)?;
-        let pairs = states.iter().map(|state| (*state, counts.of(*state)));
-        return Ok(pairs.filter(|(_, number)| *number > 0).collect());
-    };
-    let mut chosen: Vec<(State, u64)> = states.iter().map(|state| (*state, 0)).collect();
-    for key in keys {
-        let Some(seq) = reader.find_key(edition.id, key)? else {
+    keys: &[String],
+) -> Result<(Chosen, Vec<String>), Said> {
+    let found = reader.find_keys(edition.id, keys)?;
+    let mut chosen: Chosen = states.iter().map(|state| (*state, 0)).collect();
+    let mut known = BTreeSet::new();
+    for (key, seq) in keys.iter().zip(found) {
+        let Some(letter) = seq.map(|seq| reader.letter(edition.id, seq)).transpose()?.flatten() else {
             let reason = format!("edition {} has nobody with the key {key}", edition.name);
             return Err(Said { exit: Exit::Usage, reason });
         };
-        let state = reader.letter(edition.id, seq)?.map(|letter| letter.record.state);
-        match chosen.iter_mut().find(|(wanted, _)| Some(*wanted) == state) {
-            Some((_, number)) => *number += 1,
-            None => {
-                let word = state.map_or("gone", State::word);
-                eprintln!("postroom: {key} is {word}: left as it is");
-            }
+        let state = letter.record.state;
+        match chosen.iter_mut().find(|(wanted, _)| *wanted == state) {
+            Some((_, number)) => *number += u64::from(known.insert(letter.record.key)),
+            None => eprintln!("postroom: {key} is {}: left as it is", state.word()),
         }
     }
     chosen.retain(|(_, number)| *number > 0);
-    Ok(chosen)
+    Ok((chosen, known.into_iter().collect()))
 }
 
 /// `postroom forget`: takes a person's data out of a ledger.

@@ -282,13 +282,8 @@ impl Reader for SqliteReader {
         Ok(due.flatten())
     }
 
-    fn find_key(&self, edition: EditionId, key: &str) -> Result<Option<u64>, LedgerError> {
-        let (first, last) = schema::bounds(edition);
-        self.one(
-            "SELECT id FROM rows WHERE id BETWEEN ?1 AND ?2 AND key = ?3",
-            params![first, last, key],
-            |row| Ok(schema::seq(row.get(0)?)),
-        )
+    fn find_keys(&self, edition: EditionId, keys: &[String]) -> Result<Vec<Option<u64>>, LedgerError> {
+        records::find_keys(self, edition, keys)
     }
 
     fn counts(&self, edition: EditionId) -> Result<Counts, LedgerError> {

@@ -1,5 +1,6 @@
 //! What reports read.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
@@ -8,7 +9,7 @@ use rusqlite::{Connection, Row, params};
 use crate::ledger::{
     Claimed, Counts, EditionId, LedgerError, LetterRecord, RcptRecord, Record, RequeueRecord, Standing, State,
 };
-use crate::letter::{Answer, Enhanced, FileRecord, Outcome, RcptOutcome};
+use crate::letter::{Answer, Enhanced, FileRecord, Outcome, RcptOutcome, RecipientKey};
 
 use super::read::SqliteReader;
 use super::{schema, state_of};
@@ -148,6 +149,30 @@ pub(super) fn letter(
         },
     )?;
     Ok(Some(LetterRecord { record, row, layout, files, digest, requeued }))
+}
+
+pub(super) fn find_keys(
+    reader: &SqliteReader,
+    edition: EditionId,
+    keys: &[String],
+) -> Result<Vec<Option<u64>>, LedgerError> {
+    let mut wanted: HashMap<Cow<'_, str>, Vec<usize>> = HashMap::new();
+    for (at, key) in keys.iter().enumerate() {
+        wanted.entry(RecipientKey::spelling(key.trim())).or_default().push(at);
+    }
+    let mut found = vec![None; keys.len()];
+    let (first, last) = schema::bounds(edition);
+    reader.scan("SELECT id, key FROM rows WHERE id BETWEEN ?1 AND ?2", [first, last], |row| {
+        let known = row.get_ref(1)?.as_str()?;
+        // One that was enlisted by an older program may lie there in another spelling, and beside its like.
+        for &at in wanted.get(&RecipientKey::spelling(known)).into_iter().flatten() {
+            if found[at].is_none() || known == keys[at] {
+                found[at] = Some(schema::seq(row.get(0)?));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(found)
 }
 
 pub(super) fn rows_in(
