@@ -45,6 +45,10 @@ const LONGEST_TEXT: u64 = 32 << 20;
 /// Memory of parts that is kept for the next ones: about as much as is out at a time.
 const STOCK: usize = 24 << 20;
 
+/// What a part that is kept weighs beside its octets: what it is known by, with its path, and what the ledger says
+/// of it. Small pictures of a million recipients are kept too, as far as there is room.
+const OVERHEAD: usize = 1 << 10;
+
 /// What a part is there for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Disposition {
@@ -275,8 +279,9 @@ impl Parts {
             // Another thread was faster.
             return if *before == file { Ok((part.clone(), file)) } else { Err(changed()) };
         }
-        if kept.octets + part.bytes.len() <= self.capacity {
-            kept.octets += part.bytes.len();
+        let weight = part.bytes.len() + OVERHEAD;
+        if kept.octets + weight <= self.capacity {
+            kept.octets += weight;
             kept.parts.insert(identity, (file, part.clone()));
         }
         Ok((part, file))
@@ -741,5 +746,18 @@ mod tests {
         std::fs::write(&path, b"another").expect("written");
         let error = cache.shared(attached(&path, "terms.pdf")).expect_err("changed");
         assert!(matches!(error, PartError::Changed { .. }), "{error}");
+    }
+
+    #[test]
+    fn no_more_is_kept_than_was_said_however_small_the_parts_are() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("dot.gif");
+        std::fs::write(&path, b"GIF89a").expect("written");
+        let cache = Parts::new(100 << 10, 1 << 20);
+        for n in 0..200 {
+            cache.shared(attached(&path, &format!("{n}.gif"))).expect("encoded");
+        }
+        let kept = cache.shared.read().expect("no thread panicked");
+        assert!((50..100).contains(&kept.parts.len()), "{} parts", kept.parts.len());
     }
 }

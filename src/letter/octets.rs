@@ -87,7 +87,9 @@ impl Stock {
         // The one that came back last is still in the processor's cache.
         let known = kept.iter().rposition(fits).map(|n| kept.remove(n));
         drop(kept);
-        let memory = known.unwrap_or_else(|| vec![0; len.next_multiple_of(GRAIN)]);
+        // What nobody takes back fits only itself: it may be kept for a whole run.
+        let grain = if self.capacity == 0 { 1 } else { GRAIN };
+        let memory = known.unwrap_or_else(|| vec![0; len.next_multiple_of(grain)]);
         Loan { memory, len, stock: Arc::clone(self) }
     }
 
@@ -158,6 +160,7 @@ mod tests {
         drop(stock.lend(10).filled());
         assert_eq!(kept(&stock), [1 << 20, GRAIN]);
         assert_eq!(stock.lend(300 << 10).memory.len(), 1 << 20);
+        assert_eq!(Stock::new(0).lend(10).memory.len(), 10);
         assert_eq!(Octets::from(b"x".to_vec()), Octets::from(b"x".to_vec()));
     }
 }
