@@ -1,66 +1,42 @@
 //! Which file was found for whom, so that it is not found for somebody else.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use crate::letter::{Piece, RecipientKey};
 
-/// Files and the recipients they were first found for: two hashes of 8 bytes each, so that a
-/// million files are borne. Should two names ever have one hash, a row is refused that need not
-/// be; nobody gets what is not theirs.
+/// Files and the recipients they were first found for: some 20 bytes for each file and, where values are
+/// compared, as many for what found it, so that a million files are borne. Hashes stand for all of them, by a
+/// secret of this process: nobody can choose a name or a key that has the hash of another. Should two files
+/// ever have one hash (of 64 bits), a row is refused that need not be; that the two recipients of one file have
+/// one hash (of 32 bits) happens to one of four billion such mistakes.
 #[derive(Debug, Default)]
 pub struct Claims {
+    hasher: RandomState,
     held: Mutex<Held>,
 }
 
 #[derive(Debug, Default)]
 struct Held {
-    /// File to first key.
-    first: HashMap<u64, u64>,
+    /// Of a file: the first key. Of a file and a pattern: the [`Contribution`] that found it first.
+    first: First,
     /// Files that a second key asked for: they are nobody's. And whether that was of a row that is left out.
     contested: HashMap<u64, bool>,
-    /// Keys that a contested file was found for.
-    keys: HashSet<u64>,
-    /// A contested file was found for somebody of whom only the value is known.
-    unknown: bool,
-    /// File and pattern to what found it with that first.
-    values: HashMap<u64, Contribution>,
+    /// A contested file was found for somebody before that was known.
+    any_contested: bool,
 }
 
-/// What a row contributed to a pattern.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Contribution {
-    hash: u64,
-    /// `where` leaves that row out.
-    left_out: bool,
-}
+/// What a row contributed to a pattern: a hash, and in its last bit whether `where` leaves that row out.
+#[derive(Debug, Clone, Copy)]
+struct Contribution(u32);
 
 /// A pattern in which a wildcard may go on with what a row contributes, and that.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Words {
     pattern: u64,
     values: u64,
-}
-
-impl Words {
-    /// Of a pattern's pieces.
-    pub(super) fn of(pieces: &[Piece]) -> Words {
-        let (mut pattern, mut values) = (Vec::new(), Vec::new());
-        for piece in pieces {
-            let (of, text, sign) = match piece {
-                Piece::Operator(text) => (&mut pattern, text, 0),
-                // Where it stood is the pattern's.
-                Piece::Value(text) => {
-                    pattern.push(1);
-                    (&mut values, text, 1)
-                }
-            };
-            of.extend_from_slice(text.as_bytes());
-            of.push(sign);
-        }
-        Words { pattern: hash(&pattern), values: hash(&values) }
-    }
 }
 
 /// A file that was found for two recipients.
@@ -79,7 +55,7 @@ pub struct OtherKey {
 
 impl Claims {
     /// Says that a file is this recipient's. From the second recipient on it is nobody's, not the
-    /// first one's either: see [`Claims::is_contested`].
+    /// first one's either: the list is to be looked at again, see [`Claims::any_contested`].
     /// With words it is not another's either that gets no letter, see [`Claims::leave_out`].
     pub(super) fn claim(
         &self,
@@ -87,16 +63,17 @@ impl Claims {
         key: &RecipientKey,
         words: Option<Words>,
     ) -> Result<(), OtherKey> {
-        let (file, key) = (hash(path.as_os_str().as_encoded_bytes()), hash(key.as_str().as_bytes()));
+        let file = self.file(path);
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = *held.first.entry(file).or_insert(key);
-        let other = words.and_then(|words| held.found_otherwise(file, words, false));
-        let otherwise = other.is_some_and(|other| other.left_out);
+        let key = self.hasher.hash_one(key.as_str()) as u32;
+        let first = held.first.of(file, key);
+        let other = words.and_then(|words| self.found_otherwise(&mut held, file, words, false));
+        let otherwise = other.is_some_and(Contribution::is_left_out);
         if first == key && !otherwise && !held.contested.contains_key(&file) {
             return Ok(());
         }
         let left_out = *held.contested.entry(file).or_insert(otherwise);
-        held.keys.extend([first, key]);
+        held.any_contested = true;
         Err(OtherKey { path: path.to_owned(), left_out })
     }
 
@@ -104,58 +81,144 @@ impl Claims {
     /// nobody then: `Ann*` is not to find the file of an `Ann Smith` whom `where` leaves out. With the same
     /// value it is as good as for the same.
     pub(super) fn leave_out(&self, path: &Path, words: Words) {
-        let file = hash(path.as_os_str().as_encoded_bytes());
+        let file = self.file(path);
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(other) = held.found_otherwise(file, words, true) {
+        if let Some(other) = self.found_otherwise(&mut held, file, words, true) {
             held.contested.entry(file).or_insert(true);
-            held.unknown |= !other.left_out;
-            let first = held.first.get(&file).copied();
-            held.keys.extend(first);
+            held.any_contested |= !other.is_left_out() || held.first.knows(file);
         }
     }
 
     /// Says that a pattern finds a picture, which many may have: all who ask for it by the same value. False
     /// if another value has found it.
     pub(super) fn share(&self, path: &Path, words: Words) -> bool {
-        let file = hash(path.as_os_str().as_encoded_bytes());
+        let file = self.file(path);
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.found_otherwise(file, words, false).is_some() {
+        if self.found_otherwise(&mut held, file, words, false).is_some() {
             held.contested.entry(file).or_insert(false);
-            held.unknown = true;
+            held.any_contested = true;
         }
         !held.contested.contains_key(&file)
     }
 
-    /// Whether a file of this recipient was found for another one too, be it after this one was
-    /// enlisted. To be asked of everyone once the whole list is enlisted, if
-    /// [`Claims::any_contested`].
-    pub fn is_contested(&self, key: &RecipientKey) -> bool {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.keys.contains(&hash(key.as_str().as_bytes()))
-    }
-
-    /// Whether any file was found for two recipients.
+    /// Whether any file was found for two recipients, one of whom may have been told that it is theirs: to be
+    /// asked once the whole list is enlisted.
     pub fn any_contested(&self) -> bool {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.unknown || !held.keys.is_empty()
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).any_contested
     }
-}
 
-impl Held {
+    /// The words of a pattern's pieces.
+    pub(super) fn words(&self, pieces: &[Piece]) -> Words {
+        let (mut pattern, mut values) = (Vec::new(), Vec::new());
+        for piece in pieces {
+            let (of, text, sign) = match piece {
+                Piece::Operator(text) => (&mut pattern, text, 0),
+                // Where it stood is the pattern's.
+                Piece::Value(text) => {
+                    pattern.push(1);
+                    (&mut values, text, 1)
+                }
+            };
+            of.extend_from_slice(text.as_bytes());
+            of.push(sign);
+        }
+        Words { pattern: self.hasher.hash_one(pattern), values: self.hasher.hash_one(values) }
+    }
+
+    fn file(&self, path: &Path) -> u64 {
+        self.hasher.hash_one(path.as_os_str())
+    }
+
     /// What a pattern has found a file with before, if that was another value.
-    fn found_otherwise(&mut self, file: u64, words: Words, left_out: bool) -> Option<Contribution> {
-        let place = hash(&[file.to_be_bytes(), words.pattern.to_be_bytes()].concat());
-        let own = Contribution { hash: words.values, left_out };
-        let first = *self.values.entry(place).or_insert(own);
-        (first.hash != own.hash).then_some(first)
+    fn found_otherwise(
+        &self,
+        held: &mut Held,
+        file: u64,
+        words: Words,
+        left_out: bool,
+    ) -> Option<Contribution> {
+        let own = Contribution(words.values as u32 & !1 | u32::from(left_out));
+        let first = Contribution(held.first.of(self.hasher.hash_one((file, words.pattern)), own.0));
+        (first.0 >> 1 != own.0 >> 1).then_some(first)
     }
 }
 
-fn hash(bytes: &[u8]) -> u64 {
-    let digest = *blake3::hash(bytes).as_bytes();
-    let mut first = [0; 8];
-    first.copy_from_slice(&digest[..8]);
-    u64::from_be_bytes(first)
+impl Contribution {
+    fn is_left_out(self) -> bool {
+        self.0 & 1 == 1
+    }
+}
+
+/// Parts of the table: growing copies one of them, so that it never holds the whole table twice. They are few,
+/// for large ones are given back to the system when they are left; small ones would lie about.
+const PARTS: usize = 16;
+
+/// A hash table of what was noted first: 12 bytes a slot, two to four of five in use.
+#[derive(Debug)]
+struct First {
+    parts: Vec<Part>,
+}
+
+#[derive(Debug, Default, Clone)]
+struct Part {
+    /// Zero is an empty slot.
+    hashes: Vec<u64>,
+    /// Beside each hash.
+    notes: Vec<u32>,
+    used: usize,
+}
+
+impl Default for First {
+    fn default() -> First {
+        First { parts: vec![Part::default(); PARTS] }
+    }
+}
+
+impl First {
+    /// What was noted of a hash first: this, if nothing was.
+    fn of(&mut self, hash: u64, note: u32) -> u32 {
+        let hash = hash.max(1);
+        let part = &mut self.parts[hash as usize % PARTS];
+        // Four fifths full: then a search still ends within some cache lines.
+        if (part.used + 1) * 5 > part.hashes.len() * 4 {
+            part.grow();
+        }
+        let at = part.place(hash);
+        if part.hashes[at] == 0 {
+            (part.hashes[at], part.notes[at]) = (hash, note);
+            part.used += 1;
+        }
+        part.notes[at]
+    }
+
+    fn knows(&self, hash: u64) -> bool {
+        let hash = hash.max(1);
+        let part = &self.parts[hash as usize % PARTS];
+        !part.hashes.is_empty() && part.hashes[part.place(hash)] == hash
+    }
+}
+
+impl Part {
+    /// Where a hash is, or would be: there is always an empty slot.
+    fn place(&self, hash: u64) -> usize {
+        let slots = self.hashes.len();
+        let mut at = (((hash >> 32) * slots as u64) >> 32) as usize;
+        while self.hashes[at] != 0 && self.hashes[at] != hash {
+            at = if at + 1 == slots { 0 } else { at + 1 };
+        }
+        at
+    }
+
+    /// A quarter larger.
+    fn grow(&mut self) {
+        let slots = self.hashes.len() + (self.hashes.len() / 4).max(8);
+        let hashes = std::mem::replace(&mut self.hashes, vec![0; slots]);
+        let notes = std::mem::replace(&mut self.notes, vec![0; slots]);
+        for (hash, note) in hashes.into_iter().zip(notes).filter(|(hash, _)| *hash != 0) {
+            let at = self.place(hash);
+            (self.hashes[at], self.notes[at]) = (hash, note);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -172,11 +235,24 @@ mod tests {
             ("/r/2.pdf", "bob", true, false),
             ("/r/1.pdf", "bob", false, true),
             ("/r/1.pdf", "ada", false, true),
-            ("/r/3.pdf", "eve", true, false),
+            ("/r/3.pdf", "eve", true, true),
         ] {
             assert_eq!(claims.claim(Path::new(path), &key(name), None).is_ok(), expected, "{path} {name}");
-            assert_eq!(claims.is_contested(&key(name)), contested, "{path} {name}");
+            assert_eq!(claims.any_contested(), contested, "{path} {name}");
         }
-        assert!(claims.any_contested());
+    }
+
+    #[test]
+    fn what_is_first_stays_and_takes_few_bytes() {
+        let (hasher, mut first) = (RandomState::new(), First::default());
+        for round in 0..2 {
+            for n in 0..200_000u32 {
+                assert_eq!(first.of(hasher.hash_one(n), n + round), n);
+            }
+        }
+        assert!((0..200_000u32).all(|n| first.knows(hasher.hash_one(n))));
+        assert!((200_000..400_000u32).all(|n| !first.knows(hasher.hash_one(n))));
+        let slots: usize = first.parts.iter().map(|part| part.hashes.capacity()).sum();
+        assert!(slots * 12 <= 200_000 * 20, "{slots} slots");
     }
 }

@@ -385,11 +385,6 @@ impl Plan {
         if rename.is_some() && found.len() > 1 {
             return Err(format!("`as` names one file, and {} were found", found.len()));
         }
-        if !common && !spec.shared && self.finder.claims().is_contested(key) {
-            return Err(
-                "a file of this row was found for another recipient too: it is sent to neither".into()
-            );
-        }
         let enclosure = |path: PathBuf| {
             let name = rename.clone().unwrap_or_else(|| own_name(&path));
             Enclosure { path, name, spec: wanted.spec, common }
