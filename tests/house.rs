@@ -186,7 +186,7 @@ fn some_words_stay_in_their_rooms() {
         ("TcpStream", &["net", "sandbox", "submit"], "sockets are opened in net"),
         ("lettre::", &["mail"], "lettre is used behind one module"),
         ("rusqlite::", &["ledger", "archive"], "SQL is the ledger's and the index's"),
-        ("minijinja::", &["render"], "templates are render's"),
+        ("minijinja::", &["render", "report"], "letters are render's, and report has a page"),
         ("clap::", &["cli"], "what may be typed is said in one place"),
         ("ureq::", &["net"], "what goes over HTTPS goes through net::token"),
         ("tokio::", &[], "there is no runtime"),
