@@ -73,11 +73,6 @@ impl Colour {
         self.resolve(std::io::IsTerminal::is_terminal(&std::io::stderr()))
     }
 
-    /// Whether to colour what goes to stdout.
-    pub fn on_stdout(self) -> bool {
-        self.resolve(std::io::IsTerminal::is_terminal(&std::io::stdout()))
-    }
-
     fn resolve(self, terminal: bool) -> bool {
         let refused = || {
             std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
@@ -151,7 +146,7 @@ pub struct Check {
     /// Print the plan as JSON
     #[arg(long)]
     pub json: bool,
-    /// Also ask ledger, relay, mailbox and DNS
+    /// Also log in at the relay or the mailbox, and say what an archive would do
     #[arg(long)]
     pub connect: bool,
     /// A bad row is a mistake of the whole job

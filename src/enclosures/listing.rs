@@ -287,7 +287,8 @@ impl Listings {
             drop(kept);
             return if tree { Listing::of_tree(folder) } else { Listing::of_folder(folder) }.map(Arc::new);
         }
-        if fresh {
+        // It may have been forgotten while it was read: what is not kept weighs nothing.
+        if fresh && kept.slots.get(&(folder.to_owned(), tree)).is_some_and(|kept| Arc::ptr_eq(kept, &slot)) {
             kept.weight += listing.weight();
             kept.forget_oldest();
         }

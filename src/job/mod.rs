@@ -39,3 +39,11 @@ pub enum Job {
     /// `kind: archive`
     Archive(Box<ArchiveJob>),
 }
+
+/// A job's name as a part of a file's: readable, and different for jobs whose names differ only in signs that a
+/// file name should not have.
+pub fn name_of_file(job: &str) -> String {
+    let readable: String =
+        job.chars().map(|c| if c.is_alphanumeric() || c == '-' { c } else { '_' }).take(40).collect();
+    format!("{readable}-{}", &blake3::hash(job.as_bytes()).to_hex()[..8])
+}

@@ -5,6 +5,7 @@ use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::job::name_of_file;
 use crate::letter::Purpose;
 
 use super::LedgerError;
@@ -60,14 +61,10 @@ pub(super) fn was_taken(ledger: &Path) -> bool {
     std::fs::read_dir(folder).is_ok_and(|entries| entries.flatten().any(is_lock))
 }
 
-/// `ledger.db-JOB-HASH-PURPOSE.lock`: readable, and different for jobs whose names differ only in
-/// signs that a file name should not have.
+/// `ledger.db-JOB-HASH-PURPOSE.lock`
 fn side_file(ledger: &Path, job: &str, purpose: Purpose) -> PathBuf {
-    let readable: String =
-        job.chars().map(|c| if c.is_alphanumeric() || c == '-' { c } else { '_' }).take(40).collect();
-    let hash = blake3::hash(job.as_bytes()).to_hex();
     let mut path = ledger.as_os_str().to_owned();
-    path.push(format!("-{readable}-{}-{}.lock", &hash[..8], purpose.word()));
+    path.push(format!("-{}-{}.lock", name_of_file(job), purpose.word()));
     PathBuf::from(path)
 }
 

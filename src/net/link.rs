@@ -580,11 +580,6 @@ impl BlockingLink {
         &mut self.link
     }
 
-    /// The link itself, to be driven by readiness from now on.
-    pub fn into_link(self) -> Link {
-        self.link
-    }
-
     /// What an error of this link means.
     pub fn error(&self, error: io::Error) -> NetError {
         self.link.error(error)

@@ -3,37 +3,51 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::cli::{Command, Global};
+use crate::cli::{self, Global};
 use crate::diagnostic::Diagnostic;
 use crate::exit::Exit;
 use crate::job::{self, Environment, Job, LedgerUrl, SendJob};
 use crate::talk;
 
 use super::report::Said;
-use super::{flag, report, upkeep};
+use super::{report, upkeep};
 
-/// Carries out a command of the ledger; `None` for any other.
-pub(super) fn run(command: &Command, global: &Global) -> Option<Exit> {
-    let done = match command {
-        Command::Report(args) => sending(&args.job, global).and_then(|job| {
+/// `postroom report`
+pub(super) fn report(args: &cli::Report, global: &Global) -> Exit {
+    ended(
+        sending(&args.job, global).and_then(|job| {
             report::report(args, &super::ledger_file::path(&job, report::purpose(args)), &job)
         }),
-        Command::Requeue(args) => {
-            of_job(&args.job, global).and_then(|(l, job)| upkeep::requeue(args, &l, &job))
-        }
-        Command::Stop(args) => of_job(&args.job, global).and_then(|(l, job)| flag::stop(&l, &job)),
-        Command::Pause(args) => of_job(&args.job, global).and_then(|(l, job)| flag::pause(&l, &job)),
-        Command::Resume(args) => of_job(&args.job, global).and_then(|(l, job)| flag::resume(&l, &job)),
-        Command::Forget(args) => shared(args.job.as_deref(), global).and_then(|l| upkeep::forget(args, &l)),
-        Command::Prune(args) => shared(args.job.as_deref(), global).and_then(|l| upkeep::prune(args, &l)),
-        _ => return None,
-    };
-    Some(done.unwrap_or_else(|said| {
+    )
+}
+
+/// `postroom requeue`
+pub(super) fn requeue(args: &cli::Requeue, global: &Global) -> Exit {
+    ended(of_job(&args.job, global).and_then(|(ledger, job)| upkeep::requeue(args, &ledger, &job)))
+}
+
+/// `postroom stop`, `pause`, `resume`
+pub(super) fn flag(args: &cli::Flag, raise: fn(&Path, &str) -> Result<Exit, Said>, global: &Global) -> Exit {
+    ended(of_job(&args.job, global).and_then(|(ledger, job)| raise(&ledger, &job)))
+}
+
+/// `postroom forget`
+pub(super) fn forget(args: &cli::Forget, global: &Global) -> Exit {
+    ended(shared(args.job.as_deref(), global).and_then(|ledger| upkeep::forget(args, &ledger)))
+}
+
+/// `postroom prune`
+pub(super) fn prune(args: &cli::Prune, global: &Global) -> Exit {
+    ended(shared(args.job.as_deref(), global).and_then(|ledger| upkeep::prune(args, &ledger)))
+}
+
+fn ended(done: Result<Exit, Said>) -> Exit {
+    done.unwrap_or_else(|said| {
         if !said.reason.is_empty() {
             talk::error(&said.reason);
         }
         said.exit
-    }))
+    })
 }
 
 /// The ledger and the name of a sending job.

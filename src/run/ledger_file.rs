@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::exit::Exit;
-use crate::job::{LedgerUrl, SendJob};
+use crate::job::{LedgerUrl, SendJob, name_of_file};
 use crate::ledger::{Ledger, Sqlite};
 use crate::letter::Purpose;
 use crate::plan::Plan;
@@ -12,18 +12,12 @@ use super::stop::Stop;
 
 /// Where the ledger lies: trials have one of their own.
 pub(super) fn path(job: &SendJob, purpose: Purpose) -> PathBuf {
+    let trial = || format!("{}.db", name_of_file(&job.name));
     match (purpose, &job.ledger) {
         (Purpose::Real, LedgerUrl::Sqlite(path)) => path.clone(),
-        (Purpose::Sandbox, _) => job.root.join(".postroom/sandbox").join(trial_name(&job.name)),
-        (Purpose::Redirected, _) => job.root.join(".postroom/trial").join(trial_name(&job.name)),
+        (Purpose::Sandbox, _) => job.root.join(".postroom/sandbox").join(trial()),
+        (Purpose::Redirected, _) => job.root.join(".postroom/trial").join(trial()),
     }
-}
-
-/// A file name of a job's name, whatever is in it.
-fn trial_name(job: &str) -> String {
-    let plain: String =
-        job.chars().map(|c| if c.is_alphanumeric() || c == '-' { c } else { '_' }).take(40).collect();
-    format!("{plain}-{}.db", &blake3::hash(job.as_bytes()).to_hex()[..8])
 }
 
 /// Whether a trial's ledger is of no more use: always with `--to`, and for the sandbox once its

@@ -50,9 +50,6 @@ pub fn main() -> Exit {
     if cli.global.log == cli::LogForm::Json {
         talk::begin_json();
     }
-    if let Some(exit) = book::run(&cli.command, &cli.global) {
-        return exit;
-    }
     match &cli.command {
         Command::Run(args) => run(args, &cli.global),
         Command::Check(args) => check(args, &cli.global),
@@ -66,10 +63,13 @@ pub fn main() -> Exit {
         Command::Schema(_) => schema::schema(),
         Command::Completions(args) => schema::completions(args),
         Command::Man(args) => schema::man(args),
-        other => {
-            eprintln!("error: not built yet: {other:?}");
-            Exit::Bug
-        }
+        Command::Report(args) => book::report(args, &cli.global),
+        Command::Requeue(args) => book::requeue(args, &cli.global),
+        Command::Stop(args) => book::flag(args, flag::stop, &cli.global),
+        Command::Pause(args) => book::flag(args, flag::pause, &cli.global),
+        Command::Resume(args) => book::flag(args, flag::resume, &cli.global),
+        Command::Forget(args) => book::forget(args, &cli.global),
+        Command::Prune(args) => book::prune(args, &cli.global),
     }
 }
 

@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::job::{ArchiveJob, Auth, Credential, TlsMode, TlsSpec};
+use crate::job::{ArchiveJob, Auth, Credential, TlsMode, TlsSpec, name_of_file};
 use crate::sandbox::{self, Maildrop, MaildropOptions};
 use crate::secret::Secret;
 
@@ -25,7 +25,7 @@ pub(super) struct Trial {
 /// # Errors
 /// The messages cannot be copied, or a port cannot be had.
 pub(super) fn of(mut job: ArchiveJob) -> io::Result<Trial> {
-    let folder = job.root.join(".postroom/sandbox/maildrop").join(plain(&job.name));
+    let folder = job.root.join(".postroom/sandbox/maildrop").join(name_of_file(&job.name));
     fill(&folder, &job.root.join("outbox"))?;
     let mut maildrops = Vec::new();
     // A mailbox keeps its name, so that the next trial knows it again: ports are new each time.
@@ -74,9 +74,4 @@ fn fill(folder: &Path, outbox: &Path) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// A job's name as a file's.
-fn plain(name: &str) -> String {
-    name.chars().map(|c| if c.is_alphanumeric() || c == '-' { c } else { '_' }).take(60).collect()
 }

@@ -314,11 +314,6 @@ impl<P: Parcel> Session<P> {
         self.waiting.len() + self.flights.len()
     }
 
-    /// Nothing is held, awaited or to be written.
-    pub fn is_idle(&self) -> bool {
-        self.stage == Stage::Ready && self.held() == 0 && self.awaited.is_empty() && self.out.is_empty()
-    }
-
     /// Transactions may begin.
     pub fn is_ready(&self) -> bool {
         self.stage == Stage::Ready
