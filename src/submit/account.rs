@@ -214,7 +214,7 @@ impl Clock {
     }
 }
 
-/// When the next letter of an account is due, for all processes.
+/// When a letter of an account was started last, for all processes.
 pub(super) struct Book {
     file: File,
     clock: Clock,
@@ -234,7 +234,8 @@ pub(super) enum Turn<T> {
 }
 
 impl Book {
-    /// Reads what is due and writes what `decide` makes of it, while nobody else can.
+    /// Reads when a letter was started last, had all come evenly, and writes what `decide` makes of it, while
+    /// nobody else can.
     pub(super) fn turn<T>(
         &mut self,
         now: Instant,
@@ -253,7 +254,7 @@ impl Book {
         }
         let told = self.clock.read(&self.file).and_then(|due| {
             let (next, told) = decide(due.map(|(due, _)| due));
-            next.map_or(Ok(()), |next| self.clock.write(&self.file, next, "due"))?;
+            next.map_or(Ok(()), |next| self.clock.write(&self.file, next, "last"))?;
             Ok(told)
         });
         match told.and_then(|told| self.file.unlock().map(|()| told)) {

@@ -56,11 +56,13 @@ impl Pace {
         let since = now.checked_sub(late).unwrap_or(now);
         let next = |due: Option<Instant>| due.map_or(now, |due| due.max(since)) + interval;
         let turn = self.book.as_mut().map(|book| {
-            book.turn(now, |due| match due {
+            // Of the account the last start is known, not when the next is due: by another rate, of another job or
+            // of yesterday, that is another time.
+            book.turn(now, |last| match last.map(|last| last + interval) {
                 Some(due) if due.checked_sub(ahead).is_some_and(|earliest| earliest > now) => {
                     (None, (due, false))
                 }
-                due => (Some(next(due)), (next(due), true)),
+                due => (next(due).checked_sub(interval), (next(due), true)),
             })
         });
         let (due, started) = match turn {
@@ -82,10 +84,10 @@ impl Pace {
     /// A letter that was to start does not.
     pub(super) fn give_back(&mut self, now: Instant) {
         let interval = self.interval;
-        let back = |due: Option<Instant>| due.and_then(|due| due.checked_sub(interval));
+        let back = |time: Option<Instant>| time.and_then(|time| time.checked_sub(interval));
         self.due = back(self.due);
         if let Some(book) = &mut self.book
-            && let Turn::Broken = book.turn(now, |due| (back(due), ()))
+            && let Turn::Broken = book.turn(now, |last| (back(last), ()))
         {
             self.book = None;
         }
@@ -400,6 +402,24 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn each_keeps_its_own_rate_where_one_account_has_two() {
+        let folder = tempfile::tempdir().unwrap();
+        let accounts =
+            super::super::account::Accounts::at(folder.path(), |words| panic!("{words}"), || false);
+        let book = || accounts.account("mx.example.com", 25, "me").book(&[]);
+        let of = |count, seconds| Pace::new(Rate { count, per: Duration::from_secs(seconds) }, 1, book());
+        let (mut slow, mut fast) = (of(20, 86_400), of(10, 1));
+        let now = Instant::now();
+        let later = |millis| now + Duration::from_millis(millis);
+        assert!(slow.start(now));
+        assert!(!fast.start(later(50)), "the account has started one just now");
+        assert!(fast.start(later(110)), "and that is long ago by this rate");
+        let mut slow = of(20, 86_400);
+        assert!(!slow.start(later(60_000)), "what the other started counts");
+        assert!(slow.wait(later(60_000)) > Some(later(71 * 60_000)), "{:?}", slow.wait(later(60_000)));
     }
 
     #[test]
