@@ -218,17 +218,19 @@ fn rows_that_a_run_left_behind_reopen_an_edition(ledger: &mut dyn Ledger) {
     enlister.add(&grown).unwrap();
     enlister.rest().unwrap();
     drop(enlister);
+    let reader = ledger.reader().unwrap();
+    let finished = |reader: &dyn Reader| reader.edition(edition).unwrap().unwrap().finished_at;
+    assert_eq!(finished(&*reader), None, "there is something to send");
     let summary = enlist(ledger, edition, Dedupe::Refuse, &grown);
     assert_eq!((summary.added, summary.known), (0, 2));
-    let reader = ledger.reader().unwrap();
-    assert_eq!(reader.edition(edition).unwrap().unwrap().finished_at, None, "there is something to send");
+    assert_eq!(finished(&*reader), None, "there still is");
 
     // Where nothing is left it stays finished.
     write(ledger, edition, vec![mark(2)], vec![]);
     write(ledger, edition, vec![], vec![settle(2, State::Refused, vec![])]);
     ledger.finish(edition, 4_000).unwrap();
     enlist(ledger, edition, Dedupe::Refuse, &grown);
-    assert_eq!(reader.edition(edition).unwrap().unwrap().finished_at, Some(4_000));
+    assert_eq!(finished(&*reader), Some(4_000));
 }
 
 fn a_changed_list(ledger: &mut dyn Ledger) {

@@ -44,7 +44,7 @@ fn deaths_at_random_moments_lose_nothing() {
     let deaths = if std::env::var_os("POSTROOM_TESTS_LONG").is_some() { 300 } else { 20 };
     let mut seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
     println!("seed {seed}");
-    let mut done = 0;
+    let (mut done, mut half_made) = (0, 0);
     while done < deaths {
         let scene = Scene::counting(400);
         let all: BTreeSet<Vec<u8>> = scene.sent().into_keys().collect();
@@ -60,9 +60,11 @@ fn deaths_at_random_moments_lose_nothing() {
             child.wait().unwrap();
             done += 1;
             nothing_is_lost(&scene, &all, &format!("a death after {moment:?}"));
+            half_made += usize::from((1..all.len()).contains(&scene.archived().len()));
         }
         complete(&scene, server.port(), &all, "random deaths");
     }
+    assert!(half_made > 0, "of {deaths} deaths not one met a half-made archive: they prove nothing");
 }
 
 #[test]

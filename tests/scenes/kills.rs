@@ -279,6 +279,9 @@ fn every_fail_point_once() {
                 for level in ["envelope", "window"] {
                     dies_while_letters_go_out(point, level, &job(level));
                 }
+                if point.contains("enlisted") {
+                    dies_while_a_grown_list_is_taken_in(point);
+                }
             }
         }
     }
@@ -334,6 +337,19 @@ fn dies_while_letters_go_out(point: &str, level: &str, job: &str) -> Scene {
         last = Some(scene);
     }
     last.expect("a scene was played")
+}
+
+fn dies_while_a_grown_list_is_taken_in(point: &str) {
+    let scene = Scene::new().relay([] as [&str; 0]).job(&job("auto")).recipients(&numbered(20));
+    scene.send().exit(Exit::Done);
+    let scene = scene.recipients(&numbered(25));
+    dies(&scene, "run --yes job.yaml", point);
+    // Nobody goes on to another edition over those who wait.
+    let scene = scene.job(&job("auto").replace("edition: \"1\"", "edition: \"2\""));
+    scene.send().exit(Exit::Job).says(&["edition 1", "--new-edition"]);
+    let scene = scene.job(&job("auto"));
+    scene.send().exit(Exit::Done);
+    compare(&scene, 25, 0);
 }
 
 fn dies_while_changes_are_accepted(point: &str) {

@@ -35,6 +35,7 @@ pub(super) struct SqliteEnlister<'l> {
     /// Rows in the open transaction.
     open: u64,
     in_transaction: bool,
+    reopened: bool,
     result: Enlisting,
     insert_row: Statement<'l>,
     insert_delivery: Statement<'l>,
@@ -122,6 +123,7 @@ impl<'l> SqliteEnlister<'l> {
             renewal,
             open: 0,
             in_transaction: false,
+            reopened: false,
             result: Enlisting::default(),
             insert_row: prepare("INSERT INTO rows VALUES (?1, ?2, ?3, ?4, ?5)")?,
             insert_delivery: prepare(
@@ -154,8 +156,22 @@ impl<'l> SqliteEnlister<'l> {
 
     fn commit(&mut self) -> Result<(), LedgerError> {
         if self.in_transaction {
+            self.reopen()?;
             self.conn.execute_batch("COMMIT").map_err(|error| self.said(error))?;
             self.in_transaction = false;
+        }
+        Ok(())
+    }
+
+    /// An edition that gets something to send is finished no more, from the same moment on: a run that dies now is
+    /// followed by one that sees it.
+    fn reopen(&mut self) -> Result<(), LedgerError> {
+        let gained = self.result.added + self.result.mended + self.result.returned > 0;
+        if self.renewal.is_some() && gained && !self.reopened {
+            self.conn
+                .execute("UPDATE editions SET finished_at = NULL WHERE id = ?1", [self.edition.0])
+                .map_err(|error| self.said(error))?;
+            self.reopened = true;
         }
         Ok(())
     }
@@ -426,14 +442,10 @@ impl Enlister for SqliteEnlister<'_> {
         self.conn.execute_batch("PRAGMA synchronous = FULL").map_err(|error| self.said(error))?;
         self.turn()?;
         self.remove_gone()?;
-        let (first, last) = schema::bounds(self.edition);
         self.conn
             .execute(
-                // What is left to do is asked of the deliveries: a run that died before may have added some.
                 "UPDATE editions SET enlisted_at = ?2, source_hash = ?3, source_rows = ?4, filtered = ?5,
-                        duplicates = ?6, finished_at = CASE WHEN finished_at IS NOT NULL AND EXISTS (
-                            SELECT 1 FROM deliveries WHERE id BETWEEN ?7 AND ?8 AND state IN ('p', 'd', 's'))
-                            THEN NULL ELSE finished_at END
+                        duplicates = ?6
                  WHERE id = ?1",
                 params![
                     self.edition.0,
@@ -441,9 +453,7 @@ impl Enlister for SqliteEnlister<'_> {
                     &source.hash[..],
                     source.rows as i64,
                     source.filtered as i64,
-                    self.result.duplicates as i64,
-                    first,
-                    last
+                    self.result.duplicates as i64
                 ],
             )
             .map_err(|error| self.said(error))?;
