@@ -1,5 +1,7 @@
 //! A status line: `+OK`, `-ERR`, or `+` in a SASL exchange, with its response code (RFC 2449 §8, RFC 3206).
 
+use crate::wire::words::words;
+
 /// RFC 2449 allows 512 octets; a banner may be longer in practice, but must not fill our memory.
 pub const MAX_STATUS_LINE: usize = 8 * 1024;
 
@@ -93,7 +95,7 @@ impl Reply {
 
 /// The server's words with control characters made visible, so that none of them can act on a terminal.
 fn shown(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    words(bytes).chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 fn response_code(text: &str) -> Option<ResponseCode> {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::wire::words::words;
+
 /// A relay that never ends an answer must not be able to fill our memory.
 const MAX_REPLY_LINES: usize = 100;
 /// RFC 5321 §4.5.3.1.5 allows 512 octets; servers that quote policies or URLs write more, and a challenge may have
@@ -28,9 +30,9 @@ pub enum Class {
 /// One reply, still in the buffer it was read into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reply<'a> {
-    code: u16,
+    pub(super) code: u16,
     /// All lines with their line ends.
-    lines: &'a [u8],
+    pub(super) lines: &'a [u8],
 }
 
 impl<'a> Reply<'a> {
@@ -230,7 +232,7 @@ fn read_line(line: &[u8]) -> Result<(u16, bool), NotAReply> {
 
 /// Appends at most `left` characters; what is no text or a control becomes a visible mark.
 fn push_plain(text: &mut String, bytes: &[u8], left: &mut usize) {
-    for character in String::from_utf8_lossy(bytes).chars() {
+    for character in words(bytes).chars() {
         if *left == 0 {
             return;
         }

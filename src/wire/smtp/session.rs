@@ -952,7 +952,8 @@ impl<P: Parcel> Session<P> {
 
     /// What the server said, without what it repeats of our secrets.
     fn heard(&self, reply: &Reply<'_>) -> Heard {
-        let mut heard = reply.heard();
+        // Before they are taken for words of another charset, too.
+        let mut heard = Reply { lines: &self.secrets.hide(reply.bytes()), ..*reply }.heard();
         let hidden = self.secrets.hide(heard.text.as_bytes());
         heard.text = String::from_utf8_lossy(&hidden).into_owned();
         heard
