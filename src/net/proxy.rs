@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::error::NetError;
 use super::resolve;
 use crate::secret::Secret;
+use crate::wire::words::words;
 
 /// A proxy as a job names it: `socks5://[user:password@]host[:port]` or `http://…`.
 #[derive(Debug, Clone)]
@@ -259,8 +260,7 @@ impl Dialogue {
     /// HTTP: any 2xx opens the way (RFC 9110 §9.3.6).
     fn judge(&self, head: &[u8]) -> Result<(), NetError> {
         let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
-        let line: String =
-            String::from_utf8_lossy(line).chars().filter(|sign| !sign.is_control()).take(200).collect();
+        let line: String = words(line).chars().filter(|sign| !sign.is_control()).take(200).collect();
         let mut words = line.splitn(2, ' ');
         let version = words.next().unwrap_or_default();
         let status = words.next().unwrap_or_default().trim();
