@@ -32,6 +32,7 @@ fn row() -> Row {
     ];
     Row {
         number: 1,
+        line: None,
         columns: Arc::new(Columns::new(cells.iter().map(|(name, _)| (*name).to_owned()).collect())),
         cells: cells.iter().map(|(_, text)| Cell::Text((*text).to_owned())).collect(),
     }

@@ -37,7 +37,12 @@ fn file(name: &str) -> Option<TemplateSource> {
 
 fn row(cells: &[(&str, Cell)]) -> Row {
     let columns = Columns::new(cells.iter().map(|(name, _)| (*name).to_owned()).collect());
-    Row { number: 2, columns: Arc::new(columns), cells: cells.iter().map(|(_, cell)| cell.clone()).collect() }
+    Row {
+        number: 2,
+        line: None,
+        columns: Arc::new(columns),
+        cells: cells.iter().map(|(_, cell)| cell.clone()).collect(),
+    }
 }
 
 fn text(value: &str) -> Cell {
@@ -504,6 +509,7 @@ fn templates_inherit_include_and_stay_in_their_folder() {
     let check = |pick: &str| {
         let row = Row {
             number: 1,
+            line: None,
             columns: columns.clone(),
             cells: vec![text("a@b.example"), text("<A>"), text(pick)],
         };

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::Value as Json;
 
+use crate::diagnostic::Place;
 use crate::mail::Mailbox;
 
 use super::{RelaySpec, Text};
@@ -159,6 +160,16 @@ pub enum SourceSpec {
         /// accepted, refused, …
         outcome: String,
     },
+}
+
+impl SourceSpec {
+    /// Where the job file names the list.
+    pub fn place(&self) -> Option<&Place> {
+        match self {
+            SourceSpec::File { text, .. } => text.place.as_ref(),
+            _ => None,
+        }
+    }
 }
 
 /// The type of a CSV column.

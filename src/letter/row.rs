@@ -70,6 +70,8 @@ pub enum Cell {
 pub struct Row {
     /// Data rows count from 1; a CSV header is not a row.
     pub number: u64,
+    /// The line of the list it begins in, while it is read from a list that has lines.
+    pub line: Option<u64>,
     /// The names of the cells.
     pub columns: Arc<Columns>,
     /// The cells, as many as there are columns.
@@ -119,6 +121,7 @@ impl Row {
                 reader.list(b']', |reader| reader.cell().map(|cell| cells.push(cell)))?;
                 (cells.len() == columns.names.len()).then(|| Row {
                     number,
+                    line: None,
                     columns: columns.clone(),
                     cells,
                 })?
@@ -134,7 +137,7 @@ impl Row {
                 // Most lists of objects are alike after all: then the names are held once.
                 let alike = columns.loose && columns.names == names;
                 let columns = if alike { columns.clone() } else { Arc::new(Columns::loose(names)) };
-                Row { number, columns, cells }
+                Row { number, line: None, columns, cells }
             }
             _ => return None,
         };
@@ -304,7 +307,8 @@ mod tests {
             (Cell::Nested(json!({"$date": "x"})), r#"[{"$json":{"$date":"x"}}]"#),
             (Cell::Nested(json!(u64::MAX)), r#"[{"$json":18446744073709551615}]"#),
         ] {
-            let row = Row { number: 7, columns: Arc::new(Columns::new(names())), cells: vec![cell] };
+            let row =
+                Row { number: 7, line: None, columns: Arc::new(Columns::new(names())), cells: vec![cell] };
             assert_eq!(row.to_json(), expected);
             assert_eq!(Row::from_json(7, expected, &row.columns).as_ref(), Some(&row));
             let loose = Row { columns: Arc::new(Columns::loose(names())), ..row };
@@ -370,7 +374,7 @@ mod tests {
         ) {
             let (names, cells): (Vec<_>, Vec<_>) = cells.into_iter().unzip();
             let columns = Arc::new(if loose { Columns::loose(names) } else { Columns::new(names) });
-            let row = Row { number: 1, columns, cells };
+            let row = Row { number: 1, line: None, columns, cells };
             let text = row.to_json();
             prop_assert!(serde_json::from_str::<Json>(&text).is_ok(), "{}", text);
             prop_assert_eq!(Row::from_json(1, &text, &row.columns), Some(row));

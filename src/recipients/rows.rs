@@ -180,20 +180,23 @@ impl Rows {
 
     fn next_row(&mut self, bytes: &mut usize) -> Result<Option<Result<Row, BadRow>>, RecipientsError> {
         let number = self.number + 1;
+        let mut line = None;
         let row = match &mut self.source {
             Source::Table { table, kinds, unnamed, address } => {
                 table.input.row = number;
                 let Some(record) = table.next()? else { return Ok(None) };
                 *bytes += record.text().len();
+                line = Some(record.line);
                 table_row(&record, &self.last, kinds, *unnamed).map_err(|reason| BadRow {
                     number,
-                    line: Some(record.line),
+                    line,
                     key_hint: address.and_then(|place| record.cell(place)).and_then(|text| hint(&text)),
                     reason,
                 })
             }
             Source::Objects(objects) => {
                 let Some(element) = objects.next(number)? else { return Ok(None) };
+                line = element.line;
                 object_row(number, element, &self.kinds, &mut self.last, bytes)
             }
             Source::Elsewhere { list, more, fetched, hasher } => {
@@ -207,7 +210,7 @@ impl Rows {
             }
         };
         self.number = number;
-        Ok(Some(row.map(|cells| Row { number, columns: self.last.clone(), cells })))
+        Ok(Some(row.map(|cells| Row { number, line, columns: self.last.clone(), cells })))
     }
 }
 
@@ -532,6 +535,7 @@ mod tests {
         let rows = |last: &'static str| {
             let row = |email: &str, n: &str| Row {
                 number: 40,
+                line: None,
                 columns: columns.clone(),
                 cells: vec![Cell::Text(email.into()), Cell::Text(n.into())],
             };

@@ -412,7 +412,8 @@ impl Compiler<'_> {
             Ok(column) => column,
             Err(error) => {
                 let columns = listed(columns.names().iter().map(String::as_str));
-                self.mistakes.push(Diagnostic::error(error.to_string()).help(format!(
+                let place = self.job.recipients.source.place().cloned();
+                self.mistakes.push(Diagnostic::error(error.to_string()).at_maybe(place).help(format!(
                     "say where the address is, `to: \"{{{{ column }}}}\"`; the columns are {columns}"
                 )));
                 return None;

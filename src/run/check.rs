@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::cli;
 use crate::diagnostic::Diagnostic;
 use crate::exit::Exit;
-use crate::job::{Class, Dedupe, SendJob, SourceSpec};
+use crate::job::{Class, Dedupe, SendJob, SourceSpec, TemplateSource};
 use crate::letter::{Purpose, Row};
 use crate::measure::{self, ByteSize};
 use crate::plan::{Examined, Identity, Plan, Unwritten};
@@ -100,7 +100,8 @@ pub(super) fn check(job: SendJob, args: &cli::Check, global: &cli::Global) -> Ex
             0 => "the list has no rows",
             _ => "nobody on the list gets a letter",
         };
-        super::warn(&[Diagnostic::warning(title)], global);
+        let place = plan.job.recipients.source.place().cloned();
+        super::warn(&[Diagnostic::warning(title).at_maybe(place)], global);
     }
 
     let stdout = std::io::stdout().lock();
@@ -201,7 +202,7 @@ fn look(plan: &Plan, edition: &str, row: Result<Row, BadRow>) -> (u64, Looked) {
         Examined::Suppressed { .. } => return (row.number, Looked::Suppressed),
         Examined::Bad { key, reason, .. } => {
             let key = key.map(|key| key.as_str().to_owned());
-            return (row.number, Looked::Bad(Bad { line: None, key, reason }));
+            return (row.number, Looked::Bad(Bad { line: row.line, key, reason }));
         }
     };
     let identity = Identity {
@@ -224,7 +225,7 @@ fn look(plan: &Plan, edition: &str, row: Result<Row, BadRow>) -> (u64, Looked) {
         },
         Err(Unwritten::Suppressed) => Looked::Suppressed,
         Err(Unwritten::Failed { reason, .. }) => {
-            Looked::Bad(Bad { line: None, key: Some(key.as_str().to_owned()), reason })
+            Looked::Bad(Bad { line: row.line, key: Some(key.as_str().to_owned()), reason })
         }
     };
     (row.number, looked)
@@ -318,13 +319,16 @@ impl Findings {
 /// What a careful colleague would say about the job.
 fn lint(job: &SendJob, warnings: &mut Vec<Diagnostic>) {
     if job.class == Class::Bulk && job.unsubscribe.is_none() {
-        warnings.push(Diagnostic::warning("bulk mail without `unsubscribe:`").help(
+        warnings.push(Diagnostic::warning(format!("{}: bulk mail without `unsubscribe:`", job.name)).help(
             "large providers refuse bulk mail without List-Unsubscribe; `class: personal` says it is none",
         ));
     }
-    if job.body.html.is_some() && job.body.text.is_none() {
+    if let (Some(TemplateSource::File(html) | TemplateSource::Inline(html)), None) =
+        (&job.body.html, &job.body.text)
+    {
         warnings.push(
             Diagnostic::warning("no `text:`: the plain text is made from the HTML")
+                .at_maybe(html.place.clone())
                 .help("look at it with `postroom run --sandbox`"),
         );
     }

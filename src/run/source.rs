@@ -34,7 +34,7 @@ impl NoList {
             (NoList::Recipients(RecipientsError::UnknownColumn { name, .. }), _) => {
                 job.recipients.columns.get(name).and_then(|(_, text)| text.place.clone())
             }
-            (NoList::Recipients(_), SourceSpec::File { text, .. }) => text.place.clone(),
+            (NoList::Recipients(_), source) => source.place().cloned(),
             _ => None,
         };
         Diagnostic::error(super::with_causes(self)).at_maybe(place).ending(self.exit())

@@ -162,6 +162,8 @@ fn bad_rows_fail_alone_and_by_number() {
     let received: Vec<_> = scene.its_relay().received().into_iter().collect();
     let expected = ["ada@example.org", "fay@example.org"].map(|address| (address.to_owned(), 1));
     assert_eq!(received, expected);
+    // What the second line of a cell moves down is found by its line.
+    scene.run("check job.yaml").exit(Exit::SomeFailed).says(&["row 2 (line 3)", "row 5 (line 7)"]);
 }
 
 #[test]
