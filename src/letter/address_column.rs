@@ -39,6 +39,12 @@ pub fn default_address_column(columns: &Columns) -> Result<&str, NoAddressColumn
     Err(NoAddressColumn::None)
 }
 
+/// Whether a column of this name holds addresses.
+pub fn is_address_column(name: &str) -> bool {
+    let name = name.trim().to_lowercase();
+    CERTAIN.contains(&name.as_str()) || LIKELY.contains(&name.as_str())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

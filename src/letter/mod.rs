@@ -11,7 +11,7 @@ mod outcome;
 mod row;
 mod words;
 
-pub use address_column::{NoAddressColumn, default_address_column};
+pub use address_column::{NoAddressColumn, default_address_column, is_address_column};
 pub use envelope::{Envelope, RecipientKey};
 pub use message::{Content, Message, Slice};
 pub use message_id::{boundary_seed, message_id};

@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use crate::job::Text;
+use crate::letter::is_address_column;
 use crate::mail::EmailAddress;
 
 use super::input::{self, Input};
@@ -128,10 +129,9 @@ fn read_file(mut input: Input, hashes: &mut Vec<u128>) -> Result<(), RecipientsE
             return Err(no_address(record.text()));
         }
         let Some(place) = column else {
-            let named = record.cells().position(|name| {
-                ["email", "邮箱", "address", "e-mail", "mail", "电子邮件"]
-                    .contains(&name.trim().to_lowercase().as_str())
-            });
+            let named = record
+                .cells()
+                .position(|name| is_address_column(&name) || name.trim().eq_ignore_ascii_case("address"));
             column = named.or((record.len() == 1).then_some(0));
             match (named, column) {
                 (Some(_), _) => continue,
@@ -228,6 +228,7 @@ mod tests {
             ("email\nada@example.org\n", "ada@example.org", true),
             ("date,E-Mail\n2026-01-01,ada@example.org\n2026-01-02,\n", "ada@example.org", true),
             ("姓名;邮箱\n张;zhang@example.cn\n", "zhang@example.cn", true),
+            ("sep=|\nwhy|电子邮箱\nleft|zhang@example.cn\n", "zhang@example.cn", true),
             ("name\tAddress\nx\tada@example.org\n", "ada@example.org", true),
             ("", "ada@example.org", false),
         ] {

@@ -1064,7 +1064,7 @@ impl Compiler<'_> {
     /// Notes that a template cannot be read.
     fn flawed(&mut self, mistake: Diagnostic, source: &str) {
         let help = meant::misnamed(source, self.names.columns().iter().map(String::as_str));
-        self.mistakes.push(mistake.help_maybe(help));
+        self.mistakes.push(mistake.help_maybe(help.or_else(|| meant::wide_sign(source))));
     }
 
     /// Warns of words that look like a template, and that everybody would get as they stand.

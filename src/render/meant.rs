@@ -27,8 +27,56 @@ fn goes_on(rest: &str) -> bool {
     rest.starts_with(|sign: char| sign.is_alphanumeric() || sign == '_')
 }
 
-/// What a sign is called here that another language has in its place.
-pub(super) fn operator(expression: &str) -> Option<&'static str> {
+/// What is right for a sign of a Chinese keyboard in the braces of a template, where it is none of the text.
+pub(super) fn wide_sign(source: &str) -> Option<String> {
+    let mut rest = source;
+    while let Some(start) = ["{{", "{%"].iter().filter_map(|open| rest.find(open)).min() {
+        let inner = &rest[start + 2..];
+        let end = ["}}", "%}"].iter().filter_map(|close| inner.find(close)).min().unwrap_or(inner.len());
+        if let Some(help) = wide_sign_in(&inner[..end]) {
+            return Some(help);
+        }
+        rest = &inner[end..];
+    }
+    None
+}
+
+fn wide_sign_in(expression: &str) -> Option<String> {
+    let mut quote = None;
+    for sign in expression.chars() {
+        match quote {
+            Some(open) if sign == open => quote = None,
+            Some(_) => {}
+            None if matches!(sign, '"' | '\'') => quote = Some(sign),
+            None => {
+                if let Some(right) = narrow(sign) {
+                    return Some(format!("`{sign}` is a sign of a Chinese keyboard: write `{right}`"));
+                }
+            }
+        }
+    }
+    None
+}
+
+/// The sign of ASCII that a wide one stands for.
+fn narrow(sign: char) -> Option<char> {
+    match sign {
+        '“' | '”' => Some('"'),
+        '‘' | '’' => Some('\''),
+        '、' => Some(','),
+        '。' => Some('.'),
+        '【' => Some('['),
+        '】' => Some(']'),
+        '！'..='～' => char::from_u32(sign as u32 - 0xFEE0).filter(char::is_ascii_punctuation),
+        _ => None,
+    }
+}
+
+/// What a sign is called here that another language, or another keyboard, has in its place.
+pub(super) fn operator(expression: &str) -> Option<String> {
+    if let Some(help) = wide_sign_in(expression) {
+        return Some(help);
+    }
     let bare =
         ["==", "!=", "<=", ">="].iter().fold(expression.to_owned(), |text, sign| text.replace(sign, ""));
     let known = [
@@ -37,10 +85,8 @@ pub(super) fn operator(expression: &str) -> Option<&'static str> {
         ("<>", "`!=` compares"),
         ("=", "`==` compares"),
         ("!", "`not` stands before what does not hold"),
-        ("“", "text is put in straight quotation marks"),
-        ("‘", "text is put in straight quotation marks"),
     ];
-    known.into_iter().find(|(sign, _)| bare.contains(sign)).map(|(_, help)| help)
+    known.into_iter().find(|(sign, _)| bare.contains(sign)).map(|(_, help)| help.to_owned())
 }
 
 /// The first words that everybody would get as they stand: one of these names in single braces, anything in the
@@ -102,13 +148,28 @@ mod tests {
     }
 
     #[test]
+    fn signs_of_a_chinese_keyboard_are_known() {
+        for (source, expected) in [
+            ("（{{ 姓名 | default（\"（客户）\"） }}）", Some("write `(`")),
+            ("{% if 状态 == “有效” %}", Some("write `\"`")),
+            ("{{ 姓名，", Some("write `,`")),
+            ("，{{ \"，\" ~ name }}！{% if x == '（' %}（{% endif %}", None),
+        ] {
+            let help = wide_sign(source);
+            assert_eq!(help.is_some(), expected.is_some(), "{source}: {help:?}");
+            assert!(help.unwrap_or_default().contains(expected.unwrap_or_default()), "{source}");
+        }
+    }
+
+    #[test]
     fn signs_of_other_languages_are_known() {
         for (expression, expected) in [
             ("a = 'x'", Some("`==`")),
             ("a == 'x' && b", Some("`and`")),
             ("a <> b", Some("`!=`")),
             ("!a", Some("`not`")),
-            ("a == “x”", Some("straight")),
+            ("a == “x”", Some("`“` is a sign")),
+            ("a＝'b'", Some("write `=`")),
             ("a >= 1 and b != 2", None),
         ] {
             let help = operator(expression);
