@@ -267,7 +267,7 @@ pub(super) fn open(file: &Path) -> Result<(File, Metadata), RecipientsError> {
 /// everybody would be sent them.
 fn is_chinese_in_utf8(raw: &[u8]) -> bool {
     /// That so many characters of three bytes come about by chance, and nothing that is no UTF-8, is not seen.
-    const ENOUGH: usize = 3;
+    const ENOUGH: usize = 2;
     let good = match std::str::from_utf8(raw) {
         Ok(text) => text,
         Err(error) if error.error_len().is_none() => {

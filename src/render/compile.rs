@@ -80,7 +80,10 @@ pub(super) fn compile(
     };
     let templates = compiler.templates(now);
     match templates {
-        Some(templates) if compiler.mistakes.is_empty() => Ok(templates),
+        Some(mut templates) if compiler.mistakes.is_empty() => {
+            templates.warnings.extend(fleeting_edition(&templates, &job.edition, now));
+            Ok(templates)
+        }
         _ => Err(compiler.mistakes),
     }
 }
@@ -1263,6 +1266,15 @@ fn narrowed(text: &Text, span: Range<usize>) -> Option<Place> {
         place.span = start..start + words.len();
     }
     Some(place)
+}
+
+/// Warns of an edition that has another name a second later: to each run everybody is new.
+fn fleeting_edition(templates: &Templates, text: &Text, now: i64) -> Option<Diagnostic> {
+    let minute = now - now.rem_euclid(60);
+    let (first, second) = (templates.edition(minute).ok()?, templates.edition(minute + 1).ok()?);
+    let title = "`edition` is another one every second: each run would mail everybody again";
+    let help = "name what it is an edition of, for instance the day: `{{ now | date('%Y-%m-%d') }}`";
+    (first != second).then(|| place(Diagnostic::warning(title).help(help), text))
 }
 
 fn syntax(key: &str, text: &Text, error: &minijinja::Error, shift: usize) -> Diagnostic {

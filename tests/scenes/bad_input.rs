@@ -335,6 +335,15 @@ fn what_was_meant_for_a_template_is_recognised() {
         ("Hello {{ name }}", "{{ First Name }}", Exit::Job, "row[\"First Name\"]"),
         ("Dear {{ name }}", "{{ First_Name }}", Exit::Job, "did you mean `row[\"First Name\"]`?"),
         ("list.csv}", "list.csv, where: name = 'Ada'}", Exit::Job, "`==` compares"),
+        ("\"1\"", "\"{{ now }}\"", Exit::Done, "each run would mail everybody again"),
+        (
+            "subject:",
+            "unsubscribe: {mailto: leave}\nsubject:",
+            Exit::Job,
+            "`mailto`: `leave` is not an address",
+        ),
+        ("subject:", "return_path: <>\nsubject:", Exit::Job, "`return_path`: `<>` is not an address"),
+        ("subject:", "list_id: our news\nsubject:", Exit::Job, "has no blank"),
         ("list.csv}", "list.csv, key: email}", Exit::Job, "`key` is the same for everyone"),
     ] {
         let scene = Scene::new().job(&job.replacen(from, to, 1)).recipients(list);

@@ -41,7 +41,7 @@ pub(in crate::job) fn send(section: &Section<'_>, house: &House<'_>, path: &Path
     let from = section.need("from").and_then(mailbox);
     let return_path = section.get("return_path").map(|value| {
         let text = value.line()?;
-        if is_template(&text.value) || text.value == "<>" {
+        if is_template(&text.value) {
             return Some(text);
         }
         address(value, &text.value)?;
@@ -55,7 +55,18 @@ pub(in crate::job) fn send(section: &Section<'_>, house: &House<'_>, path: &Path
     let images = section.get("images").map(images);
     let headers = headers(section);
     let unsubscribe = section.get("unsubscribe").map(unsubscribe);
-    let list_id = section.get("list_id").map(|value| value.line());
+    let list_id = section.get("list_id").map(|value| {
+        let text = value.line()?;
+        // RFC 2919 §2: a name may stand before the brackets, and the id is like that of a host.
+        let id = text.value.split_once('<').map_or(&*text.value, |(_, id)| id);
+        match is_template(id) || !id.trim().contains(char::is_whitespace) {
+            true => Some(text),
+            false => value.wrong(
+                Diagnostic::error("the id of a list has no blank in it")
+                    .help("write `news.example.com`, or `News <news.example.com>`"),
+            ),
+        }
+    });
     let feedback_id = section.get("feedback_id").map(|value| value.line());
     let vars = vars(section);
     let relay = match section.get("relay").or_else(|| the_only(house.relays)) {
@@ -667,8 +678,12 @@ fn unsubscribe(value: Value<'_>) -> Option<Unsubscribe> {
         let text = value.line()?;
         // The scheme is ours to write.
         let scheme = text.value.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case("mailto:"));
-        let value = text.value[scheme.map_or(0, str::len)..].to_owned();
-        Some(Text { value, ..text })
+        let words = text.value[scheme.map_or(0, str::len)..].to_owned();
+        let to = words.split('?').next().unwrap_or_default();
+        if !is_template(&words) {
+            address(value, to)?;
+        }
+        Some(Text { value: words, ..text })
     });
     let one_click = section.get("one_click").map(|value| value.boolean());
     if url.is_none() && mailto.is_none() && !section.has_unknown() {
