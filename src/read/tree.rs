@@ -49,6 +49,8 @@ pub struct Part {
 const MAX_HEADER: usize = 1 << 20;
 /// Parts within parts, so deep.
 const MAX_DEPTH: usize = 60;
+/// Encoded messages within encoded messages: each is held once more.
+const MAX_PACKED: usize = 4;
 /// Parts in all. Those behind are not looked at.
 pub const MAX_PARTS: usize = 10_000;
 /// RFC 2046 allows 70 characters; some programs exceed it.
@@ -228,7 +230,8 @@ impl Part {
 /// Makes a [`Part`] from bytes in pieces of any size.
 pub struct Scanner {
     keep: Keep,
-    /// Parts around the message: it came encoded within another.
+    /// So many messages are around this one that came encoded within another, and so many parts in all.
+    packed: usize,
     above: usize,
     /// How much of a header is kept.
     longest_header: usize,
@@ -272,6 +275,7 @@ impl Scanner {
         let message = Open { part: Part::default(), start: None, boundary: None, line_end: 0, digest: false };
         Scanner {
             keep,
+            packed: 0,
             above: 0,
             longest_header: if keep == Keep::ALL { usize::MAX } else { MAX_HEADER },
             open: vec![message],
@@ -482,8 +486,10 @@ impl Scanner {
     fn unpack(&self, part: &mut Part) {
         let depth = self.above + self.open.len() + 1;
         let whole = part.size == part.body.len() as u64;
-        if part.is_encoded_message() && part.parts.is_empty() && whole && depth < MAX_DEPTH {
-            let mut scanner = Scanner { above: depth, parts: self.parts, ..Scanner::new(self.keep) };
+        let shallow = self.packed < MAX_PACKED && depth < MAX_DEPTH;
+        if part.is_encoded_message() && part.parts.is_empty() && whole && shallow {
+            let (packed, above, parts) = (self.packed + 1, depth, self.parts);
+            let mut scanner = Scanner { packed, above, parts, ..Scanner::new(self.keep) };
             scanner.feed(&part.decoded());
             part.parts.push(scanner.finish());
         }
