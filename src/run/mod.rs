@@ -216,7 +216,9 @@ fn check(args: &cli::Check, global: &cli::Global) -> Exit {
     };
     let checks = args.jobs.iter().map(|path| match job::examine(path, &environment) {
         Ok(Job::Send(job)) => check::check(*job, args, global),
-        Ok(Job::Archive(job)) if !job.absent.is_empty() => refuse(&job.absent, global),
+        Ok(Job::Archive(job)) if !job.absent.is_empty() => {
+            refuse(&[&job.absent[..], &job.warnings].concat(), global)
+        }
         Ok(Job::Archive(job)) => {
             warn(&job.warnings, global);
             check_archive(&job, args)

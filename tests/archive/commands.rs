@@ -329,6 +329,17 @@ fn what_is_warned_of_in_an_archive_is_said() {
         assert_eq!(words.contains("`password` stands in the file"), warned, "{command:?}: {words}");
         assert!(!words.contains(PASSWORD), "{words}");
     }
+    // A file that is not there is a mistake, and keeps nothing else back.
+    let text = std::fs::read_to_string(&job).unwrap();
+    std::fs::write(&job, text.replace("tls: none", "tls: implicit\n  ca_file: absent.pem")).unwrap();
+    for command in ["check", "run"] {
+        let (code, _, words) = output(postroom().arg(command).arg(&job));
+        assert_eq!(code, Some(66), "{command}: {words}");
+        assert!(
+            words.contains("absent.pem") && words.contains("`password` stands in the file"),
+            "{command}: {words}"
+        );
+    }
 }
 
 #[test]
