@@ -165,6 +165,8 @@ pub struct Damages {
     pub open: Vec<Damage>,
     /// What a seal names.
     pub sealed: Vec<Damage>,
+    /// Lines at the end that are not good and were ended: written in a power cut, or spoilt since.
+    pub tail: Vec<Damage>,
 }
 
 impl Damages {
@@ -395,6 +397,10 @@ pub fn replay<R: BufRead>(
             found.line.into_iter().for_each(|line| each(Ok(line)));
         }
     }
+    // A line that was ended may have been good once.
+    damages.tail = tail.into_iter().filter_map(|found| found.damage).collect();
+    damages.tail.retain(|damage| matches!(damage, Damage::Unreadable(_)));
+    damages.tail.iter().for_each(|damage| each(Err(damage)));
     Ok((good, damages))
 }
 
@@ -512,7 +518,7 @@ mod tests {
     fn opened(folder: &Path) -> (Journal, Vec<Line>, Vec<Damage>) {
         let mut lines = Vec::new();
         let (journal, damages) = Journal::open(folder, |found| lines.extend(found.ok())).unwrap();
-        (journal, lines, damages.open)
+        (journal, lines, [damages.open, damages.tail].concat())
     }
 
     #[test]
@@ -569,5 +575,8 @@ mod tests {
             assert_eq!(damage.first(), Some(&expected));
             assert_eq!(std::fs::read_to_string(&path).unwrap(), text, "nothing good is cut off");
         }
+        std::fs::write(&path, format!("{}{}{}", lines[0], lines[1], lines[2].replace("pop", "pod"))).unwrap();
+        let (_, read, damage) = opened(folder.path());
+        assert_eq!((read.len(), damage), (2, vec![Damage::Unreadable(3)]), "cut off, and not without a word");
     }
 }

@@ -23,8 +23,8 @@ pub fn run(args: &cli::Rebuild) -> Exit {
             return Exit::Io;
         }
     };
-    // It is locked for as long as this runs; what is damaged is named below.
-    let opened = Store::open(&args.store, Layout::Dated, |_| {});
+    // It is locked for as long as this runs.
+    let opened = Store::open(&args.store, Layout::Dated, |damage| eprintln!("warning: {damage}"));
     let mended = opened.and_then(|mut store| {
         let mended = mend::mend(&mut store, &vouched, now())?;
         Ok((store, mended))

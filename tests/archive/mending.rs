@@ -71,6 +71,11 @@ fn lost_lines_are_sealed_and_their_files_taken_in_again() {
 
             let (code, said) = rebuild(&scene);
             assert_eq!(code, Some(0), "{what}: {said}");
+            assert_eq!(
+                said.contains("damaged and was cut off"),
+                *what == "the last line" || lines.len() == 2,
+                "{said}"
+            );
             let (code, found) = verify(&scene);
             assert_eq!(code, Some(0), "{what}: {said}{found}");
             assert!(found.contains(": 20 messages"), "{what}: {found}");
