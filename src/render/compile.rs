@@ -21,7 +21,7 @@ use super::meant;
 use super::pictures::{self, Language, Shown, Target};
 use super::scan::{Compared, Plain, Scan, Shape, plain};
 use super::value::Names;
-use super::{Attachment, Body, MailboxLines, Many, Templates, filters, is_bulk, moment};
+use super::{Attachment, Body, MailboxLines, Many, Templates, filters, is_bulk, moment, strict};
 
 /// A template file longer than this is taken for something else.
 const LONGEST_TEMPLATE: u64 = 16 << 20;
@@ -263,7 +263,9 @@ impl Compiler<'_> {
             return Some(Line { key, at, form: Form::Parts(parts) });
         }
         let name = format!("<{key}>");
-        if let Err(error) = self.engine.text.add_template_owned(name.clone(), text.value.clone()) {
+        if let Err(error) =
+            self.engine.text.add_template_owned(name.clone(), strict::guarded(text.value.clone()))
+        {
             self.flawed(syntax(&key, text, &error, 0), &text.value);
             return None;
         }
@@ -315,7 +317,7 @@ impl Compiler<'_> {
         let name = format!("<{key}>");
         // The expression was read as one, so nothing in it ends the braces.
         let source = format!("{{{{ ({}\n) }}}}", text.value);
-        if let Err(error) = self.engine.conditions.add_template_owned(name.clone(), source) {
+        if let Err(error) = self.engine.conditions.add_template_owned(name.clone(), strict::guarded(source)) {
             self.mistakes.push(syntax(key, text, &error, 4).help_maybe(meant::operator(&text.value)));
             return None;
         }
@@ -388,7 +390,9 @@ impl Compiler<'_> {
             return Some(Pattern { line, emits: Vec::new(), marked: false });
         }
         let name = format!("<{key}>");
-        if let Err(error) = self.engine.patterns.add_template_owned(name.clone(), text.value.clone()) {
+        if let Err(error) =
+            self.engine.patterns.add_template_owned(name.clone(), strict::guarded(text.value.clone()))
+        {
             self.flawed(syntax(&key, text, &error, 0), &text.value);
             return None;
         }
@@ -606,7 +610,7 @@ impl Compiler<'_> {
                 Role::Html => self.embed_perhaps(&loaded, text, &foreign),
             };
             // One that the engine does not take is told of when it is needed.
-            let _ = self.env(role).add_template_owned(loaded.name.clone(), source);
+            let _ = self.env(role).add_template_owned(loaded.name.clone(), strict::guarded(source));
         }
         for loaded in family {
             self.saw(format!("{key}: {}", loaded.name), &loaded.source);
@@ -614,7 +618,9 @@ impl Compiler<'_> {
                 Role::Text => loaded.source.to_string(),
                 Role::Html => self.embed(&loaded, text, &foreign),
             };
-            if let Err(error) = self.env(role).add_template_owned(loaded.name.clone(), source) {
+            if let Err(error) =
+                self.env(role).add_template_owned(loaded.name.clone(), strict::guarded(source))
+            {
                 self.flawed(
                     syntax_in_file(&loaded.name, &loaded.path, &loaded.source, &error),
                     &loaded.source,

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value};
 
-use super::{filters, pictures};
+use super::{filters, pictures, strict};
 
 /// What one rendering may cost, in instructions of the engine: a loop without an end is stopped
 /// after a fraction of a second. A long newsletter takes some ten thousand.
@@ -61,6 +61,7 @@ fn base() -> Environment<'static> {
     env.set_debug(true);
     // Prints all that is in reach.
     env.remove_global("debug");
+    strict::add_to(&mut env);
     filters::add_to(&mut env);
     env
 }
@@ -75,7 +76,8 @@ pub(super) fn has_test(env: &Environment, name: &str) -> bool {
     env.empty_state().perform_test(name, &[]).err().is_none_or(|e| e.kind() != ErrorKind::UnknownTest)
 }
 
-fn null() -> Error {
+/// That a null was to be printed.
+pub(super) fn null() -> Error {
     Error::new(ErrorKind::InvalidOperation, "it is null, which is never printed; `default` gives it a value")
 }
 

@@ -12,6 +12,7 @@ use crate::letter::{Cell, Piece, Row};
 
 use super::engine::{Engine, VALUE_END, VALUE_START};
 use super::error::{RowError, innermost, reason};
+use super::strict;
 use super::value::{Context, Names, cell};
 
 /// What is rendered with: the engine, and the names of one row. The names are put up when the first
@@ -69,7 +70,7 @@ pub(super) fn row_error(env: &Environment<'static>, error: &minijinja::Error, fi
     let mut reason = reason(error);
     let source = env.get_template(name).ok();
     let words = source.as_ref().and_then(|template| {
-        let words = template.source().get(error.range()?)?.trim();
+        let words = strict::as_written(template.source(), error.range()?)?;
         (!words.is_empty() && words.len() <= 80 && !words.contains(['\n', '`'])).then_some(words)
     });
     if let Some(words) = words.filter(|words| !reason.contains(*words)) {

@@ -15,6 +15,7 @@ mod meant;
 mod pictures;
 mod plain;
 mod scan;
+mod strict;
 mod value;
 
 use std::path::PathBuf;

@@ -48,6 +48,8 @@ pub(super) struct Scan {
     pub(super) compared: Vec<(Spot, Compared)>,
     /// Columns that are asked for by way of `row`.
     pub(super) of_row: Vec<Spot>,
+    /// Names, columns and what is in them that `~` puts together, from where to where each stands.
+    pub(super) joined: BTreeSet<(usize, usize)>,
 }
 
 /// A name that is known in part: its constant pieces, and `None` for what a value puts there.
@@ -361,6 +363,10 @@ impl Walker {
                     self.compared(&op.left, &op.right);
                     self.compared(&op.right, &op.left);
                 }
+                if matches!(op.op, BinOpKind::Concat) {
+                    self.joined(&op.left);
+                    self.joined(&op.right);
+                }
             }
             Expr::Compare(compare) => {
                 self.expr(&compare.expr);
@@ -446,6 +452,26 @@ impl Walker {
                 self.expr(&get.subscript_expr);
             }
             other => self.expr(other),
+        }
+    }
+
+    /// Notes one side of a `~`. Other than names are made by something, which the engine's places tell only in part.
+    fn joined(&mut self, side: &Expr) {
+        let (mut base, end) = (side, range(side.span()).end);
+        loop {
+            match base {
+                Expr::Var(var) => {
+                    self.scan.joined.insert((range(var.span()).start, end));
+                    break;
+                }
+                Expr::GetAttr(get) => base = &get.expr,
+                Expr::GetItem(get) => base = &get.expr,
+                Expr::IfExpr(cond) => {
+                    self.joined(&cond.true_expr);
+                    break cond.false_expr.iter().for_each(|side| self.joined(side));
+                }
+                _ => break,
+            }
         }
     }
 

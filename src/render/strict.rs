@@ -1,0 +1,199 @@
+//! Jinja's own filters of text, and `~`. Of a null they make `None`, and `Dear None` is a letter that nobody is to
+//! get.
+
+use std::ops::Range;
+
+use minijinja::filters::{
+    capitalize, escape, format, indent, join, lower, replace, safe, string, title, trim, upper,
+};
+use minijinja::value::{Kwargs, Rest, ValueOrKwargs, from_args};
+use minijinja::{Environment, Error, ErrorKind, State, Value};
+
+use super::engine::null;
+use super::scan::Scan;
+
+/// The filter that stands behind each name beside a `~`.
+const GUARD: &str = "never_null";
+
+/// More columns than any text is set in by; the engine's own filter knows no limit.
+const WIDEST_INDENT: i64 = 1000;
+
+/// Puts filters that refuse a null in the place of the engine's.
+pub(super) fn add_to(env: &mut Environment<'static>) {
+    for (name, filter) in [
+        ("capitalize", Value::from_function(capitalize)),
+        ("e", Value::from_function(escape)),
+        ("escape", Value::from_function(escape)),
+        ("format", Value::from_function(format)),
+        ("indent", Value::from_function(narrow_indent)),
+        ("lower", Value::from_function(lower)),
+        ("replace", Value::from_function(replace_some)),
+        ("safe", Value::from_function(safe)),
+        ("string", Value::from_function(string)),
+        ("title", Value::from_function(title)),
+        ("trim", Value::from_function(trim)),
+        ("upper", Value::from_function(upper)),
+    ] {
+        env.add_filter(name, move |state: &mut State, args: Rest<ValueOrKwargs>| {
+            let args = args.into_values();
+            if args.iter().any(Value::is_none) { Err(null()) } else { filter.call(state, &args) }
+        });
+    }
+    env.add_filter(GUARD, |value: &Value| if value.is_none() { Err(null()) } else { Ok(value.clone()) });
+    let joined = Value::from_function(join);
+    env.add_filter("join", move |state: &mut State, args: Rest<ValueOrKwargs>| {
+        let mut args = args.into_values();
+        if let Some(list) = args.first_mut().filter(|list| list.as_str().is_none() && !list.is_undefined()) {
+            // Some lists can be gone through only once.
+            let items: Vec<Value> = list.try_iter()?.collect();
+            if list.is_none() || items.iter().any(Value::is_none) {
+                return Err(null());
+            }
+            *list = items.into();
+        }
+        joined.call(state, &args)
+    });
+}
+
+/// A template in which `~` refuses a null: there is no other place where the engine can be told.
+pub(super) fn guarded(source: String) -> String {
+    let Some(scan) = source.contains('~').then(|| Scan::template(&source).ok()).flatten() else {
+        return source;
+    };
+    let behind = format!(")|{GUARD}");
+    let mut marks: Vec<(usize, &str)> = Vec::with_capacity(2 * scan.joined.len());
+    for &(start, end) in &scan.joined {
+        marks.extend([(start, "("), (end, behind.as_str())]);
+    }
+    // What ends where another begins would have an operator between them; so no order is lost.
+    marks.sort_by_key(|(at, _)| *at);
+    let mut out = String::with_capacity(source.len() + 16 * marks.len());
+    let mut from = 0;
+    for (at, mark) in marks {
+        out.push_str(&source[from..at]);
+        out.push_str(mark);
+        from = at;
+    }
+    out.push_str(&source[from..]);
+    if Scan::template(&out).is_ok() { out } else { source }
+}
+
+/// The words at a place of a [`guarded`] template as they were before, if that can be told.
+pub(super) fn as_written(source: &str, at: Range<usize>) -> Option<&str> {
+    let words = source.get(at.clone())?.trim();
+    if words == GUARD {
+        return source[..at.start].strip_suffix(")|")?.rsplit('(').next();
+    }
+    (!words.contains(GUARD)).then_some(words)
+}
+
+fn narrow_indent(state: &mut State, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
+    let args = args.into_values();
+    type Args<'a> = (&'a Value, Option<i64>, Option<bool>, Option<bool>, Kwargs);
+    let (_, width, _, _, named): Args = from_args(&args)?;
+    if width.or(named.peek("width")?) > Some(WIDEST_INDENT) {
+        return Err(Error::new(ErrorKind::InvalidOperation, "`indent` is of at most 1000 columns"));
+    }
+    Value::from_function(indent).call(state, &args)
+}
+
+/// `replace`, of the first `count` only where that is given.
+fn replace_some(state: &mut State, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
+    let args = args.into_values();
+    let (value, from, to, count, named): (&Value, &Value, &Value, Option<i64>, Kwargs) = from_args(&args)?;
+    let count = count.or(named.get("count")?);
+    named.assert_all_used()?;
+    let Some(count) = count.and_then(|count| usize::try_from(count).ok()) else {
+        return Value::from_function(replace).call(state, &args[..3]);
+    };
+    let replaced = value.to_string().replacen(&from.to_string(), &to.to_string(), count);
+    let safe = value.is_safe() && to.is_safe();
+    Ok(if safe { Value::from_safe_string(replaced) } else { Value::from(replaced) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_put_together_with_a_null() {
+        let mut env = Environment::new();
+        env.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
+        add_to(&mut env);
+        let context = minijinja::context! { v => (), a => "ü", b => 2, d => minijinja::context! { x => "x", n => () },
+        e => minijinja::context! { l => [Some(minijinja::context! { y => 1, z => 3 }), None] } };
+        for (template, expected) in [
+            ("{{ 'x' ~ v }}", None),
+            ("{{ v ~ 'x' }}", None),
+            ("{{ a ~ (b ~ d.n) }}", None),
+            ("{{ ('x' ~ d['n'])|upper }}", None),
+            ("{% set x = a ~ v %}{{ x }}", None),
+            ("{{ 'x' ~ d.n.x }}", None),
+            ("{{ (v if b else a) ~ 'x' }}", None),
+            ("{{ (d).n ~ 'x' }}", None),
+            ("{{ e['l'][1] ~ 'x' }}", None),
+            ("{{ e.l[0].y ~ e['l'][b - 1] }}", None),
+            ("{{ e.l[0] ~ e['l'][b - 2].y ~ (d).x ~ (e)['l'][0].z }}", Some("{'y': 1, 'z': 3}1x3")),
+            ("{{ a ~ missing }}", None),
+            ("ü{{ 'x' ~ a ~ b ~ d.x }}", Some("üxü2x")),
+            ("{{ a ~ b * 2 ~ -b ~ 'x' * 3 }}", Some("ü4-2xxx")),
+            ("{{ (a if v else b) ~ (v or 'n') ~ (v is none) }}", Some("2nTrue")),
+            ("{{ a|upper ~ [b, 1][0] ~ {'k': 'w'}.k ~ range(3)|join }}", Some("Ü2w012")),
+            ("{{- (a) ~ ((b)) -}} {% if a ~ b == 'ü2' %}y{% endif %}", Some("ü2y")),
+            ("{% raw %}{{ a ~ v }}{% endraw %}{# v ~ v #} ~ {{ '~' ~ \"~)\" }}", Some("{{ a ~ v }} ~ ~~)")),
+            (
+                "{% macro m(x, y='p' ~ 'q') %}{{ x ~ y }}{% endmacro %}{{ m('r' ~ b) ~ m(a, y=b) }}",
+                Some("r2pqü2"),
+            ),
+            (
+                "{{ a ~ 'x'\n ~ b }}{% for i in 'ab' ~ 'c' %}{{ i ~ loop.index }}{% endfor %}",
+                Some("üx2a1b2c3"),
+            ),
+            ("{{ a[0:1] ~ a[-1] ~ 2 ** 2 ~ (not v) }}", Some("üü4True")),
+        ] {
+            let guarded = guarded(template.to_owned());
+            let found = env.render_str(&guarded, &context).ok();
+            assert_eq!(found.as_deref(), expected, "{guarded}");
+            assert!(expected.is_none() || env.render_str(template, &context).ok() == found, "{template}");
+        }
+        let template = guarded("{{ a ~ (d.x) ~ upper }}".into());
+        for (words, expected) in [("upper", Some("upper")), (GUARD, Some("a")), (&*template, None)] {
+            let at = template.find(words).expect("there");
+            assert_eq!(as_written(&template, at..at + words.len()), expected, "{words}");
+        }
+    }
+
+    #[test]
+    fn no_filter_prints_a_null() {
+        let mut env = Environment::new();
+        add_to(&mut env);
+        let context =
+            minijinja::context! { v => (), some => " ada x ", list => [Some("a"), None], all => ["a", "b"] };
+        for (template, expected) in [
+            ("{{ v|upper }}", None),
+            ("{{ v|trim }}", None),
+            ("{{ v|e }}", None),
+            ("{{ v|replace('a', 'b') }}", None),
+            ("{{ 'a'|replace('a', v) }}", None),
+            ("{{ '%s'|format(v) }}", None),
+            ("{{ v|indent(2) }}", None),
+            ("{{ v|join }}", None),
+            ("{{ list|join(',') }}", None),
+            ("{{ list|map('upper')|list }}", None),
+            ("{{ some|indent(2000) }}", None),
+            ("{{ some|indent(width=2000) }}", None),
+            ("{{ some|trim|title }}", Some("Ada X")),
+            ("{{ 'a\nb'|indent(width=2, first=true) }}", Some("  a\n  b")),
+            ("{{ 'aaa'|replace('a', 'b') }}", Some("bbb")),
+            ("{{ 'aaa'|replace('a', 'b', 2) }}", Some("bba")),
+            ("{{ 'aaa'|replace('a', 'b', count=1) }}", Some("baa")),
+            ("{{ 'aaa'|replace('a', 'b', -1) }}", Some("bbb")),
+            ("{{ 'aaa'|replace('a', 'b', times=1) }}", None),
+            ("{{ all|map('upper')|join('-') }}", Some("A-B")),
+            ("{{ 'xyz'|join('-') }}", Some("x-y-z")),
+            ("{{ 3|string }}{{ '%d'|format(3) }}", Some("33")),
+        ] {
+            assert_eq!(env.render_str(template, &context).ok().as_deref(), expected, "{template}");
+        }
+    }
+}
