@@ -23,6 +23,7 @@ pub(super) fn run(fresh: Fresh<'_>) {
         ("who is gone from the list keeps what she got", who_is_gone_from_the_list_keeps_what_she_got),
         ("who comes back is looked at again", who_comes_back_is_looked_at_again),
         ("a key of an older program is known", a_key_of_an_older_program_is_known),
+        ("who was forgotten by an older program is known", who_was_forgotten_by_an_older_program_is_known),
         ("other files are looked at first", other_files_are_looked_at_first),
         ("letters are marked and settled", letters_are_marked_and_settled),
         ("a group is whole or nothing", a_group_is_whole_or_nothing),
@@ -332,6 +333,15 @@ fn a_key_of_an_older_program_is_known(ledger: &mut dyn Ledger) {
     enlist(ledger, edition, Dedupe::Refuse, &[row(1, "Ada@Example.org"), row(2, "cafe\u{301}")]);
     let again = enlist(ledger, edition, Dedupe::Refuse, &[row(1, "ada@example.org"), row(2, "caf\u{e9}")]);
     assert_eq!((again.known, again.added, again.removed), (2, 0, 0), "nobody is mailed again");
+}
+
+fn who_was_forgotten_by_an_older_program_is_known(ledger: &mut dyn Ledger) {
+    let edition = begin(ledger, "1");
+    enlist(ledger, edition, Dedupe::Refuse, &[row(1, "Ada@X.org"), row(2, "bob@x.org")]);
+    assert_eq!(ledger.forget(&"ada@x.org".parse().unwrap()).unwrap().deliveries, 1);
+    let hers = Enlist { row: "[\"Ada@X.org \"]", ..row(1, "ada@x.org") };
+    let outcome = enlist(ledger, edition, Dedupe::Refuse, &[hers, row(2, "bob@x.org"), row(3, "cy@x.org")]);
+    assert_eq!((outcome.added, outcome.known), (1, 2));
 }
 
 fn other_files_are_looked_at_first(ledger: &mut dyn Ledger) {
@@ -650,7 +660,7 @@ fn people_are_forgotten(ledger: &mut dyn Ledger) {
     let edition = begin(ledger, "2026-11");
     let with = |number, key, text| Enlist { row: text, ..row(number, key) };
     let list = [
-        with(1, "Ada@x.org", "[\"Ada@x.org\",\"Ada\"]"),
+        with(1, "ada@x.org", "[\"Ada@x.org\",\"Ada\"]"),
         with(2, "bob@x.org", "[\"bob@x.org\",\"ada@x.org\"]"),
         with(3, "cy@x.org", "[\"cy@x.org\",\"ada@x.org\"]"),
         with(4, "canada@x.org", "[\"canada@x.org\",\"\"]"),

@@ -13,7 +13,7 @@ use crate::ledger::{
 };
 use crate::letter::RecipientKey;
 
-use super::{Sqlite, schema};
+use super::{Sqlite, schema, upkeep};
 
 /// Rows in one transaction: it holds off the other writers of this ledger for a fraction of a second,
 /// and the log does not grow to the size of the list.
@@ -202,10 +202,11 @@ impl<'l> SqliteEnlister<'l> {
 
     /// Whether this person got this edition, or was to get it, and was forgotten since: the list still
     /// naming them is no reason to mail them again.
-    fn is_forgotten(&self, key: &str) -> bool {
-        self.renewal.as_ref().is_some_and(|renewal| {
-            !renewal.forgotten.is_empty()
-                && renewal.forgotten.contains(&super::upkeep::forgotten_key(&self.secret, key))
+    fn is_forgotten(&self, row: &Enlist<'_>) -> bool {
+        let forgotten = self.renewal.as_ref().map(|renewal| &renewal.forgotten);
+        forgotten.filter(|forgotten| !forgotten.is_empty()).is_some_and(|forgotten| {
+            let mut keys = upkeep::earlier_keys(row.key, row.row).into_iter();
+            keys.any(|key| forgotten.contains(&upkeep::forgotten_key(&self.secret, &key)))
         })
     }
 
@@ -269,7 +270,7 @@ impl<'l> SqliteEnlister<'l> {
             .prepare_cached(
                 "SELECT state, state = 'f' AND attempts = 0 AND date IS NULL AND NOT EXISTS (
                     SELECT 1 FROM rcpts WHERE id BETWEEN ?2 AND ?3 AND outcome IN ('a', 'u')),
-                    reason IS 'removed' AND (state = 'k' OR EXISTS (
+                    reason IS ?5 AND (state = 'k' OR EXISTS (
                         SELECT 1 FROM rcpts WHERE id BETWEEN ?2 AND ?3 AND outcome = 'd')),
                     enclosed IS NULL OR enclosed = ?4
                  FROM deliveries WHERE id = ?1",
@@ -278,7 +279,7 @@ impl<'l> SqliteEnlister<'l> {
                 let read = |found: &Row<'_>| {
                     Ok((super::state_of(found, 0)?, found.get(1)?, found.get(2)?, found.get(3)?))
                 };
-                select.query_row([id, first, last, UNSEEN], read)
+                select.query_row(params![id, first, last, UNSEEN, REMOVED], read)
             })
             .map_err(|error| self.said(error))?;
         if unseen && equal == Some(true) && matches!(row.state, EnlistState::Pending) {
@@ -414,7 +415,7 @@ impl Enlister for SqliteEnlister<'_> {
             self.turn()?;
             let hash = self.keys.hash(row.key);
             match self.find(hash, row)? {
-                None if self.is_forgotten(row.key) => self.result.known += 1,
+                None if self.is_forgotten(row) => self.result.known += 1,
                 None => self.insert(hash, row)?,
                 Some((seq, equal)) => self.meet(hash, seq, equal, row)?,
             }
@@ -543,7 +544,7 @@ fn read_keys(
         // One that was enlisted by an older program may lie there in another spelling.
         let hash = keys.hash(&RecipientKey::spelling(key));
         keys.insert(hash, highest);
-        if key.starts_with(super::upkeep::FORGOTTEN) {
+        if key.starts_with(upkeep::FORGOTTEN) {
             forgotten.insert(key.to_owned());
         }
     }

@@ -31,3 +31,44 @@ impl Place {
 fn identity(name: &Path) -> Option<(u64, u64)> {
     fs::metadata(name).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_the_same_name_is_not_the_same_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, log, link] = ["l.db", "l.db-wal", "link.db"].map(|name| folder.path().join(name));
+        let fresh = || {
+            for file in [&path, &log] {
+                let _ = fs::remove_file(file);
+                fs::write(file, "").unwrap();
+            }
+        };
+        fresh();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        type Change<'a> = &'a dyn Fn();
+        let replaced = |file: &Path| {
+            // The old one is there until it is replaced: its number is not given to the new one.
+            fs::write(folder.path().join("new"), "").unwrap();
+            fs::rename(folder.path().join("new"), file).unwrap();
+        };
+        let changes: [(&str, bool, Change<'_>); 6] = [
+            ("nothing", true, &|| {}),
+            ("written to", true, &|| fs::write(&path, "more").unwrap()),
+            ("database removed", false, &|| fs::remove_file(&path).unwrap()),
+            ("log removed", false, &|| fs::remove_file(&log).unwrap()),
+            ("database replaced", false, &|| replaced(&path)),
+            ("log replaced", false, &|| replaced(&log)),
+        ];
+        for name in [&path, &link] {
+            for (what, kept, change) in &changes {
+                fresh();
+                let place = Place::of(name);
+                change();
+                assert_eq!(place.is_kept(), *kept, "{what}, by {}", name.display());
+            }
+        }
+    }
+}

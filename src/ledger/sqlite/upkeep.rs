@@ -9,6 +9,7 @@ use unicode_width::UnicodeWidthChar;
 
 use crate::failpoint;
 use crate::ledger::{EditionId, Forgotten, Ledger, LedgerError, Pruned, Requeue, State};
+use crate::letter::RecipientKey;
 use crate::mail::{EmailAddress, composed};
 
 use super::{Sqlite, records, schema, state_of};
@@ -206,6 +207,16 @@ pub(super) fn forgotten_key(secret: &[u8; 32], key: &str) -> String {
     format!("{FORGOTTEN}{}", &blake3::keyed_hash(secret, key.as_bytes()).to_hex()[..32])
 }
 
+/// The keys that may have been replaced for a row: its key, and how an older program, which took keys as they were
+/// written, may have known it.
+pub(super) fn earlier_keys(key: &str, row: &str) -> Vec<String> {
+    let cells: Json = serde_json::from_str(row).unwrap_or_default();
+    let fields = cells.as_object().into_iter().flat_map(|fields| fields.values());
+    let texts = cells.as_array().into_iter().flatten().chain(fields).filter_map(Json::as_str).map(str::trim);
+    let same = texts.filter(|text| *text != key && RecipientKey::spelling(text) == key);
+    std::iter::once(key).chain(same).map(str::to_owned).collect()
+}
+
 /// Runs `work` so that what it deletes is overwritten, in the file and in the log.
 fn erase<T>(
     ledger: &mut Sqlite,
@@ -225,7 +236,8 @@ fn take_out(conn: &Connection, id: i64, key: &str, secret: &[u8; 32]) -> rusqlit
     if !key.starts_with(FORGOTTEN) {
         conn.execute(
             "UPDATE rows SET key = ?2, row = '[]' WHERE id = ?1",
-            params![id, forgotten_key(secret, key)],
+            // A list will name them by the spelling that stands for all.
+            params![id, forgotten_key(secret, &RecipientKey::spelling(key))],
         )?;
     }
     conn.execute(
@@ -362,6 +374,7 @@ mod tests {
             assert_eq!(found.as_deref(), expected, "{row}");
         }
     }
+
     #[test]
     fn an_address_is_taken_out_however_it_is_composed() {
         for (text, expected) in [
@@ -371,6 +384,17 @@ mod tests {
             ("jose@x.org", None),
         ] {
             assert_eq!(without(text, "josé@x.org").as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_row_may_have_been_known_by_its_cells_as_they_are_written() {
+        for (row, expected) in [
+            (r#"["Ada","Ada@X.org "]"#, &["ada@x.org", "Ada@X.org"][..]),
+            (r#"{"n":1,"mail":"ADA@x.org"}"#, &["ada@x.org", "ADA@x.org"]),
+            (r#"["ada@x.org","bob@x.org"]"#, &["ada@x.org"]),
+        ] {
+            assert_eq!(earlier_keys("ada@x.org", row), expected, "{row}");
         }
     }
 }
