@@ -207,6 +207,7 @@ mod tests {
             ("ada@例子.中国", "ADA@XN--fsqu00a.xn--fiqs8s", true),
             ("ada@BÜCHER.example", "ada@xn--bcher-kva.example", true),
             ("\u{212b}sa@example.org", "åsa@example.org", true),
+            ("jose\u{301}@example.org", "JOS\u{c9}@example.org", true),
             ("ada@example.org", "ada@example.com", false),
             ("a.da@example.org", "ada@example.org", false),
         ] {
