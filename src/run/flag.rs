@@ -11,7 +11,7 @@ use super::report::Said;
 /// Asks a running job to end as a signal would. Where nobody runs it there is nothing to stop, and no
 /// flag is left behind for the next run to stumble over.
 pub(super) fn stop(ledger: &Path, job: &str) -> Result<Exit, Said> {
-    let mut ledger = existing(ledger)?;
+    let mut ledger = Sqlite::open_existing(ledger)?;
     match ledger.lock(job, Purpose::Real) {
         Ok(_lock) => {
             eprintln!("postroom: {job} is not being run");
@@ -28,23 +28,16 @@ pub(super) fn stop(ledger: &Path, job: &str) -> Result<Exit, Said> {
 
 /// Holds a job, running or not, until it is resumed.
 pub(super) fn pause(ledger: &Path, job: &str) -> Result<Exit, Said> {
-    existing(ledger)?.set_flag(job, Purpose::Real, Flag::Pause, true)?;
+    Sqlite::open_existing(ledger)?.set_flag(job, Purpose::Real, Flag::Pause, true)?;
     eprintln!("postroom: {job} is paused; `postroom resume` lets it go on");
     Ok(Exit::Done)
 }
 
 /// Lets a paused job go on.
 pub(super) fn resume(ledger: &Path, job: &str) -> Result<Exit, Said> {
-    let mut ledger = existing(ledger)?;
+    let mut ledger = Sqlite::open_existing(ledger)?;
     let paused = ledger.reader()?.flags(job, Purpose::Real)?.pause;
     ledger.set_flag(job, Purpose::Real, Flag::Pause, false)?;
     eprintln!("postroom: {job} {}", if paused { "goes on" } else { "was not paused" });
     Ok(Exit::Done)
-}
-
-fn existing(path: &Path) -> Result<Sqlite, LedgerError> {
-    if !path.exists() {
-        return Err(LedgerError::Missing { path: path.to_owned() });
-    }
-    Sqlite::open(path)
 }

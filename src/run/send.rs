@@ -85,7 +85,7 @@ fn carry_out(
     super::warn(&job.warnings, global);
 
     let path = ledger_file::path(&job, purpose);
-    if purpose == Purpose::Real && !global.quiet && !path.exists() {
+    if purpose == Purpose::Real && !global.quiet && path.try_exists().is_ok_and(|is_there| !is_there) {
         // Whoever has lost the old one, or stands in another project than they think, can still say no.
         eprintln!(
             "postroom: {}: a new ledger is begun, {}: nobody has got anything yet",

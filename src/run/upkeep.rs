@@ -17,10 +17,7 @@ use super::report::{Said, choose};
 
 /// `postroom requeue`: puts deliveries of a job back to pending.
 pub(super) fn requeue(args: &cli::Requeue, ledger: &Path, job: &str) -> Result<Exit, Said> {
-    if !ledger.exists() {
-        return Err(LedgerError::Missing { path: ledger.to_owned() }.into());
-    }
-    let mut ledger = Sqlite::open(ledger)?;
+    let mut ledger = Sqlite::open_existing(ledger)?;
     let _lock = ledger.lock(job, Purpose::Real)?;
     let reader = ledger.reader()?;
     let edition = choose(reader.as_ref(), job, Purpose::Real, args.edition.as_deref())?;
@@ -100,7 +97,7 @@ fn named(
 
 /// `postroom forget`: takes a person's data out of a ledger.
 pub(super) fn forget(args: &cli::Forget, ledger: &Path) -> Result<Exit, Said> {
-    let mut ledger = existing(ledger)?;
+    let mut ledger = Sqlite::open_existing(ledger)?;
     let _locks = all_locks(&ledger)?;
     let question = format!("Take {} out of {}?", args.address, ledger.path().display());
     ask(args.yes, &question)?;
@@ -132,7 +129,7 @@ pub(super) fn forget(args: &cli::Forget, ledger: &Path) -> Result<Exit, Said> {
 
 /// `postroom prune`: takes old editions out of a ledger.
 pub(super) fn prune(args: &cli::Prune, ledger: &Path) -> Result<Exit, Said> {
-    let mut ledger = existing(ledger)?;
+    let mut ledger = Sqlite::open_existing(ledger)?;
     let _locks = all_locks(&ledger)?;
     let now = unix_now();
     let before = now.saturating_sub(i64::try_from(args.older.as_secs()).unwrap_or(i64::MAX));
@@ -158,13 +155,6 @@ pub(super) fn prune(args: &cli::Prune, ledger: &Path) -> Result<Exit, Said> {
         letters(pruned.deliveries)
     );
     Ok(Exit::Done)
-}
-
-fn existing(path: &Path) -> Result<Sqlite, LedgerError> {
-    if !path.exists() {
-        return Err(LedgerError::Missing { path: path.to_owned() });
-    }
-    Sqlite::open(path)
 }
 
 /// The locks of all jobs in a ledger: what is taken out must not be in the hands of a run.

@@ -94,6 +94,12 @@ impl Sqlite {
         Ok(Sqlite { path: path.to_owned(), conn, secret, place: Place::of(path) })
     }
 
+    /// Opens the ledger at `path`, if there is one.
+    pub fn open_existing(path: &Path) -> Result<Sqlite, LedgerError> {
+        is_there(path)?;
+        Sqlite::open(path)
+    }
+
     /// Opens the ledger at `path` for reading, if there is one.
     pub fn open_read_only(path: &Path) -> Result<read::SqliteReader, LedgerError> {
         read::SqliteReader::open(path)
@@ -273,6 +279,15 @@ fn make(path: &Path) -> Result<bool, LedgerError> {
         Ok(_) => sync(folder).map(|()| true),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(broken(error)),
+    }
+}
+
+/// An error where there is no ledger; another one where nobody can tell, as in a folder of somebody else's.
+fn is_there(path: &Path) -> Result<(), LedgerError> {
+    match path.try_exists() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(LedgerError::Missing { path: path.to_owned() }),
+        Err(source) => Err(LedgerError::Open { path: path.to_owned(), source }),
     }
 }
 
@@ -555,6 +570,20 @@ mod tests {
         std::fs::hard_link(&path, &other).unwrap();
         for name in [&path, &other] {
             assert!(matches!(Sqlite::open(name), Err(LedgerError::Linked { .. })), "{}", name.display());
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_looked_for_is_not_absent() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("file"), "").unwrap();
+        for (name, absent) in [("file/ledger.db", false), ("ledger.db", true)] {
+            let path = folder.path().join(name);
+            for error in
+                [Sqlite::open_existing(&path).unwrap_err(), Sqlite::open_read_only(&path).unwrap_err()]
+            {
+                assert_eq!(matches!(error, LedgerError::Missing { .. }), absent, "{error}");
+            }
         }
     }
 

@@ -70,9 +70,7 @@ impl SqliteReader {
     /// Opens the ledger at `path`, if there is one.
     pub(super) fn open(path: &Path) -> Result<SqliteReader, LedgerError> {
         let said = |error| LedgerError::sqlite(path, error);
-        if !path.exists() {
-            return Err(LedgerError::Missing { path: path.to_owned() });
-        }
+        super::is_there(path)?;
         let conn = connect(path).map_err(said)?;
         conn.busy_timeout(PATIENCE).map_err(said)?;
         conn.execute_batch(&format!("PRAGMA cache_size = -{READER_CACHE_KIB}; PRAGMA query_only = ON;"))
