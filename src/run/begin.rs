@@ -113,9 +113,16 @@ pub(super) fn edition(
     let evaluated = plan.templates().edition(now).map_err(|error| Stop::new(Exit::Job, error.to_string()))?;
     let reader = ledger.reader()?;
     let editions = reader.editions(&plan.job.name, plan.purpose)?;
-    let counted = editions.into_iter().map(|edition| Ok((reader.counts(edition.id)?, edition)));
-    let editions = counted.map(|pair| pair.map(|(counts, edition)| (edition, counts)));
-    let editions = editions.collect::<Result<Vec<(Edition, Counts)>, LedgerError>>()?;
+    // Those that are over are not counted, but for the one that is asked for: they grow in number.
+    let asked = args.edition.as_deref().unwrap_or(&evaluated);
+    let counted = |edition: Edition| {
+        let counts = match edition.is_unfinished() || edition.name == asked {
+            true => reader.counts(edition.id)?,
+            false => Counts::default(),
+        };
+        Ok((edition, counts))
+    };
+    let editions = editions.into_iter().map(counted).collect::<Result<Vec<_>, LedgerError>>()?;
     let (fingerprint, components) = (plan.fingerprint(), plan.components());
     let request = Request {
         name: &evaluated,
