@@ -124,6 +124,8 @@ pub struct Forgotten {
     pub mentions: u64,
     /// Rows of others, still to be sent, that name it: left as they are.
     pub open_mentions: u64,
+    /// Somebody read the ledger meanwhile: its file still has what was taken out, until the log is folded in.
+    pub unfolded: bool,
 }
 
 /// What was taken out by [`super::Ledger::prune`].

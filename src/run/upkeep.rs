@@ -115,16 +115,25 @@ pub(super) fn forget(args: &cli::Forget, ledger: &Path) -> Result<Exit, Said> {
             letters(forgotten.mentions)
         );
     }
-    eprintln!("postroom: lists, sent/ and archives are files of yours: look there too");
+    eprintln!(
+        "postroom: lists, kept letters, archives, outbox/ and trials (.postroom/sandbox, .postroom/trial) are files of \
+         yours: look there too"
+    );
+    if forgotten.unfolded {
+        eprintln!(
+            "postroom: somebody reads {}: until nobody does its file has what was taken out; forget again then",
+            ledger.path().display()
+        );
+    }
     if forgotten.open_mentions > 0 {
         eprintln!(
             "postroom: {} of others, still to be sent, name the address and were left as they are: forget again \
              when they are sent",
             letters(forgotten.open_mentions)
         );
-        return Ok(Exit::SomeFailed);
     }
-    Ok(Exit::Done)
+    let all_gone = !forgotten.unfolded && forgotten.open_mentions == 0;
+    Ok(if all_gone { Exit::Done } else { Exit::SomeFailed })
 }
 
 /// `postroom prune`: takes old editions out of a ledger.

@@ -119,6 +119,15 @@ impl Sqlite {
         LedgerError::sqlite(&self.path, error)
     }
 
+    /// Folds the log into the file; false where somebody reads what was before.
+    fn fold(&self) -> Result<bool, LedgerError> {
+        let busy = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
+        match busy {
+            Err(error) if is_busy(&error) => Ok(false),
+            busy => busy.map(|busy| !busy).map_err(|error| self.said(error)),
+        }
+    }
+
     /// Runs `work` in one immediate transaction and commits it.
     fn transact<T>(
         &mut self,
@@ -209,8 +218,7 @@ impl Ledger for Sqlite {
     fn tidy(&mut self) -> Result<(), LedgerError> {
         failpoint::reach("ledger.tidy.before");
         // Busy is no failure: somebody reads, and the log is folded in another time.
-        let folded = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-        folded.or_else(|error| if is_busy(&error) { Ok(()) } else { Err(self.said(error)) })?;
+        self.fold()?;
         failpoint::reach("ledger.tidy.after");
         Ok(())
     }
@@ -516,6 +524,25 @@ mod tests {
         pages(&ledger, 1000);
         ledger.write(edition, &group).unwrap();
         assert_eq!(ledger.reader().unwrap().counts(edition).unwrap().of(State::Sending), 500);
+    }
+
+    #[test]
+    fn what_is_forgotten_stays_in_the_file_while_somebody_reads_and_that_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.db");
+        let mut ledger = Sqlite::open(&path).unwrap();
+        let row = "INSERT INTO rows VALUES (4294967297, 'ada@x.org', '[]', 0, NULL);
+            INSERT INTO deliveries (id, state, domain, attempts, generation) VALUES (4294967297, 'p', 'x', 0, 0)";
+        ledger.conn.execute_batch(row).unwrap();
+        ledger.fold().unwrap();
+        ledger.conn.busy_timeout(Duration::from_millis(10)).unwrap();
+        let reads = Connection::open(&path).unwrap();
+        reads.execute_batch("BEGIN; SELECT count(*) FROM rows").unwrap();
+        let in_file = || std::fs::read(&path).unwrap().windows(9).any(|octets| octets == b"ada@x.org");
+        let forget = |ledger: &mut Sqlite| ledger.forget(&"ada@x.org".parse().unwrap()).unwrap().unfolded;
+        assert!(forget(&mut ledger) && in_file());
+        drop(reads);
+        assert!(!forget(&mut ledger) && !in_file());
     }
 
     #[test]

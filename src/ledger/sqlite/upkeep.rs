@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use unicode_width::UnicodeWidthChar;
 
 use crate::failpoint;
-use crate::ledger::{EditionId, Forgotten, Ledger, LedgerError, Pruned, Requeue, State};
+use crate::ledger::{EditionId, Forgotten, LedgerError, Pruned, Requeue, State};
 use crate::letter::RecipientKey;
 use crate::mail::{EmailAddress, composed};
 
@@ -86,7 +86,7 @@ pub(super) fn requeue(
 
 pub(super) fn forget(ledger: &mut Sqlite, address: &EmailAddress) -> Result<Forgotten, LedgerError> {
     let secret = ledger.secret;
-    let forgotten = erase(ledger, |conn, path| {
+    let (mut forgotten, folded) = erase(ledger, |conn, path| {
         let said = |error| LedgerError::sqlite(path, error);
         let mut forgotten = Forgotten::default();
         let wanted = address.spellings();
@@ -167,11 +167,12 @@ pub(super) fn forget(ledger: &mut Sqlite, address: &EmailAddress) -> Result<Forg
         }
         Ok(forgotten)
     })?;
+    forgotten.unfolded = !folded;
     Ok(forgotten)
 }
 
 pub(super) fn prune(ledger: &mut Sqlite, before: i64, now: i64) -> Result<Pruned, LedgerError> {
-    erase(ledger, |conn, path| {
+    let (pruned, _) = erase(ledger, |conn, path| {
         let said = |error| LedgerError::sqlite(path, error);
         let old: Vec<u32> = conn
             .prepare(
@@ -198,7 +199,8 @@ pub(super) fn prune(ledger: &mut Sqlite, before: i64, now: i64) -> Result<Pruned
             pruned.deliveries += deliveries as u64;
         }
         Ok(pruned)
-    })
+    })?;
+    Ok(pruned)
 }
 
 /// The key a forgotten one is replaced by: whoever has the ledger and guesses the address can find it
@@ -217,18 +219,18 @@ pub(super) fn earlier_keys(key: &str, row: &str) -> Vec<String> {
     std::iter::once(key).chain(same).map(str::to_owned).collect()
 }
 
-/// Runs `work` so that what it deletes is overwritten, in the file and in the log.
+/// Runs `work` so that what it deletes is overwritten, in the file and in the log; and says whether it is by now.
 fn erase<T>(
     ledger: &mut Sqlite,
     work: impl FnOnce(&Connection, &Path) -> Result<T, LedgerError>,
-) -> Result<T, LedgerError> {
+) -> Result<(T, bool), LedgerError> {
     ledger.conn.execute_batch("PRAGMA secure_delete = ON").map_err(|error| ledger.said(error))?;
     failpoint::reach("ledger.erase.before");
     let done = ledger.transact(work)?;
     failpoint::reach("ledger.erase.after");
     ledger.conn.execute_batch("PRAGMA secure_delete = OFF").map_err(|error| ledger.said(error))?;
-    ledger.tidy()?;
-    Ok(done)
+    let folded = ledger.fold()?;
+    Ok((done, folded))
 }
 
 fn take_out(conn: &Connection, id: i64, key: &str, secret: &[u8; 32]) -> rusqlite::Result<()> {
