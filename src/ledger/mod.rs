@@ -182,8 +182,8 @@ pub trait Reader: Send {
     /// Everything about one delivery.
     fn letter(&self, edition: EditionId, seq: u64) -> Result<Option<LetterRecord>, LedgerError>;
 
-    /// Rows of the list that are no delivery, at most `limit` of them, in order.
-    fn rejects(&self, edition: EditionId, limit: usize) -> Result<Vec<Reject>, LedgerError>;
+    /// Rows of the list that are no delivery, at most `limit` of those after row `after`, in order.
+    fn rejects(&self, edition: EditionId, after: u64, limit: usize) -> Result<Vec<Reject>, LedgerError>;
 
     /// The flags of a job: a few microseconds, to be asked each second.
     fn flags(&self, job: &str, purpose: Purpose) -> Result<Flags, LedgerError>;

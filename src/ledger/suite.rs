@@ -169,7 +169,7 @@ fn a_list_is_taken_in(ledger: &mut dyn Ledger) {
     assert_eq!(counts(ledger, edition), [(State::Pending, 1), (State::Failed, 1), (State::Skipped, 1)]);
     let keys = ["d@x.org", " C@X.org", "c@x.org"].map(String::from);
     assert_eq!(reader.find_keys(edition, &keys).unwrap(), [None, Some(4), Some(4)]);
-    let rejects = reader.rejects(edition, 10).unwrap();
+    let rejects = reader.rejects(edition, 0, 10).unwrap();
     assert_eq!(
         rejects,
         [Reject { number: 2, key: None, duplicate: false, reason: "the row has no key".into() }]
@@ -198,7 +198,7 @@ fn repeated_keys(ledger: &mut dyn Ledger) {
             let summary = enlist(ledger, edition, dedupe, &list);
             assert_eq!((summary.duplicates, summary.rejected), (1, rejected), "{name} {renewed}");
             assert_eq!(keys(ledger, edition), ["a", "b"]);
-            let found = ledger.reader().unwrap().rejects(edition, 10).unwrap();
+            let found = ledger.reader().unwrap().rejects(edition, 0, 10).unwrap();
             let found: Vec<_> = found.into_iter().map(|reject| (reject.number, reject.duplicate)).collect();
             assert_eq!(found, rejects, "{name} {renewed}");
         }

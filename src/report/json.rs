@@ -12,6 +12,9 @@ use crate::ledger::{Counts, Edition, LetterRecord, RcptRecord, Reader, Record, S
 use super::ReportError;
 use super::text::{Clock, rfc3339, zone};
 
+/// Rejected rows that are held at once: a list of a million may be bad from end to end.
+const PAGE: usize = 1000;
+
 /// Writes an edition as one JSON object: what it is, `counts`, `domains`, `rejects`, and `recipients`
 /// with the outcomes `states`.
 pub fn json(
@@ -35,12 +38,16 @@ pub fn json(
     }
     out.write_all(b"],\n\"rejects\":[")?;
     between = "";
-    for reject in reader.rejects(edition.id, usize::MAX >> 1)? {
-        let line = json!({
-            "row": reject.number, "key": reject.key, "duplicate": reject.duplicate, "reason": reject.reason,
-        });
-        write!(out, "{between}\n{line}")?;
-        between = ",";
+    let mut rejects = reader.rejects(edition.id, 0, PAGE)?;
+    while let Some(last) = rejects.last().map(|reject| reject.number) {
+        for reject in rejects {
+            let line = json!({
+                "row": reject.number, "key": reject.key, "duplicate": reject.duplicate, "reason": reject.reason,
+            });
+            write!(out, "{between}\n{line}")?;
+            between = ",";
+        }
+        rejects = reader.rejects(edition.id, last, PAGE)?;
     }
     out.write_all(b"],\n\"recipients\":[")?;
     between = "";

@@ -324,7 +324,7 @@ fn rejects(
         return Ok(());
     }
     writeln!(out, "\nrows that got no letter")?;
-    for reject in reader.rejects(edition.id, view.some)? {
+    for reject in reader.rejects(edition.id, 0, view.some)? {
         let key = reject.key.map(|key| format!("{}: ", plain(&key))).unwrap_or_default();
         let row = right(&format!("row {}", grouped(reject.number)), 9);
         writeln!(out, "  {row}  {key}{}", plain(&reject.reason))?;

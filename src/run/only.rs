@@ -153,8 +153,8 @@ impl Reader for Only {
         self.reader.letter(edition, seq)
     }
 
-    fn rejects(&self, edition: EditionId, limit: usize) -> Result<Vec<Reject>, LedgerError> {
-        self.reader.rejects(edition, limit)
+    fn rejects(&self, edition: EditionId, after: u64, limit: usize) -> Result<Vec<Reject>, LedgerError> {
+        self.reader.rejects(edition, after, limit)
     }
 
     fn flags(&self, job: &str, purpose: Purpose) -> Result<Flags, LedgerError> {

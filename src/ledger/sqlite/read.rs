@@ -327,10 +327,11 @@ impl Reader for SqliteReader {
         records::letter(self, edition, seq)
     }
 
-    fn rejects(&self, edition: EditionId, limit: usize) -> Result<Vec<Reject>, LedgerError> {
+    fn rejects(&self, edition: EditionId, after: u64, limit: usize) -> Result<Vec<Reject>, LedgerError> {
         self.all(
-            "SELECT row_no, key, duplicate, reason FROM rejects WHERE edition = ?1 ORDER BY row_no LIMIT ?2",
-            params![edition.0, limit as i64],
+            "SELECT row_no, key, duplicate, reason FROM rejects WHERE edition = ?1 AND row_no > ?2
+             ORDER BY row_no LIMIT ?3",
+            params![edition.0, after as i64, limit as i64],
             |row| {
                 Ok(Reject {
                     number: row.get::<_, i64>(0)? as u64,
