@@ -7,11 +7,10 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::letter::{Piece, RecipientKey};
 
-/// Files and the recipients they were first found for: some 20 bytes for each file and, where values are
+/// Files and the recipients they were first found for: some 25 bytes for each file and, where values are
 /// compared, as many for what found it, so that a million files are borne. Hashes stand for all of them, by a
 /// secret of this process: nobody can choose a name or a key that has the hash of another. Should two files
-/// ever have one hash (of 64 bits), a row is refused that need not be; that the two recipients of one file have
-/// one hash (of 32 bits) happens to one of four billion such mistakes.
+/// ever have one hash, a row is refused that need not be.
 #[derive(Debug, Default)]
 pub struct Claims {
     hasher: RandomState,
@@ -30,7 +29,7 @@ struct Held {
 
 /// What a row contributed to a pattern: a hash, and in its last bit whether `where` leaves that row out.
 #[derive(Debug, Clone, Copy)]
-struct Contribution(u32);
+struct Contribution(u64);
 
 /// A pattern in which a wildcard may go on with what a row contributes, and that.
 #[derive(Debug, Clone, Copy)]
@@ -65,7 +64,7 @@ impl Claims {
     ) -> Result<(), OtherKey> {
         let file = self.file(path);
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = self.hasher.hash_one(key.as_str()) as u32;
+        let key = self.hasher.hash_one(key.as_str());
         let first = held.first.of(file, key);
         let other = words.and_then(|words| self.found_otherwise(&mut held, file, words, false));
         let otherwise = other.is_some_and(Contribution::is_left_out);
@@ -137,7 +136,7 @@ impl Claims {
         words: Words,
         left_out: bool,
     ) -> Option<Contribution> {
-        let own = Contribution(words.values as u32 & !1 | u32::from(left_out));
+        let own = Contribution(words.values & !1 | u64::from(left_out));
         let first = Contribution(held.first.of(self.hasher.hash_one((file, words.pattern)), own.0));
         (first.0 >> 1 != own.0 >> 1).then_some(first)
     }
@@ -153,7 +152,7 @@ impl Contribution {
 /// for large ones are given back to the system when they are left; small ones would lie about.
 const PARTS: usize = 16;
 
-/// A hash table of what was noted first: 12 bytes a slot, two to four of five in use.
+/// A hash table of what was noted first: 16 bytes a slot, two to four of five in use.
 #[derive(Debug)]
 struct First {
     parts: Vec<Part>,
@@ -164,7 +163,7 @@ struct Part {
     /// Zero is an empty slot.
     hashes: Vec<u64>,
     /// Beside each hash.
-    notes: Vec<u32>,
+    notes: Vec<u64>,
     used: usize,
 }
 
@@ -176,7 +175,7 @@ impl Default for First {
 
 impl First {
     /// What was noted of a hash first: this, if nothing was.
-    fn of(&mut self, hash: u64, note: u32) -> u32 {
+    fn of(&mut self, hash: u64, note: u64) -> u64 {
         let hash = hash.max(1);
         let part = &mut self.parts[hash as usize % PARTS];
         // Four fifths full: then a search still ends within some cache lines.
@@ -246,13 +245,13 @@ mod tests {
     fn what_is_first_stays_and_takes_few_bytes() {
         let (hasher, mut first) = (RandomState::new(), First::default());
         for round in 0..2 {
-            for n in 0..200_000u32 {
+            for n in 0..200_000u64 {
                 assert_eq!(first.of(hasher.hash_one(n), n + round), n);
             }
         }
-        assert!((0..200_000u32).all(|n| first.knows(hasher.hash_one(n))));
-        assert!((200_000..400_000u32).all(|n| !first.knows(hasher.hash_one(n))));
+        assert!((0..200_000u64).all(|n| first.knows(hasher.hash_one(n))));
+        assert!((200_000..400_000u64).all(|n| !first.knows(hasher.hash_one(n))));
         let slots: usize = first.parts.iter().map(|part| part.hashes.capacity()).sum();
-        assert!(slots * 12 <= 200_000 * 20, "{slots} slots");
+        assert!(slots * 16 <= 200_000 * 27, "{slots} slots");
     }
 }

@@ -98,7 +98,7 @@ pub fn page(
     let more = |state: &State| standing.counts.of(*state).saturating_sub(shown.of(*state));
     let left_out = states.iter().filter(|state| more(state) > 0);
     let domains = standing.domains.len().min(LINES);
-    let rejects = reader.rejects(edition.id, LINES)?;
+    let rejects = reader.rejects(edition.id, 0, LINES)?;
     let rows = standing.rejected + standing.repeated;
     let page = Page {
         job: plain(&edition.job),
