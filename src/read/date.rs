@@ -9,7 +9,8 @@ pub fn date(text: &[u8]) -> Option<i64> {
     let text = without_comments(text);
     let text = text.replace(',', " ");
     let mut words = text.split_ascii_whitespace().peekable();
-    if words.peek()?.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'.') {
+    // In whatever language and charset: 星期一.
+    if !words.peek()?.bytes().any(|byte| byte.is_ascii_digit()) {
         words.next();
     }
     // `24-Nov-2026` is met in place of `24 Nov 2026`.
@@ -17,9 +18,13 @@ pub fn date(text: &[u8]) -> Option<i64> {
     while day.len() < 3 {
         day.extend(words.next()?.split('-').filter(|word| !word.is_empty()).map(str::to_owned));
     }
-    let [day, month, year, ..] = day.as_slice() else { return None };
+    let (day, month, year) = match day.as_slice() {
+        // `2026-11-24` of scripts.
+        [year, month, day, ..] if year.len() == 4 => (day, month.parse().ok()?, year),
+        [day, month, year, ..] => (day, month_number(month)?, year),
+        _ => return None,
+    };
     let day: i8 = day.parse().ok()?;
-    let month = month_number(month)?;
     let written = year.len();
     let year: i16 = year.parse().ok()?;
     let year = match (written, year) {
@@ -104,6 +109,8 @@ mod tests {
             ("(a (nested) comment) 23 Nov 2026 12:00:00 +0000", Some("2026-11-23T12:00:00Z")),
             ("Mon, 23-Nov-2026 12:00:00 +0130", Some("2026-11-23T10:30:00Z")),
             ("Mon, 23 Nov 2026", Some("2026-11-23T00:00:00Z")),
+            ("星期一, 23 Nov 2026 20:00:00 +0800", Some("2026-11-23T12:00:00Z")),
+            ("2026-11-23 20:00:00 +0800", Some("2026-11-23T12:00:00Z")),
             ("31 Feb 2026 12:00:00 +0000", None),
             ("yesterday", None),
             ("", None),

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::answer::print;
 use super::archive::{now, store_exit, with_source};
+use super::show::safe_line;
 use crate::archive::mend::{self, Mended};
 use crate::archive::{Store, index, manifest, verify};
 use crate::cli;
@@ -59,17 +60,18 @@ pub fn run(args: &cli::Rebuild) -> Exit {
 fn tell(store: &Path, mended: &Mended) -> Exit {
     let name = store.display();
     let mut lines = String::new();
+    let mut line = |text: &str| lines += &format!("{}\n", safe_line(text));
     for damage in &mended.sealed {
-        lines += &format!("{name}: {damage}: sealed\n");
+        line(&format!("{name}: {damage}: sealed"));
     }
     for path in &mended.found {
-        lines += &format!("{name}: {path} was in no line of the journal and is again, by its content\n");
+        line(&format!("{name}: {path} was in no line of the journal and is again, by its content"));
     }
     for path in &mended.lost {
-        lines += &format!("{name}: {path} was in no line of the journal; it is lost or changed\n");
+        line(&format!("{name}: {path} was in no line of the journal; it is lost or changed"));
     }
     let said = print(lines);
-    for path in &mended.strangers {
+    for path in mended.strangers.iter().map(|path| safe_line(path)) {
         eprintln!(
             "warning: {path} is in no line of the journal, and its name is not that of its content, or a copy's"
         );

@@ -7,6 +7,7 @@ use rustix::fs::FlockOperation;
 
 use super::answer::print;
 use super::archive::{exit, now, prepare, store_exit, with_source};
+use super::show::safe_line;
 use crate::archive::listing::{self, Standing};
 use crate::archive::retrieve::{self, Mailbox};
 use crate::archive::{committer, store, verify};
@@ -35,7 +36,7 @@ pub fn run(args: &cli::Verify, server: Option<&ArchiveJob>) -> Exit {
         unsealed |= matches!(finding, verify::Finding::Journal(_) | verify::Finding::Unknown(_));
         // Where nobody can read the findings they are counted still.
         if said == Exit::Done {
-            said = print(format!("{finding}\n"));
+            said = print(format!("{}\n", safe_line(&finding.to_string())));
         }
     });
     let proof = match proof {
@@ -145,8 +146,8 @@ fn against_server(args: &cli::Verify, job: &ArchiveJob) -> Exit {
                         }
                     };
                     let uidl = listed.uidl.as_deref().unwrap_or("-");
-                    worst = worst
-                        .or_worse(print(format!("{name}: message {} ({uidl}) {words}\n", listed.number)));
+                    let line = format!("{name}: message {} ({}) {words}\n", listed.number, safe_line(uidl));
+                    worst = worst.or_worse(print(line));
                 }
                 let counts = format!("{name}: {} on the server, {missing} not archived\n", listing.len());
                 worst = worst.or_worse(print(counts));
