@@ -13,7 +13,7 @@ use super::{Address, addresses};
 /// How much of a part's encoded body is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keep {
-    /// Of a text part.
+    /// Of a text part, and of a message that is encoded as a whole.
     pub text: usize,
     /// Of any other.
     pub other: usize,
@@ -374,7 +374,8 @@ impl Scanner {
             }
             State::Body | State::Between => {
                 let Some(open) = self.open.last_mut() else { return };
-                let most = match open.part.content_type.starts_with("text/") {
+                let to_read = open.part.content_type.starts_with("text/") || open.part.is_encoded_message();
+                let most = match to_read {
                     true => self.keep.text,
                     false => self.keep.other,
                 };
