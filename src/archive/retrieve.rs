@@ -20,6 +20,7 @@ use super::session::{Session, SessionError, Stop, refusal};
 use super::store::{Folder, Parcel, Shelf, StoreError, head_hash, locked};
 use crate::failpoint;
 use crate::job::{Deletion, MailboxSpec};
+use crate::measure::ByteSize;
 use crate::net::Dialer;
 use crate::net::transcript::Transcript;
 use crate::read;
@@ -725,6 +726,7 @@ impl<'a> Work<'a> {
         mut indices: Vec<usize>,
     ) -> Result<HashMap<u32, i64>, SessionError> {
         self.noted_last(listing, &mut indices)?;
+        self.leave_monsters(listing, &mut indices)?;
         let counts = Arc::clone(&self.mailbox.counts);
         let received = counts.received.load(Relaxed);
         let allowed = self.mailbox.limit.map_or(usize::MAX, |limit| limit.saturating_sub(received) as usize);
@@ -884,6 +886,29 @@ impl<'a> Work<'a> {
         let noted: HashSet<Key> = notes.map(|note| note.message.into()).collect();
         if !noted.is_empty() {
             indices.sort_by_key(|&index| noted.contains(&listing[index].key()));
+        }
+        Ok(())
+    }
+
+    /// A size that no disk here has room for is one message's trouble, or a lie about it: the others come all the
+    /// same.
+    fn leave_monsters(&mut self, listing: &[Listed], indices: &mut Vec<usize>) -> Result<(), SessionError> {
+        let Some(largest) = indices.iter().map(|&index| listing[index].size).max() else { return Ok(()) };
+        if !self.folder()?.is_too_small_for(largest)? {
+            return Ok(());
+        }
+        for index in std::mem::take(indices) {
+            let listed = &listing[index];
+            if self.folder()?.is_too_small_for(listed.size)? {
+                let size = ByteSize(listed.size);
+                self.fail(
+                    listed,
+                    format!("by LIST it has {size}, more than the whole disk of the archive"),
+                    &[],
+                )?;
+            } else {
+                indices.push(index);
+            }
         }
         Ok(())
     }

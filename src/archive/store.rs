@@ -588,6 +588,14 @@ impl Folder {
         Ok(())
     }
 
+    /// Whether so many bytes are more than the whole file system can hold.
+    pub fn is_too_small_for(&self, size: u64) -> Result<bool, StoreError> {
+        let stat = rustix::fs::fstatvfs(&self.root)
+            .map_err(|error| trouble("ask for the size of", &self.path)(error.into()))?;
+        // Some file systems do not say.
+        Ok(stat.f_blocks > 0 && size > stat.f_blocks.saturating_mul(stat.f_frsize))
+    }
+
     /// The store.
     pub fn path(&self) -> &Path {
         &self.path

@@ -6,14 +6,16 @@ use super::answer::print;
 use super::archive::{now, store_exit, with_source};
 use super::show::safe_line;
 use crate::archive::mend::{self, Mended};
-use crate::archive::{Store, index, manifest, verify};
+use crate::archive::{Store, index, journal, manifest, verify};
 use crate::cli;
 use crate::exit::Exit;
 use crate::job::Layout;
 
 /// Runs the command.
 pub fn run(args: &cli::Rebuild) -> Exit {
-    if !args.store.join(crate::archive::journal::NAME).is_file() {
+    // The manifest alone says enough: what it names is taken in again.
+    let is_archive = [journal::NAME, manifest::NAME].iter().any(|name| args.store.join(name).is_file());
+    if !is_archive {
         eprintln!("error: {} has no journal.jsonl: it is no archive", args.store.display());
         return Exit::NoInput;
     }

@@ -240,3 +240,36 @@ fn servers_that_cannot_be_used_have_their_exit_codes() {
         assert_eq!(scene.run(server.port()), expected, "{rule}");
     }
 }
+
+/// One size by LIST that cannot be keeps nobody else's message on the server.
+#[test]
+fn a_message_larger_than_the_disk_is_left_and_the_others_come() {
+    use std::io::{BufRead, BufReader, Write};
+    let scene = Scene::with(&[]);
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = server.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let (peer, _) = server.accept().unwrap();
+        let mut say = peer.try_clone().unwrap();
+        say.write_all(b"+OK\r\n").unwrap();
+        for line in BufReader::new(peer).lines() {
+            let answer = match line.unwrap().as_str() {
+                "LIST" => "+OK\r\n1 14\r\n2 1099511627776\r\n3 14\r\n.\r\n",
+                "UIDL" => "+OK\r\n1 a\r\n2 b\r\n3 c\r\n.\r\n",
+                "RETR 1" => "+OK\r\nSubject: 1\r\n\r\n.\r\n",
+                "RETR 3" => "+OK\r\nSubject: 3\r\n\r\n.\r\n",
+                "CAPA" => "-ERR\r\n",
+                "STAT" => "+OK 3 1\r\n",
+                _ => "+OK\r\n",
+            };
+            say.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    let disk = rustix::fs::statvfs(scene.folder.path()).unwrap();
+    if disk.f_blocks.saturating_mul(disk.f_frsize) >= 1 << 40 {
+        eprintln!("LEFT OUT: the disk has room for a terabyte");
+        return;
+    }
+    assert_eq!(scene.run(port), Exit::SomeFailed);
+    assert_eq!(scene.archived().len(), 2);
+}

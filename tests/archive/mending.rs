@@ -48,6 +48,7 @@ fn lost_lines_are_sealed_and_their_files_taken_in_again() {
         ("two that became one", |lines| lines[5] = lines[5].trim_end().to_owned()),
         ("one that became two", |lines| lines[5].insert(40, '\n')),
         ("zeros", |lines| lines[5] = "\0".repeat(200_000)),
+        ("no journal", |lines| lines.clear()),
         ("nothing but nonsense", |lines| *lines = vec!["nonsense\n".to_owned(), "more\n".to_owned()]),
     ];
     for layout in [Layout::Dated, Layout::Maildir] {
@@ -68,6 +69,9 @@ fn lost_lines_are_sealed_and_their_files_taken_in_again() {
             let harmed = lines.concat();
             fs::write(&path, &harmed).unwrap();
             assert_eq!(verify(&scene).0, Some(1), "{what}");
+            if *what == "no journal" {
+                fs::remove_file(&path).unwrap();
+            }
 
             let (code, said) = rebuild(&scene);
             assert_eq!(code, Some(0), "{what}: {said}");
