@@ -116,7 +116,7 @@ pub struct RecipientsSpec {
     pub columns: BTreeMap<String, (ColumnKind, Text)>,
     /// `key`, a template; default the address.
     pub key: Option<Text>,
-    /// `to`; the column that [`crate::letter::default_address_column`] finds where it is not said.
+    /// `to`; where it is not said, the column that means the address.
     pub to: Option<MailboxTemplate>,
     /// `cc`
     pub cc: MailboxTemplates,

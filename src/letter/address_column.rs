@@ -12,7 +12,7 @@ const LIKELY: [&str; 6] = ["e-mail", "mail", "电子邮件", "电子邮箱", "�
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoAddressColumn {
     /// None is named so.
-    #[error("the list has no column `email` or `邮箱`, and the job no `to`")]
+    #[error("there is no column `email` or `邮箱`, and the job has no `to`")]
     None,
     /// Several are, and to choose could mean to write to the wrong one.
     #[error("`{0}` and `{1}` could both be the address, and the job has no `to`")]

@@ -181,7 +181,7 @@ impl Compiler<'_> {
                     .collect();
                 Some((cid, job.root.join(path)))
             }
-            Form::Template(_) => None,
+            Form::Template(_) | Form::Address => None,
         });
         Some(Templates {
             now: moment(now, &zone),
@@ -411,8 +411,8 @@ impl Compiler<'_> {
         }
         if !self.names.knows_columns() {
             // Rows need not be alike: each is asked for itself.
-            let either = Text::new("{{ email if email is defined else 邮箱 }}");
-            return Some(MailboxLines { name: None, address: self.line("to", &either, Sees::Row)? });
+            let address = Line { key: "to".to_owned(), at: 0, form: Form::Address };
+            return Some(MailboxLines { name: None, address });
         }
         let columns = Columns::new(self.names.columns().to_vec());
         let column = match default_address_column(&columns) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use minijinja::{Environment, Value};
 
-use crate::letter::{Cell, Piece, Row};
+use crate::letter::{Cell, Piece, Row, default_address_column};
 
 use super::engine::{Engine, VALUE_END, VALUE_START};
 use super::error::{RowError, innermost, reason};
@@ -97,6 +97,8 @@ pub(super) struct Line {
 pub(super) enum Form {
     /// Text and columns only.
     Parts(Vec<Part>),
+    /// The column that means the address, of each row its own.
+    Address,
     /// All else: a template of this name in the text environment.
     Template(String),
 }
@@ -113,6 +115,14 @@ impl Line {
     pub(super) fn render(&self, view: &View) -> Result<String, RowError> {
         match &self.form {
             Form::Template(name) => view.render(&view.engine.text, name, self.at),
+            Form::Address => {
+                let Some(row) = view.row else { return Err(self.error("there is no row")) };
+                let name =
+                    default_address_column(&row.columns).map_err(|error| self.error(error.to_string()))?;
+                let mut out = String::new();
+                self.push_cell(&mut out, view, name, 0)?;
+                Ok(out)
+            }
             Form::Parts(parts) => {
                 let mut out = String::with_capacity(64);
                 for part in parts {

@@ -321,6 +321,14 @@ fn the_address_is_found_as_lists_name_it() {
         let scene = Scene::new().job(&job).recipients(&format!("{name},name\nada@example.org,Ada\n,\n"));
         scene.run("check job.yaml").exit(Exit::Done).says(&["rows       1", "example.org 1"]);
     }
+    // Objects need not be alike: each is asked for itself.
+    let objects =
+        "{\"Email\":\"a@x.org\",\"name\":\"A\"}\n{\"name\":\"B\"}\n{\"邮箱\":\"c@x.org\",\"name\":\"C\"}\n";
+    let scene = Scene::new().job(&job.replace("list.csv", "list.jsonl")).file("list.jsonl", objects);
+    scene
+        .run("check job.yaml")
+        .exit(Exit::SomeFailed)
+        .says(&["rows       3, 1 bad", "row 2 (line 2): to: there is no column `email`"]);
     let scene = Scene::new().job(&job).recipients("mail,E-Mail,name\na@x.org,b@x.org,Ada\n");
     scene.run("check job.yaml").exit(Exit::Job).says(&["`mail` and `E-Mail` could both be the address"]);
 }
