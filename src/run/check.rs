@@ -24,8 +24,11 @@ use super::source::{self, NoList};
 /// Rows that are read and made into letters at once.
 const BATCH: usize = 1024;
 
-/// How many bad rows are named.
+/// How many bad rows are named to people.
 const NAMED: usize = 20;
+
+/// How many are named to programs.
+const KEPT: usize = 1000;
 
 /// How many domains are named.
 const DOMAINS: usize = 10;
@@ -264,7 +267,7 @@ impl Findings {
 
     fn bad(&mut self, number: u64, bad: Bad) {
         self.bad += 1;
-        if self.named.len() < NAMED {
+        if self.named.len() < KEPT {
             self.named.push((number, bad));
         }
     }
@@ -389,13 +392,13 @@ fn say(mut out: impl Write, plan: &Plan, edition: &str, found: &Findings) -> std
     if let (Some(seconds), Some(rate)) = (seconds(plan, found.letters), job.relay.rate) {
         writeln!(out, "time       {} at {rate}", measure::duration_words(seconds))?;
     }
-    for (number, Bad { line, key, reason }) in &found.named {
+    for (number, Bad { line, key, reason }) in found.named.iter().take(NAMED) {
         let line = line.map(|line| format!(" (line {line})")).unwrap_or_default();
         let key = key.as_ref().map(|key| format!("  {key}")).unwrap_or_default();
         writeln!(out, "{}", safe_line(&format!("row {number}{line}{key}: {reason}")))?;
     }
-    if found.bad > found.named.len() as u64 {
-        writeln!(out, "… and {} more bad rows", found.bad - found.named.len() as u64)?;
+    if let Some(more @ 1..) = found.bad.checked_sub(NAMED as u64) {
+        writeln!(out, "… and {more} more; `--json` names the first {KEPT}")?;
     }
     Ok(())
 }

@@ -367,6 +367,14 @@ fn what_was_meant_for_a_template_is_recognised() {
 }
 
 #[test]
+fn programs_are_told_of_more_bad_rows_than_people() {
+    let rows: String = (1..=30).map(|n| format!("nobody{n},x\n")).collect();
+    let scene = Scene::new().job(&SHORT.replace("@PORT@", "25")).recipients(&format!("email,name\n{rows}"));
+    scene.run("check job.yaml").says(&["row 20 (line 21)", "… and 10 more"]).never_says(&["row 21"]);
+    scene.run("check --json job.yaml").says(&["`nobody30` is not an address"]);
+}
+
+#[test]
 fn a_pipe_is_no_list() {
     let job = changed("list.csv}", "/dev/stdin, format: csv}").replace("@PORT@", "25");
     let scene = Scene::new().job(&job);
