@@ -471,6 +471,13 @@ impl Reader {
                         "`{{` within brackets begins a mapping in YAML"
                     }
                     [first, ..]
+                        if words.contains("flow mapping")
+                            && !matches!(first, b'"' | b'\'' | b'[' | b'{')
+                            && value.split(", ").next().is_some_and(|value| value.contains(" [")) =>
+                    {
+                        "`[` inside a value within braces begins a list in YAML"
+                    }
+                    [first, ..]
                         if words.contains("mapping values are not allowed")
                             && !matches!(first, b'"' | b'\'' | b'[' | b'{')
                             && (value.contains(": ") || value.ends_with(':')) =>

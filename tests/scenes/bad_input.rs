@@ -352,6 +352,7 @@ fn what_was_meant_for_a_template_is_recognised() {
         ),
         ("subject:", "return_path: <>\nsubject:", Exit::Job, "`return_path`: `<>` is not an address"),
         ("subject:", "list_id: our news\nsubject:", Exit::Job, "has no blank"),
+        ("list.csv}", "list.csv, where: name in [\"Ada\"]}", Exit::Job, "begins a list in YAML"),
         ("list.csv}", "list.csv, key: email}", Exit::Job, "`key` is the same for everyone"),
     ] {
         let scene = Scene::new().job(&job.replacen(from, to, 1)).recipients(list);
