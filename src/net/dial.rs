@@ -217,6 +217,11 @@ impl Race {
         Ok(None)
     }
 
+    /// It need not take longer than until then.
+    pub fn hurry(&mut self, until: Instant) {
+        self.deadline = self.deadline.min(until);
+    }
+
     /// When it goes on, though no socket says anything.
     pub fn due(&self) -> Instant {
         match self.waiting.as_slice() {

@@ -11,6 +11,8 @@ pub(super) struct Addresses {
     worked: Option<SocketAddr>,
     /// Those that led nowhere, until that is true of all.
     shunned: Vec<SocketAddr>,
+    /// Those that another one outran: they have not answered yet.
+    outrun: Vec<SocketAddr>,
     /// They are to be looked up again: names move.
     stale: bool,
 }
@@ -24,6 +26,7 @@ impl Addresses {
     /// What the name stands for now.
     pub(super) fn found(&mut self, all: Vec<SocketAddr>) {
         self.shunned.retain(|address| all.contains(address));
+        self.outrun.retain(|address| all.contains(address));
         self.all = all;
         self.stale = false;
     }
@@ -53,6 +56,19 @@ impl Addresses {
     pub(super) fn worked(&mut self, address: SocketAddr) {
         self.worked = Some(address);
         self.shunned.retain(|&shunned| shunned != address);
+        self.outrun.retain(|&outrun| outrun != address);
+    }
+
+    /// Another one answered, and this one not yet.
+    pub(super) fn outran(&mut self, address: SocketAddr) {
+        if !self.outrun.contains(&address) {
+            self.outrun.push(address);
+        }
+    }
+
+    /// Whether all of these were outrun by another: not much is to be expected of them.
+    pub(super) fn are_outrun(&self, addresses: &[SocketAddr]) -> bool {
+        addresses.iter().all(|address| self.outrun.contains(address))
     }
 
     /// A connection to this one could not be made, or ended before it was ready.

@@ -47,6 +47,8 @@ const REGROWTH: Duration = Duration::from_secs(30);
 const BERTH_AGAIN: Duration = Duration::from_millis(250);
 /// While the first connection is waited for, it is asked this often whether that is wanted still.
 const LEAVE: Duration = Duration::from_millis(250);
+/// An address that was outrun by one that then refused us gets no longer than that to answer.
+const LAST_CHANCE: Duration = Duration::from_secs(5);
 /// So often others are heeded who ask for one of ours.
 const HEED: Duration = Duration::from_secs(1);
 /// Under a rate, so much of it is asked for ahead.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use mio::event::Source;
 use mio::{Interest, Token};
 
-use super::{BERTH_AGAIN, HEED, Opening, Phase, Pool, RACE, REGROWTH};
+use super::{BERTH_AGAIN, HEED, LAST_CHANCE, Opening, Phase, Pool, RACE, REGROWTH};
 use crate::job::TlsMode;
 use crate::net::{Link, NetError};
 use crate::submit::SubmitError;
@@ -157,8 +157,15 @@ impl Pool {
     pub(super) fn open(&mut self, berth: Berth, now: Instant) {
         let relay = &mut self.relay;
         self.opened += 1;
+        let addresses = relay.addresses.next();
+        let outrun = relay.addresses.are_outrun(&addresses);
+        let mut race = relay.dialer.begin_race(addresses, now);
+        if self.refusal.is_some() && outrun {
+            // What the one that was faster said is to be told soon.
+            race.hurry(now + LAST_CHANCE);
+        }
         self.openings.push(Opening {
-            race: relay.dialer.begin_race(relay.addresses.next(), now),
+            race,
             berth,
             began: now,
             transcript: self.trace.as_ref().map(|trace| trace.connection(self.opened)),
@@ -188,6 +195,9 @@ impl Pool {
 
     /// Somebody has answered.
     pub(super) fn connected(&mut self, mut link: Link, opening: Opening, now: Instant) {
+        let winner = link.peer();
+        let others = opening.race.tried().iter().filter(|&&address| address != winner);
+        others.for_each(|&address| self.relay.addresses.outran(address));
         let relay = &self.relay;
         let slot = match self.connections.iter().position(Option::is_none) {
             Some(free) => free,

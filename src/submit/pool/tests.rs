@@ -101,17 +101,22 @@ fn what_an_address_says_is_told_where_the_others_say_nothing() {
     let nobody = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     let nobody = nobody.expect("an address");
     let (busy, closed) = (says(&["421 4.3.2 not now\r\n"]), says(&["554 5.3.2 no mail here\r\n"]));
+    let (silent, _held) = black_hole();
     for (addresses, expected) in [
         (vec![closed], 554),
         (vec![closed, nobody], 554),
         (vec![nobody, closed], 554),
         (vec![closed, busy, nobody], 421),
+        (vec![silent, busy], 421),
     ] {
+        let asked = Instant::now();
         let told = format!("{addresses:?}");
         let (events, _inbox) = crossbeam_channel::unbounded();
         match begin(VecDeque::from([relay_at(addresses)]), &Accounts::alone(), None, events).err() {
             Some(SubmitError::Refused { answer, .. }) => {
-                assert_eq!(answer.code, expected, "{told}")
+                assert_eq!(answer.code, expected, "{told}");
+                // A connection alone would be waited for 30 s.
+                assert!(asked.elapsed() < Duration::from_secs(15), "{told}: {:?}", asked.elapsed());
             }
             other => panic!("{told}: {other:?}"),
         }
