@@ -59,6 +59,8 @@ impl Relay {
 /// What the net said, as an error of this room.
 pub(super) fn refused_by_net(relay: &str, error: NetError) -> SubmitError {
     match error {
+        // One that hangs up in the handshake may stand before another that is away.
+        source if source.may_pass() => SubmitError::Connect { relay: relay.to_owned(), source },
         NetError::Tls { trouble, .. } => {
             SubmitError::Tls { relay: relay.to_owned(), reason: trouble.to_string() }
         }
@@ -66,5 +68,26 @@ pub(super) fn refused_by_net(relay: &str, error: NetError) -> SubmitError {
             SubmitError::Protocol { relay: relay.to_owned(), reason: error.to_string() }
         }
         source => SubmitError::Connect { relay: relay.to_owned(), source },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::TlsTrouble;
+
+    #[test]
+    fn only_what_may_pass_is_tried_again() {
+        let tls = |trouble| NetError::Tls { to: "mx:25".to_owned(), trouble };
+        for (error, passes) in [
+            (tls(TlsTrouble::Closed), true),
+            (tls(TlsTrouble::Untrusted), false),
+            (tls(TlsTrouble::Expired { at: None }), false),
+            (NetError::Proxy { proxy: "p:1080".to_owned(), reason: "502".to_owned() }, true),
+            (NetError::Injected { to: "mx:25".to_owned(), bytes: 3 }, false),
+        ] {
+            let told = refused_by_net("mx:25", error);
+            assert_eq!(matches!(told, SubmitError::Connect { .. }), passes, "{told}");
+        }
     }
 }
