@@ -331,6 +331,8 @@ pub struct Core {
     groups: Vec<Group>,
     held: HashMap<u64, Held>,
     making: usize,
+    /// What each letter that is being made will hold, about, by those made last; unknown before the first.
+    expected: Option<usize>,
     ready_bytes: usize,
     out_bytes: usize,
     ready: usize,
@@ -375,6 +377,7 @@ impl Core {
             groups,
             held: HashMap::new(),
             making: 0,
+            expected: None,
             ready_bytes: 0,
             out_bytes: 0,
             ready: 0,
@@ -552,6 +555,8 @@ impl Core {
         let Some(held) = self.held.get_mut(&seq).filter(|held| held.stage == Stage::Making) else { return };
         held.stage = Stage::Ready;
         held.size = size;
+        // Large ones are forgotten slowly: what is too much for the memory comes in batches.
+        self.expected = Some(self.expected.map_or(size, |before| size.max(before - before / 8)));
         let group = held.group;
         self.out_of_making(seq);
         self.ready += 1;
@@ -800,10 +805,22 @@ impl Core {
         self.groups.iter().map(|group| group.waiting.len()).sum::<usize>() >= 4 * self.config.claim_batch
     }
 
+    /// Whether there is memory for one more letter, with those that are being made.
+    fn has_memory(&self) -> bool {
+        /// So few are begun before it is known how large they are.
+        const FIRST: usize = 4;
+        match self.expected {
+            None => self.making < FIRST,
+            Some(each) => {
+                self.ready_bytes.saturating_add(self.making.saturating_mul(each)) < self.config.ahead_bytes
+            }
+        }
+    }
+
     fn make(&mut self, actions: &mut Vec<Action>) {
         let mut seqs = Vec::new();
         let ahead = self.left_by_limit().map_or(self.config.ahead, |left| left.min(self.config.ahead));
-        while self.making + self.ready < ahead && self.ready_bytes < self.config.ahead_bytes {
+        while self.making + self.ready < ahead && self.has_memory() {
             let Some(number) = self.pick(|core, number| {
                 let group = &core.groups[number];
                 // A limited group makes no more letters than may be out soon.

@@ -116,7 +116,7 @@ fn run(world: &mut World, chance: &mut Chance, script: &Script) -> Option<End> {
     let config = Config {
         doubt: Doubt::fixed(script.doubt),
         ahead: 12,
-        ahead_bytes: 4000,
+        ahead_bytes: 2000,
         claim_batch: 8,
         retry: Retry { stay: Duration::from_secs(600), ..Retry::default() },
         unsure: Unsure::Hold,
@@ -255,6 +255,8 @@ fn step(world: &mut World, air: &mut Air, core: &mut Core, chance: &mut Chance, 
             core.on(event, now);
         }
         1 if !air.making.is_empty() => {
+            // 2000 octets are 7 letters of 300.
+            assert!(air.making.len() <= 7, "{} letters are made at once", air.making.len());
             let at = chance.below(air.making.len() as u64) as usize;
             let seq = air.making.swap_remove(at);
             if chance.one_in(100) {
