@@ -132,7 +132,8 @@ impl<'a> Header<'a> {
     /// where a word is too long for a line that readers are kind to, for there are readers (Python's
     /// `email`) that show a space between two encoded words of a name.
     fn phrase(&mut self, name: &str) {
-        if !is_literal(name, LONGEST / 2) {
+        // Between quotes each sign may be two.
+        if !is_literal(name, LONGEST / 2 - 2) {
             self.encoded(name, rfc2047::Q_PHRASE);
         } else if name.bytes().all(|b| is_atext(b) || b == b' ') {
             self.fold_words(name);
@@ -350,6 +351,12 @@ mod tests {
         assert!(text.lines().all(|line| line.len() <= 78 && !line.trim().is_empty()), "{text}");
         let long =
             |n| Mailbox { name: Some("x".repeat(n)), address: "a@b.example".parse().expect("address") };
+        let quotes =
+            |n| Mailbox { name: Some("\"".repeat(n)), address: "a@b.example".parse().expect("address") };
+        for n in [496, 497, 498, 499, 500] {
+            let text = field(|h| h.mailboxes("To", &[quotes(n)]));
+            assert!(text.lines().all(|line| line.len() <= LONGEST), "{n}");
+        }
         for n in 50..90 {
             let text = field(|h| h.mailboxes("Cc", &[all[0].clone(), long(n), long(n)]));
             assert!(text.lines().all(|line| !line.trim().is_empty()), "{text}");
