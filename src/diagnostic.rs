@@ -199,6 +199,20 @@ fn within(place: &Place) -> Range<usize> {
     start..boundary(place.span.end).max(start)
 }
 
+/// An error and all that lies behind it, in one line.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !words.contains(&said) {
+            words = format!("{words}: {said}");
+        }
+        cause = error.source();
+    }
+    words
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

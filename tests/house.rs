@@ -29,7 +29,7 @@ const STAIRS: &[(&str, &[&str])] = &[
     ("enclosures", &["job", "letter", "mail", "measure"]),
     ("render", &["diagnostic", "job", "letter", "mail", "measure"]),
     ("compose", &["letter", "mail", "measure"]),
-    ("submit", &["job", "letter", "mail", "measure", "net", "secret", "wire"]),
+    ("submit", &["diagnostic", "job", "letter", "mail", "measure", "net", "secret", "wire"]),
     ("ledger", &["exit", "failpoint", "job", "letter", "mail", "measure"]),
     ("read", &["letter", "mail", "measure"]),
     ("archive", &["exit", "failpoint", "job", "letter", "mail", "measure", "net", "read", "secret", "wire"]),

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::compose::compose;
+use crate::diagnostic::with_causes;
 use crate::enclosures::part::{Disposition, PartError, Sent, own_name};
 use crate::enclosures::{FileFingerprint, Fold, Whose};
 use crate::ledger::{MOST_ITEMS, UNSEEN};
@@ -14,7 +15,7 @@ use crate::mail::{self, EmailAddress, Mailbox};
 use crate::recipients::Suppressed;
 use crate::render::{Addressed, Rendered, Wanted};
 
-use super::{Image, Plan, with_cause};
+use super::{Image, Plan};
 
 /// What enlisting makes of a row.
 #[derive(Debug)]
@@ -179,7 +180,7 @@ impl Plan {
         let pictures = self.find_pictures(images, &key).map_err(|reason| failed(named(), reason))?;
         for Picture { cid, path } in pictures {
             let part = super::inline_part(&self.parts, &cid, &path);
-            let (part, _) = part.map_err(|error| failed(named(), with_cause(&error)))?;
+            let (part, _) = part.map_err(|error| failed(named(), with_causes(&error)))?;
             own.push(Image { cid, part });
         }
         let images = self.shown(letter.html.as_deref(), &own).map_err(|reason| failed(named(), reason))?;
@@ -379,7 +380,7 @@ impl Plan {
         let spec = &self.job.attachments[wanted.spec];
         let whose = if spec.shared { Whose::Anybodys } else { Whose::TheirsAlone };
         let found = self.finder.find(&wanted.pieces, key, whose, spec.expect);
-        let found = found.map_err(|error| with_cause(&error))?;
+        let found = found.map_err(|error| with_causes(&error))?;
         let rename = wanted.rename.map_err(|error| error.to_string())?;
         let common = !wanted.pieces.iter().any(|piece| matches!(piece, Piece::Value(_)));
         if rename.is_some() && found.len() > 1 {
@@ -415,7 +416,7 @@ impl Plan {
     /// A row's own files as they are now, in one value. Those that are the same for many are known by
     /// what the reader sees.
     fn fold(&self, files: &OwnFiles) -> Result<Option<i64>, String> {
-        let fold = self.finder.fold(files.own()).map_err(|error| with_cause(&error))?;
+        let fold = self.finder.fold(files.own()).map_err(|error| with_causes(&error))?;
         Ok(self.known_by(fold))
     }
 
@@ -436,7 +437,7 @@ impl Plan {
         let (mut parts, mut own) = (Vec::with_capacity(enclosures.len()), Fold::default());
         let reason = |error: PartError, common: bool| match error {
             PartError::Changed { .. } if !common => changed(files),
-            error => with_cause(&error),
+            error => with_causes(&error),
         };
         for file in enclosures {
             let (part, is) = self.part(file).map_err(|error| reason(error, file.common))?;
@@ -483,7 +484,7 @@ impl Plan {
         let mut pictures = Vec::with_capacity(wanted.len());
         for (cid, pieces) in wanted {
             let found = self.finder.find(&pieces, key, Whose::Manys, (1, 1));
-            let found = found.map_err(|error| with_cause(&error))?;
+            let found = found.map_err(|error| with_causes(&error))?;
             pictures.extend(found.into_iter().map(|path| Picture { cid: cid.clone(), path }));
         }
         Ok(pictures)

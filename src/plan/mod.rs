@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, with_causes};
 use crate::enclosures::part::{Disposition, PartError, Parts, Sent, own_name};
 use crate::enclosures::{FileFingerprint, Finder, Whose};
 use crate::job::SendJob;
@@ -69,7 +69,7 @@ impl Plan {
                 Err(error) => {
                     let spec = job.images.iter().find(|spec| job.root.join(&spec.file.value) == *path);
                     let place = spec.and_then(|spec| spec.file.place.clone());
-                    mistakes.push(Diagnostic::error(with_cause(&error)).at_maybe(place));
+                    mistakes.push(Diagnostic::error(with_causes(&error)).at_maybe(place));
                 }
             }
         }
@@ -139,7 +139,7 @@ impl Plan {
 fn suppressed(job: &SendJob) -> Result<Suppressed, Vec<Diagnostic>> {
     let files = &job.recipients.suppress;
     Suppressed::load(files).map_err(|first| {
-        let mistake = |error: &RecipientsError| Diagnostic::error(with_cause(error)).ending(error.exit());
+        let mistake = |error: &RecipientsError| Diagnostic::error(with_causes(error)).ending(error.exit());
         let wrong = files.iter().filter_map(|file| {
             let error = Suppressed::load(std::slice::from_ref(file)).err()?;
             Some(mistake(&error).at_maybe(file.1.place.clone()))
@@ -169,7 +169,7 @@ fn job_wide_files(
         };
         let Some(nobody) = RecipientKey::new("-") else { continue };
         match finder.find(&pattern, &nobody, Whose::Anybodys, spec.expect) {
-            Err(error) => mistakes.push(mistake(with_cause(&error))),
+            Err(error) => mistakes.push(mistake(with_causes(&error))),
             Ok(found) => {
                 for path in found {
                     let sent = Sent {
@@ -180,7 +180,7 @@ fn job_wide_files(
                     };
                     match parts.shared(sent) {
                         Ok((part, _)) => files.push(part),
-                        Err(error) => mistakes.push(mistake(with_cause(&error))),
+                        Err(error) => mistakes.push(mistake(with_causes(&error))),
                     }
                 }
             }
@@ -224,17 +224,6 @@ fn inline_part(
     let disposition = Disposition::Inline { cid: cid.to_owned() };
     let sent = Sent { path, name: &own_name(path), content_type: None, disposition: &disposition };
     parts.shared(sent)
-}
-
-/// An error and what lies behind it, in one line.
-fn with_cause(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// Standard input for a list that comes from it; nothing for all others.

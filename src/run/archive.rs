@@ -10,12 +10,14 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::answer::print;
 use super::show::safe_line;
+use super::unix_now;
 use crate::archive::committer::{self, Counts, Desk};
 use crate::archive::listing::TooMany;
 use crate::archive::retrieve::{self, Balance, Mailbox, Preview};
 use crate::archive::session::{SessionError, Stop};
 use crate::archive::store::{self, Shelf, Store, StoreError};
 use crate::archive::{Known, index, quarantine};
+use crate::diagnostic::with_causes;
 use crate::exit::Exit;
 use crate::job::{ArchiveJob, Deletion, MailboxSpec, preset};
 use crate::measure::ByteSize;
@@ -111,7 +113,7 @@ pub fn run(job: &ArchiveJob, options: &Options) -> Exit {
                 counts,
                 stop: options.stop.clone(),
                 trace: options.trace.as_ref().map(|trace| trace.connection(number)),
-                now,
+                now: unix_now,
             }),
             Err(error) => {
                 eprintln!("error: {}: {error}", spec.name);
@@ -131,7 +133,7 @@ pub fn run(job: &ArchiveJob, options: &Options) -> Exit {
                 (spec, name, scope.spawn(move || retrieve::archive(&mailbox)))
             })
             .collect();
-        let done = committer::serve(&mut store, &queue, now, || index.more());
+        let done = committer::serve(&mut store, &queue, unix_now, || index.more());
         let balances: Vec<_> = sessions
             .into_iter()
             .map(|(spec, name, thread)| (spec, name, thread.join().unwrap_or_else(|_| panicked())))
@@ -215,7 +217,7 @@ pub fn preview(job: &ArchiveJob, options: &Options) -> Exit {
                 counts: Arc::default(),
                 stop: options.stop.clone(),
                 trace: options.trace.clone(),
-                now,
+                now: unix_now,
             };
             retrieve::preview(&mailbox, shelf.as_ref())
         });
@@ -272,26 +274,13 @@ fn preview_json(name: &str, preview: &Preview) -> String {
     format!("{object}\n")
 }
 
-/// Seconds since 1970.
-pub(super) fn now() -> i64 {
-    jiff::Timestamp::now().as_second()
-}
-
 /// Password and way of a mailbox; connects to nothing but a token server.
 pub(super) fn prepare(spec: &MailboxSpec) -> Result<(Secret, Dialer), SessionError> {
     let secret = token::fetch(&spec.auth)
         .map(|access| access.secret)
-        .map_err(|error| SessionError::Credential(with_source(&error)))?;
+        .map_err(|error| SessionError::Credential(with_causes(&error)))?;
     let dialer = Dialer::new(&spec.host, spec.port, &spec.tls, &spec.timeouts)?;
     Ok((secret, dialer.proxy(spec.proxy.as_deref())?))
-}
-
-/// An error and its cause on one line.
-pub(super) fn with_source(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
 }
 
 fn panicked() -> Balance {
@@ -303,7 +292,7 @@ fn panicked() -> Balance {
 }
 
 fn say(error: &StoreError) {
-    eprintln!("error: {}", with_source(error));
+    eprintln!("error: {}", with_causes(error));
 }
 
 fn say_hint(spec: &MailboxSpec, error: &SessionError) {

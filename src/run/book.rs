@@ -9,7 +9,7 @@ use crate::exit::Exit;
 use crate::job::{self, Environment, Job, LedgerUrl, SendJob};
 use crate::talk;
 
-use super::report::Said;
+use super::stop::Stop;
 use super::{report, upkeep};
 
 /// `postroom report`
@@ -27,7 +27,7 @@ pub(super) fn requeue(args: &cli::Requeue, global: &Global) -> Exit {
 }
 
 /// `postroom stop`, `pause`, `resume`
-pub(super) fn flag(args: &cli::Flag, raise: fn(&Path, &str) -> Result<Exit, Said>, global: &Global) -> Exit {
+pub(super) fn flag(args: &cli::Flag, raise: fn(&Path, &str) -> Result<Exit, Stop>, global: &Global) -> Exit {
     ended(of_job(&args.job, global).and_then(|(ledger, job)| raise(&ledger, &job)))
 }
 
@@ -41,34 +41,34 @@ pub(super) fn prune(args: &cli::Prune, global: &Global) -> Exit {
     ended(shared(args.job.as_deref(), global).and_then(|ledger| upkeep::prune(args, &ledger)))
 }
 
-fn ended(done: Result<Exit, Said>) -> Exit {
+fn ended(done: Result<Exit, Stop>) -> Exit {
     done.unwrap_or_else(|said| {
-        if !said.reason.is_empty() {
-            talk::error(&said.reason);
+        if !said.words.is_empty() {
+            talk::error(&said.words);
         }
         said.exit
     })
 }
 
 /// The ledger and the name of a sending job.
-fn of_job(path: &Path, global: &Global) -> Result<(PathBuf, String), Said> {
+fn of_job(path: &Path, global: &Global) -> Result<(PathBuf, String), Stop> {
     sending(path, global).map(|job| (file(job.ledger), job.name))
 }
 
 /// A job that sends.
-fn sending(path: &Path, global: &Global) -> Result<SendJob, Said> {
+fn sending(path: &Path, global: &Global) -> Result<SendJob, Stop> {
     match job::read(path, &environment()?) {
         Ok(Job::Send(job)) => Ok(*job),
         Ok(Job::Archive(_)) => {
             let reason = format!("{} archives a mailbox: only sending jobs have a ledger", path.display());
-            Err(Said { exit: Exit::Usage, reason })
+            Err(Stop::new(Exit::Usage, reason))
         }
         Err(mistakes) => Err(shown(&mistakes, global, if path.exists() { Exit::Job } else { Exit::NoInput })),
     }
 }
 
 /// The ledger of a job, or else that of the project we stand in.
-fn shared(path: Option<&Path>, global: &Global) -> Result<PathBuf, Said> {
+fn shared(path: Option<&Path>, global: &Global) -> Result<PathBuf, Stop> {
     match path {
         Some(path) => of_job(path, global).map(|(ledger, _)| ledger),
         None => match job::shared_ledger(&environment()?) {
@@ -78,11 +78,9 @@ fn shared(path: Option<&Path>, global: &Global) -> Result<PathBuf, Said> {
     }
 }
 
-fn environment() -> Result<Environment, Said> {
-    Environment::process().map_err(|error| Said {
-        exit: Exit::Io,
-        reason: format!("cannot tell which folder this is: {error}"),
-    })
+fn environment() -> Result<Environment, Stop> {
+    Environment::process()
+        .map_err(|error| Stop::new(Exit::Io, format!("cannot tell which folder this is: {error}")))
 }
 
 fn file(ledger: LedgerUrl) -> PathBuf {
@@ -92,7 +90,7 @@ fn file(ledger: LedgerUrl) -> PathBuf {
 }
 
 /// Shows mistakes of the job file; nothing is left to say.
-fn shown(mistakes: &[Diagnostic], global: &Global, exit: Exit) -> Said {
+fn shown(mistakes: &[Diagnostic], global: &Global, exit: Exit) -> Stop {
     talk::diagnostics(mistakes, global.color.on_stderr());
-    Said { exit, reason: String::new() }
+    Stop::new(exit, "")
 }

@@ -3,9 +3,11 @@
 use rustix::fs::FlockOperation;
 
 use super::answer::print;
-use super::archive::{now, store_exit, with_source};
+use super::archive::store_exit;
+use super::unix_now;
 use crate::archive::{export, store};
 use crate::cli;
+use crate::diagnostic::with_causes;
 use crate::exit::Exit;
 
 /// Runs the command.
@@ -17,14 +19,14 @@ pub fn run(args: &cli::Export) -> Exit {
     let _lock = match store::lock(&args.store, FlockOperation::NonBlockingLockShared) {
         Ok(lock) => lock,
         Err(error) => {
-            eprintln!("error: {}", with_source(&error));
+            eprintln!("error: {}", with_causes(&error));
             return store_exit(&error);
         }
     };
     let (out, packed) = match (&args.mbox, &args.maildir, &args.bagit) {
         (Some(out), _, _) => (out, export::mbox(&args.store, out)),
         (_, Some(out), _) => (out, export::maildir(&args.store, out)),
-        (_, _, Some(out)) => (out, export::bagit(&args.store, out, now())),
+        (_, _, Some(out)) => (out, export::bagit(&args.store, out, unix_now())),
         (None, None, None) => return Exit::Usage,
     };
     match packed {

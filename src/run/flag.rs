@@ -6,11 +6,11 @@ use crate::exit::Exit;
 use crate::ledger::{Flag, Ledger, LedgerError, Sqlite};
 use crate::letter::Purpose;
 
-use super::report::Said;
+use super::stop::Stop;
 
 /// Asks a running job to end as a signal would. Where nobody runs it there is nothing to stop, and no
 /// flag is left behind for the next run to stumble over.
-pub(super) fn stop(ledger: &Path, job: &str) -> Result<Exit, Said> {
+pub(super) fn stop(ledger: &Path, job: &str) -> Result<Exit, Stop> {
     let mut ledger = Sqlite::open_existing(ledger)?;
     match ledger.lock(job, Purpose::Real) {
         Ok(_lock) => {
@@ -27,14 +27,14 @@ pub(super) fn stop(ledger: &Path, job: &str) -> Result<Exit, Said> {
 }
 
 /// Holds a job, running or not, until it is resumed.
-pub(super) fn pause(ledger: &Path, job: &str) -> Result<Exit, Said> {
+pub(super) fn pause(ledger: &Path, job: &str) -> Result<Exit, Stop> {
     Sqlite::open_existing(ledger)?.set_flag(job, Purpose::Real, Flag::Pause, true)?;
     eprintln!("postroom: {job} is paused; `postroom resume` lets it go on");
     Ok(Exit::Done)
 }
 
 /// Lets a paused job go on.
-pub(super) fn resume(ledger: &Path, job: &str) -> Result<Exit, Said> {
+pub(super) fn resume(ledger: &Path, job: &str) -> Result<Exit, Stop> {
     let mut ledger = Sqlite::open_existing(ledger)?;
     let paused = ledger.reader()?.flags(job, Purpose::Real)?.pause;
     ledger.set_flag(job, Purpose::Real, Flag::Pause, false)?;

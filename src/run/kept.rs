@@ -12,6 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, RwLock};
 
+use crate::diagnostic::with_causes;
 use crate::exit::Exit;
 use crate::failpoint;
 use crate::job::Keep;
@@ -199,13 +200,13 @@ pub(super) fn of(plan: &Plan, edition: &Edition, ledger: &Sqlite) -> Result<Opti
         return Ok(None);
     };
     let kept = Kept::open(folder, &ledger.secret(), edition, &*ledger.reader()?);
-    kept.map(Some).map_err(|error| Stop::new(Exit::Io, super::with_causes(&error)))
+    kept.map(Some).map_err(|error| Stop::new(Exit::Io, with_causes(&error)))
 }
 
 /// Closes it, and says what went wrong.
 pub(super) fn close(kept: Option<&Kept>) {
     if let Some(Err(error)) = kept.map(Kept::close) {
-        talk::error(&super::with_causes(&error));
+        talk::error(&with_causes(&error));
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) fn last_words(
             match report::table(&mut std::io::stderr().lock(), &*reader, &edition, standing, &view) {
                 // Nobody listens any more; what became of everyone is in the ledger.
                 Err(ReportError::Output(_)) | Ok(()) => {}
-                Err(error) => return Err(unsaid(error)),
+                Err(error) => return Err(error.into()),
             }
         }
     }
@@ -76,15 +76,7 @@ fn write_report(path: &Path, reader: &dyn Reader, edition: &Edition, command: &s
         Some("html") => report::page(&mut out, reader, edition, None, command, super::unix_now()),
         Some("json") => report::json(&mut out, reader, edition, &State::ALL),
         _ => report::csv(&mut out, reader, edition, &State::ALL),
-    }
-    .map_err(unsaid)?;
+    }?;
     out.flush().map_err(failed)?;
     std::fs::rename(&aside, path).map_err(failed)
-}
-
-fn unsaid(error: ReportError) -> Stop {
-    match error {
-        ReportError::Ledger(error) => error.into(),
-        error => Stop::new(Exit::Io, error.to_string()),
-    }
 }

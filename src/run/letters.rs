@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::diagnostic::with_causes;
 use crate::dispatch::{Maker, Unmade};
 use crate::ledger::{Claimed, Edition, Mark, Settlement};
 use crate::letter::{Answer, Columns, Content, Message, Outcome, Purpose, RcptOutcome, Row};
@@ -73,7 +74,7 @@ impl Maker for Letters {
             Ok(Written { message, message_id, files }) => {
                 if let Some(kept) = &self.kept {
                     let written = kept.write(claimed.seq, &claimed.key, &message_id, &message.content);
-                    written.map_err(|error| Unmade::Broken(super::with_causes(&error)))?;
+                    written.map_err(|error| Unmade::Broken(with_causes(&error)))?;
                 }
                 let digest = self.digests.then(|| digest(&message.content));
                 let mark = Mark { seq: claimed.seq, date, at: now, message_id, files, digest };

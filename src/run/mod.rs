@@ -18,6 +18,7 @@ mod letters;
 mod notify;
 mod only;
 mod progress;
+mod question;
 pub mod rebuild;
 mod report;
 pub mod sandbox;
@@ -267,20 +268,6 @@ fn environment() -> Result<Environment, Exit> {
         talk::error(&format!("cannot tell which folder this is: {error}"));
         Exit::Io
     })
-}
-
-/// An error and all that lies behind it, in one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        if !words.contains(&said) {
-            words = format!("{words}: {said}");
-        }
-        cause = error.source();
-    }
-    words
 }
 
 /// Unix seconds.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::unbounded;
 
 use crate::compose::compose;
+use crate::diagnostic::with_causes;
 use crate::job::{NotifyWhen, RelaySpec};
 use crate::ledger::{Edition, Ledger, Sqlite, Standing, State};
 use crate::letter::{self, Envelope, Letter, ListHeaders, Message, Outcome, Purpose, RcptOutcome, Stamp};
@@ -51,7 +52,7 @@ pub(super) fn tell(
     if notify.when == NotifyWhen::Trouble && !trouble {
         return;
     }
-    let told = ledger.tell_once(edition.id, kind.word()).map_err(|error| super::with_causes(&error));
+    let told = ledger.tell_once(edition.id, kind.word()).map_err(|error| with_causes(&error));
     let done = match told {
         Ok(false) => return,
         Ok(true) => text(plan, ledger, edition, why)
@@ -62,7 +63,7 @@ pub(super) fn tell(
     if let Err((reason, perhaps)) = done {
         talk::error(&format!("{}: not all were told by letter (`notify`): {reason}", plan.job.name));
         if !perhaps && let Err(error) = ledger.untell(edition.id, kind.word()) {
-            talk::error(&super::with_causes(&error));
+            talk::error(&with_causes(&error));
         }
     }
 }
@@ -75,7 +76,7 @@ pub(super) fn is_trouble(standing: &Standing) -> bool {
 
 /// The summary, as it stood on the terminal.
 fn text(plan: &Plan, ledger: &Sqlite, edition: &Edition, why: Option<&str>) -> Result<String, String> {
-    let words = |error: &dyn std::error::Error| super::with_causes(error);
+    let words = |error: &dyn std::error::Error| with_causes(error);
     let reader = ledger.reader().map_err(|error| words(&error))?;
     let edition =
         reader.edition(edition.id).map_err(|error| words(&error))?.unwrap_or_else(|| edition.clone());
@@ -141,8 +142,8 @@ fn send(message: &Message, relay: &RelaySpec) -> Result<(), (String, bool)> {
     let (events, answers) = unbounded();
     let by = Instant::now() + PATIENCE;
     let accounts = super::accounts::of_this_user(move || Instant::now() > by);
-    let submitter = Submitter::start(relay, &accounts, None, events)
-        .map_err(|error| (super::with_causes(&error), false))?;
+    let submitter =
+        Submitter::start(relay, &accounts, None, events).map_err(|error| (with_causes(&error), false))?;
     let mut submitted = false;
     loop {
         let events = answers
@@ -159,7 +160,7 @@ fn send(message: &Message, relay: &RelaySpec) -> Result<(), (String, bool)> {
                 Event::SenderTrouble { command, answer } => {
                     return Err((format!("in answer to {command}: {answer}"), false));
                 }
-                Event::Failed(error) => return Err((super::with_causes(&error), false)),
+                Event::Failed(error) => return Err((with_causes(&error), false)),
                 Event::Returned { .. } | Event::Closed => {
                     return Err((format!("{} did not take the letter", submitter.relay()), false));
                 }

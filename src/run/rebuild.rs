@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use super::answer::print;
-use super::archive::{now, store_exit, with_source};
+use super::archive::store_exit;
 use super::show::safe_line;
+use super::unix_now;
 use crate::archive::mend::{self, Mended};
 use crate::archive::{Store, index, journal, manifest, verify};
 use crate::cli;
+use crate::diagnostic::with_causes;
 use crate::exit::Exit;
 use crate::job::Layout;
 
@@ -29,13 +31,13 @@ pub fn run(args: &cli::Rebuild) -> Exit {
     // It is locked for as long as this runs.
     let opened = Store::open(&args.store, Layout::Dated, |damage| eprintln!("warning: {damage}"));
     let mended = opened.and_then(|mut store| {
-        let mended = mend::mend(&mut store, &vouched, now())?;
+        let mended = mend::mend(&mut store, &vouched, unix_now())?;
         Ok((store, mended))
     });
     let (_store, mended) = match mended {
         Ok(mended) => mended,
         Err(error) => {
-            eprintln!("error: {}", with_source(&error));
+            eprintln!("error: {}", with_causes(&error));
             return store_exit(&error);
         }
     };

@@ -7,38 +7,17 @@ use std::time::Duration;
 use crate::cli::{self, ReportForm};
 use crate::exit::Exit;
 use crate::job::{Keep, SendJob};
-use crate::ledger::{Edition, LedgerError, Reader, Sqlite, State};
+use crate::ledger::{Edition, Reader, Sqlite, State};
 use crate::letter::Purpose;
 use crate::report::{self, ReportError, View};
 use crate::talk;
 
 use super::answer::printed;
 use super::kept;
-
-/// Why a command ended, in words.
-#[derive(Debug)]
-pub(super) struct Said {
-    pub(super) exit: Exit,
-    pub(super) reason: String,
-}
-
-impl From<LedgerError> for Said {
-    fn from(error: LedgerError) -> Said {
-        Said { exit: error.exit(), reason: error.to_string() }
-    }
-}
-
-impl From<ReportError> for Said {
-    fn from(error: ReportError) -> Said {
-        match error {
-            ReportError::Ledger(error) => error.into(),
-            ReportError::Output(_) => Said { exit: Exit::Io, reason: error.to_string() },
-        }
-    }
-}
+use super::stop::Stop;
 
 /// Prints the report of a job on stdout.
-pub(super) fn report(args: &cli::Report, ledger: &Path, job: &SendJob) -> Result<Exit, Said> {
+pub(super) fn report(args: &cli::Report, ledger: &Path, job: &SendJob) -> Result<Exit, Stop> {
     let purpose = purpose(args);
     let reader = Sqlite::open_read_only(ledger)?;
     let edition = choose(&reader, &job.name, purpose, args.edition.as_deref())?;
@@ -141,7 +120,7 @@ fn others(out: &mut dyn Write, reader: &dyn Reader, shown: &Edition) -> Result<(
 }
 
 /// The counts again and again, until the edition is finished.
-fn watch(reader: &dyn Reader, mut edition: Edition) -> Result<Exit, Said> {
+fn watch(reader: &dyn Reader, mut edition: Edition) -> Result<Exit, Stop> {
     let mut out = io::stdout().lock();
     let terminal = out.is_terminal();
     let mut last = String::new();
@@ -173,7 +152,7 @@ pub(super) fn choose(
     job: &str,
     purpose: Purpose,
     name: Option<&str>,
-) -> Result<Edition, Said> {
+) -> Result<Edition, Stop> {
     let mut editions = reader.editions(job, purpose)?;
     let known: Vec<String> = editions.iter().map(|edition| edition.name.clone()).collect();
     let place = match name {
@@ -182,10 +161,9 @@ pub(super) fn choose(
     };
     match (place, name) {
         (Some(place), _) => Ok(editions.swap_remove(place)),
-        (None, Some(name)) if !known.is_empty() => Err(Said {
-            exit: Exit::Usage,
-            reason: format!("there is no edition {name}; there is {}", known.join(", ")),
-        }),
-        (None, _) => Err(Said { exit: Exit::NoInput, reason: format!("{job} was never run") }),
+        (None, Some(name)) if !known.is_empty() => {
+            Err(Stop::new(Exit::Usage, format!("there is no edition {name}; there is {}", known.join(", "))))
+        }
+        (None, _) => Err(Stop::new(Exit::NoInput, format!("{job} was never run"))),
     }
 }

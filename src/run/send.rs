@@ -1,13 +1,13 @@
 //! `postroom run` for a job that sends: plan, edition, enlisting, the question, the engine, the summary.
 
-use std::io::{BufRead, IsTerminal};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::unbounded;
 
 use crate::cli;
-use crate::diagnostic::{self, Diagnostic};
+use crate::diagnostic::{self, Diagnostic, with_causes};
 use crate::dispatch::core::{Config, Doubt, End};
 use crate::dispatch::{Ended, Engine, Trouble};
 use crate::exit::Exit;
@@ -29,7 +29,7 @@ use super::only::Only;
 use super::progress::Show;
 use super::signals::{Doing, Signals};
 use super::stop::Stop;
-use super::{accounts, begin, ledger_file, source};
+use super::{accounts, begin, ledger_file, question, source};
 
 /// Most letters that a crash may leave unsure, where the job does not say.
 const DOUBT: Doubt = Doubt { least: 256, most: 1024 };
@@ -220,15 +220,10 @@ fn ask(plan: &Plan, edition: &Edition, open: u64, bad: u64, relay: &Relay) -> Re
         bad => format!("\n{bad} rows are bad and get no letter; `postroom check` names them"),
     };
     let question = format!(
-        "{} · edition {} · from {}\n{open} {letters} by {}:{}, {to}{pace}{bad}\nSend? [y/N] ",
+        "{} · edition {} · from {}\n{open} {letters} by {}:{}, {to}{pace}{bad}\nSend?",
         plan.job.name, edition.name, plan.job.from, relay.spec.host, relay.spec.port,
     );
-    let said = |error: std::io::Error| Stop::new(Exit::Io, format!("cannot ask: {error}"));
-    // Nothing stays locked: who is interrupted meanwhile has a word to say there.
-    talk::question(&question);
-    let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer).map_err(said)?;
-    Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes" | "是" | "好"))
+    question::ask(&question).map_err(|error| Stop::new(Exit::Io, format!("cannot ask: {error}")))
 }
 
 /// What a sending run is made of, once everything is known.
@@ -447,7 +442,7 @@ pub(super) fn submit_trouble(error: &SubmitError, spec: &RelaySpec) -> Stop {
         | SubmitError::Refused { .. }
         | SubmitError::Silent { .. } => (Exit::Unavailable, None),
     };
-    let mut words = super::with_causes(error);
+    let mut words = with_causes(error);
     if let Some(hint) = hint {
         words.push_str(&format!("\nhelp: {hint}"));
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, with_causes};
 use crate::exit::Exit;
 use crate::job::{LedgerUrl, SendJob, SourceSpec, Text};
 use crate::ledger::{Edition, LedgerError, Reader, Sqlite, State};
@@ -37,7 +37,7 @@ impl NoList {
             (NoList::Recipients(_), source) => source.place().cloned(),
             _ => None,
         };
-        Diagnostic::error(super::with_causes(self)).at_maybe(place).ending(self.exit())
+        Diagnostic::error(with_causes(self)).at_maybe(place).ending(self.exit())
     }
 
     /// How the process ends.

@@ -2,21 +2,21 @@
 //! would do and asks, unless `--yes`.
 
 use std::collections::BTreeSet;
-use std::io::{self, BufRead, IsTerminal};
+use std::io::{self, IsTerminal};
 use std::path::Path;
-use std::time::SystemTime;
 
 use crate::cli;
 use crate::exit::Exit;
 use crate::ledger::{Edition, Ledger, LedgerError, Reader, Requeue, Sqlite, State};
 use crate::letter::Purpose;
 use crate::measure::grouped;
-use crate::talk;
 
-use super::report::{Said, choose};
+use super::report::choose;
+use super::stop::Stop;
+use super::{question, unix_now};
 
 /// `postroom requeue`: puts deliveries of a job back to pending.
-pub(super) fn requeue(args: &cli::Requeue, ledger: &Path, job: &str) -> Result<Exit, Said> {
+pub(super) fn requeue(args: &cli::Requeue, ledger: &Path, job: &str) -> Result<Exit, Stop> {
     let mut ledger = Sqlite::open_existing(ledger)?;
     let _lock = ledger.lock(job, Purpose::Real)?;
     let reader = ledger.reader()?;
@@ -76,14 +76,14 @@ fn named(
     edition: &Edition,
     states: &[State],
     keys: &[String],
-) -> Result<(Chosen, Vec<String>), Said> {
+) -> Result<(Chosen, Vec<String>), Stop> {
     let found = reader.find_keys(edition.id, keys)?;
     let mut chosen: Chosen = states.iter().map(|state| (*state, 0)).collect();
     let mut known = BTreeSet::new();
     for (key, seq) in keys.iter().zip(found) {
         let Some(letter) = seq.map(|seq| reader.letter(edition.id, seq)).transpose()?.flatten() else {
             let reason = format!("edition {} has nobody with the key {key}", edition.name);
-            return Err(Said { exit: Exit::Usage, reason });
+            return Err(Stop::new(Exit::Usage, reason));
         };
         let state = letter.record.state;
         match chosen.iter_mut().find(|(wanted, _)| *wanted == state) {
@@ -96,7 +96,7 @@ fn named(
 }
 
 /// `postroom forget`: takes a person's data out of a ledger.
-pub(super) fn forget(args: &cli::Forget, ledger: &Path) -> Result<Exit, Said> {
+pub(super) fn forget(args: &cli::Forget, ledger: &Path) -> Result<Exit, Stop> {
     let mut ledger = Sqlite::open_existing(ledger)?;
     let _locks = all_locks(&ledger)?;
     let question = format!("Take {} out of {}?", args.address, ledger.path().display());
@@ -137,7 +137,7 @@ pub(super) fn forget(args: &cli::Forget, ledger: &Path) -> Result<Exit, Said> {
 }
 
 /// `postroom prune`: takes old editions out of a ledger.
-pub(super) fn prune(args: &cli::Prune, ledger: &Path) -> Result<Exit, Said> {
+pub(super) fn prune(args: &cli::Prune, ledger: &Path) -> Result<Exit, Stop> {
     let mut ledger = Sqlite::open_existing(ledger)?;
     let _locks = all_locks(&ledger)?;
     let now = unix_now();
@@ -176,32 +176,21 @@ fn all_locks(ledger: &Sqlite) -> Result<Vec<crate::ledger::RunLock>, LedgerError
 }
 
 /// Asks on the terminal; without one `--yes` is needed.
-fn ask(yes: bool, question: &str) -> Result<(), Said> {
+fn ask(yes: bool, question: &str) -> Result<(), Stop> {
     if yes {
         return Ok(());
     }
-    let refused = |reason: &str| Said { exit: Exit::Usage, reason: reason.to_owned() };
+    let refused = |reason: &str| Stop::new(Exit::Usage, reason.to_owned());
     if !io::stdin().is_terminal() {
         return Err(refused("there is no terminal to ask on: say --yes"));
     }
-    talk::question(&format!("{question} [y/N] "));
-    let mut answer = String::new();
-    io::stdin()
-        .lock()
-        .read_line(&mut answer)
-        .map_err(|error| Said { exit: Exit::Io, reason: format!("the answer cannot be read: {error}") })?;
-    match answer.trim().to_lowercase().as_str() {
-        "y" | "yes" | "是" => Ok(()),
-        _ => Err(refused("nothing was changed")),
+    match question::ask(question) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(refused("nothing was changed")),
+        Err(error) => Err(Stop::new(Exit::Io, format!("the answer cannot be read: {error}"))),
     }
 }
 
 fn letters(number: u64) -> String {
     format!("{} {}", grouped(number), if number == 1 { "letter" } else { "letters" })
-}
-
-/// Unix seconds.
-fn unix_now() -> i64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
 }

@@ -6,12 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::fs::FlockOperation;
 
 use super::answer::print;
-use super::archive::{exit, now, prepare, store_exit, with_source};
+use super::archive::{exit, prepare, store_exit};
 use super::show::safe_line;
+use super::unix_now;
 use crate::archive::listing::{self, Standing};
 use crate::archive::retrieve::{self, Mailbox};
 use crate::archive::{committer, store, verify};
 use crate::cli;
+use crate::diagnostic::with_causes;
 use crate::exit::Exit;
 use crate::job::{ArchiveJob, Deletion};
 use crate::measure::ByteSize;
@@ -25,7 +27,7 @@ pub fn run(args: &cli::Verify, server: Option<&ArchiveJob>) -> Exit {
     let lock = match store::lock(&args.store, FlockOperation::NonBlockingLockShared) {
         Ok(lock) => lock,
         Err(error) => {
-            eprintln!("error: {}", with_source(&error));
+            eprintln!("error: {}", with_causes(&error));
             return store_exit(&error);
         }
     };
@@ -83,7 +85,7 @@ fn against_server(args: &cli::Verify, job: &ArchiveJob) -> Exit {
     let store = match opened {
         Ok(store) => store,
         Err(error) => {
-            eprintln!("error: {}", with_source(&error));
+            eprintln!("error: {}", with_causes(&error));
             return store_exit(&error);
         }
     };
@@ -106,7 +108,7 @@ fn against_server(args: &cli::Verify, job: &ArchiveJob) -> Exit {
                 counts: Arc::default(),
                 stop: Default::default(),
                 trace: None,
-                now,
+                now: unix_now,
             })
         });
         match listed {
@@ -114,7 +116,7 @@ fn against_server(args: &cli::Verify, job: &ArchiveJob) -> Exit {
                 let shelf = match store::Shelf::of(&args.store) {
                     Ok(shelf) => shelf,
                     Err(error) => {
-                        eprintln!("error: {}", with_source(&error));
+                        eprintln!("error: {}", with_causes(&error));
                         return store_exit(&error);
                     }
                 };

@@ -3,6 +3,7 @@
 use super::SubmitError;
 use std::time::Instant;
 
+use crate::diagnostic::with_causes;
 use crate::job::{Auth, Credential, Mechanism};
 use crate::letter::Answer;
 use crate::net::{self, Link, token};
@@ -131,11 +132,5 @@ impl Identity {
 }
 
 fn fetch(auth: &Auth) -> Result<token::Access, SubmitError> {
-    token::fetch(auth).map_err(|error| SubmitError::Credential { reason: chain(&error) })
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    token::fetch(auth).map_err(|error| SubmitError::Credential { reason: with_causes(&error) })
 }
