@@ -910,7 +910,9 @@ mod tokens {
             (500, "<html>s3cret+</html>", "gives no access token: 500"),
         ] {
             let server = TokenServer::start(&[(status, answer)]);
-            let said = token::fetch(&server.auth()).unwrap_err().to_string();
+            let error = token::fetch(&server.auth()).unwrap_err();
+            assert_eq!(error.may_pass(), status == 500, "{error}");
+            let said = error.to_string();
             assert!(said.contains(expected) && !said.contains("s3cret") && !said.contains("r/1 "), "{said}");
             assert_eq!(server.asked(), 1, "asked once, wherever it points to");
         }
@@ -1036,6 +1038,13 @@ mod tokens {
         let told = run(&relay.spec(server.auth()), 10, 1, 100);
         assert!(matches!(told.failed, Some(SubmitError::Login { .. })), "{:?}", told.failed);
         assert_eq!(relay.seen().iter().filter(|(_, fits)| !fits).count(), 1);
+        // A token server that gives none any more is asked once.
+        let server = TokenServer::start(&[TWO[0], (400, r#"{"error":"invalid_grant"}"#)]);
+        let relay = TokenRelay::start(|_, accepted| accepted < 4);
+        let told = run(&relay.spec(server.auth()), 10, 1, 100);
+        let Some(SubmitError::Credential { reason, .. }) = told.failed else { panic!("{:?}", told.failed) };
+        assert!(reason.contains("invalid_grant"), "{reason}");
+        assert_eq!(server.asked(), 2);
         // One that never worked is not asked for again.
         let server = TokenServer::start(&TWO);
         let relay = TokenRelay::start(|_, _| false);

@@ -56,6 +56,17 @@ pub enum TokenError {
     },
 }
 
+impl TokenError {
+    /// Whether trying again later, unchanged, may help. A token server that knows our refresh token no longer (RFC 6749
+    /// §5.2) is not asked again and again.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            TokenError::Credential(_) | TokenError::Unreachable { .. } => true,
+            TokenError::Refused { status, .. } => *status == 429 || *status >= 500,
+        }
+    }
+}
+
 /// Fetches what a login needs.
 pub fn fetch(auth: &Auth) -> Result<Access, TokenError> {
     match &auth.credential {

@@ -132,5 +132,6 @@ impl Identity {
 }
 
 fn fetch(auth: &Auth) -> Result<token::Access, SubmitError> {
-    token::fetch(auth).map_err(|error| SubmitError::Credential { reason: with_causes(&error) })
+    token::fetch(auth)
+        .map_err(|error| SubmitError::Credential { reason: with_causes(&error), may_pass: error.may_pass() })
 }

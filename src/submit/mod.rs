@@ -317,5 +317,7 @@ pub enum SubmitError {
     Credential {
         /// Where it was to come from, never what it is.
         reason: String,
+        /// Another try may bring it: nobody has said that there is none.
+        may_pass: bool,
     },
 }
