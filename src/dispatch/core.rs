@@ -23,7 +23,8 @@ pub struct Config {
     pub doubt: Doubt,
     /// Most letters being made or ready.
     pub ahead: usize,
-    /// Most bytes of letters ready, and again of letters out; a letter larger than that goes alone.
+    /// Most bytes of letters ready and being made, which are taken to be like those before them, and again of
+    /// letters out; a letter larger than that goes alone.
     pub ahead_bytes: usize,
     /// How many deliveries are claimed at once.
     pub claim_batch: usize,
@@ -157,6 +158,11 @@ pub enum Event {
     Paused(bool),
     /// The submitter has answered all and closed its connections.
     Closed,
+    /// A letter that was to be handed over was not: somebody it goes to has come to the suppress list.
+    Withheld {
+        /// Which.
+        seq: u64,
+    },
     /// The submitter is gone without a word: what it had is unsure, as the ledger has it.
     SubmitterGone,
     /// The ledger's thread is gone without a word: of what it was to write nobody knows. The next run will.
@@ -264,13 +270,18 @@ struct Pulse {
     trip: Option<i64>,
     since: i64,
     count: u32,
+    /// When the last answer came.
+    last: i64,
 }
 
 impl Pulse {
     /// Answers are counted over at least so many milliseconds.
     const BEAT: i64 = 20;
+    /// Milliseconds without an answer, beyond two round trips, after which there is no pace.
+    const SILENCE: f64 = 500.0;
 
     fn answered(&mut self, marked: i64, now: i64) {
+        self.last = now;
         self.trip = self.trip.into_iter().chain([now - marked]).min();
         if self.since == 0 {
             self.since = now;
@@ -291,8 +302,11 @@ impl Pulse {
         self.trip.unwrap_or_default() as f64
     }
 
-    /// Letters that may be marked before the submitter asks for them.
-    fn ahead(&self) -> i64 {
+    /// Letters that may be marked before the submitter asks for them: none for a relay that has fallen silent.
+    fn ahead(&self, now: i64) -> i64 {
+        if (now - self.last) as f64 > Self::SILENCE + 2.0 * self.trip() {
+            return 0;
+        }
         (self.pace * (self.lag + 1.0) * 1.5) as i64
     }
 }
@@ -482,7 +496,13 @@ impl Core {
                 }
             }
             Event::Stop(end) => self.stop(end, now),
-            Event::Paused(paused) => self.paused = paused,
+            Event::Withheld { seq } => self.take_back(seq, now),
+            Event::Paused(paused) => {
+                self.paused = paused;
+                if paused {
+                    self.take_all_back(now);
+                }
+            }
             Event::Closed => self.closed = true,
             Event::SubmitterGone => {
                 self.closed = true;
@@ -745,6 +765,22 @@ impl Core {
         }
     }
 
+    /// Marked, but not yet handed over in this turn: they go back.
+    fn take_all_back(&mut self, now: i64) {
+        for seq in std::mem::take(&mut self.hand_over) {
+            self.take_back(seq, now);
+        }
+    }
+
+    /// The submitter never saw it, and still wants one.
+    fn take_back(&mut self, seq: u64, now: i64) {
+        if self.stage(seq) == Some(Stage::Out) {
+            self.handed_over -= 1;
+            self.credits += 1;
+            self.settle(seq, State::Pending, None, Vec::new(), now);
+        }
+    }
+
     fn forget_all(&mut self, of: impl Fn(Stage) -> bool) {
         let gone = self.held.iter().filter(|(_, held)| of(held.stage)).map(|(seq, _)| *seq);
         for seq in gone.collect::<Vec<_>>() {
@@ -759,24 +795,7 @@ impl Core {
         self.stopping = Some(end);
         // What is not marked is as the ledger has it: nothing is to be undone.
         self.held.retain(|_, held| matches!(held.stage, Stage::Marking | Stage::Out | Stage::Settling(_)));
-        for seq in std::mem::take(&mut self.hand_over) {
-            // Marked, but not yet handed over in this turn: it goes back.
-            self.handed_over -= 1;
-            if let Some(held) = self.held.get_mut(&seq) {
-                held.stage = Stage::Settling(State::Pending);
-                self.groups[held.group].out -= 1;
-                self.out_bytes -= held.size;
-                let (state, at) = (State::Pending, now.div_euclid(1000));
-                self.settle.push(Settlement {
-                    seq,
-                    state,
-                    next_attempt: None,
-                    at,
-                    reason: None,
-                    rcpts: Vec::new(),
-                });
-            }
-        }
+        self.take_all_back(now);
         for group in &mut self.groups {
             group.waiting.clear();
             group.ready.clear();
@@ -844,7 +863,8 @@ impl Core {
 
     fn mark(&mut self, now: i64, actions: &mut Vec<Action>) {
         let mut seqs = Vec::new();
-        let (ahead, limit) = (self.pulse.ahead(), self.config.doubt.at(self.pulse.pace, self.pulse.trip()));
+        let (ahead, limit) =
+            (self.pulse.ahead(now), self.config.doubt.at(self.pulse.pace, self.pulse.trip()));
         let allowed = self.left_by_limit();
         while !self.paused && self.credits > -ahead && self.doubt < limit {
             if allowed.is_some_and(|allowed| seqs.len() >= allowed)

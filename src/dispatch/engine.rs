@@ -235,7 +235,9 @@ impl<M: Maker, L: Ledger + 'static> Engine<M, L> {
             let (notes, maker) = (notes.clone(), Arc::clone(&maker));
             let alarm = Alarm { thread: LEDGER, notes: notes.clone() };
             let work = move || {
+                // Dropped in the other order: when the alarm is heard nobody can write any more.
                 let _alarm = alarm;
+                let writes = writes;
                 keep(ledger, edition, &writes, &notes, &*maker)
             };
             thread::Builder::new().name(LEDGER.into()).spawn(work)
@@ -402,7 +404,7 @@ impl<M: Maker> Turn<M> {
             let Some((message, _)) = self.made.remove(&seq) else { continue };
             // Somebody may have come to the suppress list while the mark was synced.
             if self.maker.suppressed(&message) {
-                self.core.on(Event::Returned { seq }, self.clock.now());
+                self.core.on(Event::Withheld { seq }, self.clock.now());
             } else {
                 consignments.push(Consignment { seq, message });
             }

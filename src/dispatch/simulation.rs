@@ -98,6 +98,7 @@ struct Script {
     give_back: u64,
     stop: u64,
     pause: u64,
+    withhold: u64,
     /// The disk is full, the submitter or the ledger's thread is gone.
     blow: u64,
     limit: Option<u64>,
@@ -166,6 +167,9 @@ fn run(world: &mut World, chance: &mut Chance, script: &Script) -> Option<End> {
                     assert!(!air.draining, "handed over after draining began");
                     assert!(!air.closed, "handed over to nobody");
                     assert!(!air.paused, "handed over while the job is paused");
+                    let (withheld, seqs): (Vec<u64>, Vec<u64>) =
+                        seqs.into_iter().partition(|_| chance.one_in(script.withhold));
+                    withheld.into_iter().for_each(|seq| core.on(Event::Withheld { seq }, world.clock));
                     air.handed_over += seqs.len() as u64;
                     assert!(script.limit.is_none_or(|limit| air.handed_over <= limit), "beyond the limit");
                     for &seq in &seqs {
@@ -192,8 +196,11 @@ fn run(world: &mut World, chance: &mut Chance, script: &Script) -> Option<End> {
             world.crashes += 1;
             return None;
         }
-        world.clock += chance.below(30) as i64;
-        step(world, &mut air, &mut core, chance, script);
+        // Some things happen before anybody acts.
+        for _ in 0..=chance.below(3) {
+            world.clock += chance.below(30) as i64;
+            step(world, &mut air, &mut core, chance, script);
+        }
     }
     panic!("the run does not end: {core:?}");
 }
@@ -366,6 +373,7 @@ fn play(seed: u64) -> (usize, usize) {
         give_back: pick(&mut chance, &[4, 1_000_000]),
         stop: pick(&mut chance, &[500, 1_000_000]),
         pause: pick(&mut chance, &[50, 1_000_000]),
+        withhold: pick(&mut chance, &[20, 1_000_000]),
         blow: pick(&mut chance, &[200, 1_000_000, 1_000_000]),
         limit: [None, None, Some(7)][chance.below(3) as usize],
     };
