@@ -431,6 +431,7 @@ pub(super) fn submit_trouble(error: &SubmitError, spec: &RelaySpec) -> Stop {
         }
         SubmitError::Login { .. } => (Exit::Login, provider.and_then(preset::login_hint)),
         SubmitError::Credential { .. } => (Exit::Login, None),
+        SubmitError::Broken { .. } => (Exit::Bug, Some("run again")),
         SubmitError::Protocol { .. } => (Exit::Protocol, None),
         SubmitError::Busy { .. } => (Exit::Again, Some("run again when they are done")),
         SubmitError::NoStartTls { .. } => (
@@ -440,6 +441,7 @@ pub(super) fn submit_trouble(error: &SubmitError, spec: &RelaySpec) -> Stop {
         SubmitError::Connect { .. }
         | SubmitError::Tls { .. }
         | SubmitError::Refused { .. }
+        | SubmitError::NoToken { .. }
         | SubmitError::Silent { .. } => (Exit::Unavailable, None),
     };
     let mut words = with_causes(error);

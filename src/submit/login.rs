@@ -1,12 +1,13 @@
 //! Which login is tried, and the exchange behind it.
 
-use super::SubmitError;
 use std::time::Instant;
 
+use super::SubmitError;
 use crate::diagnostic::with_causes;
 use crate::job::{Auth, Credential, Mechanism};
 use crate::letter::Answer;
-use crate::net::{self, Link, token};
+use crate::net::token::{self, TokenError};
+use crate::net::{self, Link};
 use crate::secret::Secret;
 use crate::wire::sasl::{self, Circumstances, Exchange, KeyMemory};
 use crate::wire::smtp::Offers;
@@ -132,6 +133,9 @@ impl Identity {
 }
 
 fn fetch(auth: &Auth) -> Result<token::Access, SubmitError> {
-    token::fetch(auth)
-        .map_err(|error| SubmitError::Credential { reason: with_causes(&error), may_pass: error.may_pass() })
+    token::fetch(auth).map_err(|error| match (with_causes(&error), error) {
+        (reason, TokenError::Credential(_)) => SubmitError::Credential { reason, refused: false },
+        (reason, error) if error.may_pass() => SubmitError::NoToken { reason },
+        (reason, _) => SubmitError::Credential { reason, refused: true },
+    })
 }

@@ -312,12 +312,24 @@ pub enum SubmitError {
         /// host:port
         relay: String,
     },
+    /// A thread of ours panicked.
+    #[error("the work for relay {relay} broke off, a mistake of postroom's own")]
+    Broken {
+        /// host:port
+        relay: String,
+    },
+    /// The token server cannot be asked, or has no answer at the moment.
+    #[error("{reason}")]
+    NoToken {
+        /// Which, and what is wrong.
+        reason: String,
+    },
     /// A credential could not be had.
     #[error("{reason}")]
     Credential {
         /// Where it was to come from, never what it is.
         reason: String,
-        /// Another try may bring it: nobody has said that there is none.
-        may_pass: bool,
+        /// Somebody has said that there is none: another try will not bring it.
+        refused: bool,
     },
 }

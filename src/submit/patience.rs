@@ -50,6 +50,8 @@ pub(super) struct Patience {
     /// That it may take a while was said.
     said: bool,
     not_before: Option<Instant>,
+    /// Somebody has wanted a connection since the last pause.
+    wanted: bool,
     jitter: Jitter,
 }
 
@@ -64,6 +66,7 @@ impl Patience {
             away_since: None,
             said: false,
             not_before: None,
+            wanted: false,
             jitter: Jitter::new(),
         }
     }
@@ -108,9 +111,11 @@ impl Patience {
         self.not_before.filter(|&at| at > now)
     }
 
-    /// A connection is tried now.
-    pub(super) fn tries(&mut self, now: Instant) {
-        if self.not_before.is_some_and(|at| now.saturating_duration_since(at) > UNWANTED) {
+    /// A connection is wanted and may be tried. What it waits for from now on, be it a name server, is no time in which
+    /// nobody wanted one.
+    pub(super) fn wants(&mut self, now: Instant) {
+        let unwanted = self.not_before.is_some_and(|at| now.saturating_duration_since(at) > UNWANTED);
+        if !std::mem::replace(&mut self.wanted, true) && unwanted {
             self.away_since = None;
         }
     }
@@ -139,6 +144,7 @@ impl Patience {
         self.failures = self.failures.max(1);
         let wait = FIRST_BACKOFF.saturating_mul(1 << (self.failures - 1).min(16)).min(MAX_BACKOFF);
         self.not_before = Some(now + self.jitter.around(wait));
+        self.wanted = false;
     }
 }
 
@@ -172,7 +178,7 @@ mod tests {
         let (mut now, mut count) = (began, 0);
         loop {
             count += 1;
-            patience.tries(now);
+            patience.wants(now);
             if patience.failed(failure, works, spare, now) == Verdict::GiveUp || count == 1000 {
                 return (count, now - began);
             }
@@ -229,9 +235,26 @@ mod tests {
         }
         patience.back_off(now);
         now += 2 * STAY;
-        patience.tries(now);
+        patience.wants(now);
         assert_eq!(patience.failed(Failure::Away, false, false, now), Verdict::Again);
         now += STAY;
         assert_eq!(patience.failed(Failure::Away, false, false, now), Verdict::GiveUp);
+    }
+    #[test]
+    fn time_in_which_a_name_is_looked_up_does() {
+        let (mut patience, mut now) = (served(STAY), Instant::now());
+        let began = now;
+        for _ in 0..1000 {
+            if patience.failed(Failure::Away, false, false, now) == Verdict::GiveUp {
+                break;
+            }
+            patience.back_off(now);
+            now = patience.not_before(now).expect("a pause");
+            patience.wants(now);
+            // The name server takes longer than a pause that nobody would be counted for.
+            now += 2 * UNWANTED;
+            patience.wants(now);
+        }
+        assert!((STAY..STAY + 4 * UNWANTED).contains(&(now - began)), "{:?}", now - began);
     }
 }

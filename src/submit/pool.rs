@@ -174,10 +174,7 @@ fn begin(
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => {
-                return Err(SubmitError::Protocol {
-                    relay: name,
-                    reason: "the thread ended early".to_owned(),
-                });
+                return Err(SubmitError::Broken { relay: name });
             }
         }
     }

@@ -146,7 +146,8 @@ impl Pool {
         let hopeless = match &error {
             SubmitError::Tls { .. } | SubmitError::NoStartTls { .. } => true,
             // What is fetched in the middle of a run was there before.
-            SubmitError::Credential { may_pass, .. } => !may_pass || !self.patience.has_served(),
+            SubmitError::Credential { refused, .. } => *refused || !self.patience.has_served(),
+            SubmitError::NoToken { .. } => !self.patience.has_served(),
             SubmitError::Connect { source, .. } => !source.may_pass(),
             _ => false,
         };

@@ -48,6 +48,7 @@ impl Pool {
         if wanted == 0 || self.patience.not_before(now).is_some() {
             return;
         }
+        self.patience.wants(now);
         if self.berth_at.is_some_and(|at| at > now) || !self.is_prepared(now) {
             return;
         }
@@ -56,7 +57,6 @@ impl Pool {
                 return self.wait_for_berth(now);
             };
             (self.berth_at, self.berth_since) = (None, None);
-            self.patience.tries(now);
             self.open(berth, now);
         }
     }
@@ -104,8 +104,7 @@ impl Pool {
             }
             Some(Err(error)) => self.came_to_nothing(error, now),
             None => {
-                let source = NetError::Setting("what was asked for it broke".to_owned());
-                self.came_to_nothing(SubmitError::Connect { relay, source }, now);
+                self.fail(SubmitError::Broken { relay }, now);
             }
         }
     }
