@@ -115,7 +115,7 @@ impl fmt::Display for Diagnostic {
 /// How the process ends on account of them: a mistake of the job comes before a file that is missing.
 pub fn exit(diagnostics: &[Diagnostic]) -> Exit {
     let errors = diagnostics.iter().filter(|one| one.level == Level::Error);
-    errors.map(|one| one.exit).max().unwrap_or(Exit::Done)
+    errors.map(|one| one.exit).fold(Exit::Done, Exit::or_worse)
 }
 
 /// What people see of them: each with its line, its words marked, and what would be right; with

@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 /// The exit codes of every command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
     /// All that was asked is done.

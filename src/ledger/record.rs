@@ -135,4 +135,6 @@ pub struct Pruned {
     pub editions: u64,
     /// Deliveries.
     pub deliveries: u64,
+    /// Somebody reads the ledger: until nobody does, its file has what was taken out.
+    pub unfolded: bool,
 }

@@ -756,7 +756,8 @@ fn old_editions_are_pruned(ledger: &mut dyn Ledger) {
     ledger.finish(young, 8_000).unwrap();
     // Run again each day, it is as old as it was.
     ledger.finish(old, 8_500).unwrap();
-    assert_eq!(ledger.prune(7_500, 9_000).unwrap(), Pruned { editions: 1, deliveries: 3 });
+    let pruned = ledger.prune(7_500, 9_000).unwrap();
+    assert_eq!((pruned.editions, pruned.deliveries), (1, 3));
     assert_eq!(counts(ledger, old), []);
     assert_eq!(counts(ledger, young), [(State::Pending, 1)]);
     let reader = ledger.reader().unwrap();

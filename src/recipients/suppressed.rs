@@ -17,7 +17,7 @@ use super::{RecipientsError, cell};
 /// Both parts of an address are compared without regard to case. A domain has none (RFC 1035
 /// §2.3.3). A local part could have (RFC 5321 §2.4), but hardly a host that people write to
 /// makes use of it, and whoever left as `Ada@` would not forgive a letter to `ada@`: here the
-/// mistake that writes to nobody is the lesser one. Domains are compared in A-labels (RFC 5891).
+/// mistake that writes to nobody is the lesser one. Compared is [`EmailAddress::folded`].
 #[derive(Debug, Default)]
 pub struct Suppressed {
     /// The first 128 bits of BLAKE3, sorted. At 64 bits a million letters against a million
@@ -35,8 +35,8 @@ struct Stamp {
 }
 
 impl Suppressed {
-    /// Reads the files: one address to a line, or a table with a column `email`, `邮箱` or
-    /// `address`; `#` begins a comment. A line that is no address is an error, never passed over.
+    /// Reads the files: one address to a line, or a table with a column whose name says that it holds
+    /// addresses; `#` begins a comment. A line that is no address is an error, never passed over.
     pub fn load(files: &[(PathBuf, Text)]) -> Result<Suppressed, RecipientsError> {
         Suppressed::default().read(files.iter().map(|(file, _)| file.clone()))
     }

@@ -58,7 +58,7 @@ pub fn run(args: &cli::Sandbox) -> Exit {
         line["server"] = name.into();
         print(format!("{line}\n"))
     });
-    said.max().unwrap_or(Exit::Done)
+    said.fold(Exit::Done, Exit::or_worse)
 }
 
 enum Trouble {

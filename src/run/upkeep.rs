@@ -120,10 +120,7 @@ pub(super) fn forget(args: &cli::Forget, ledger: &Path) -> Result<Exit, Stop> {
          yours: look there too"
     );
     if forgotten.unfolded {
-        eprintln!(
-            "postroom: somebody reads {}: until nobody does its file has what was taken out; forget again then",
-            ledger.path().display()
-        );
+        still_read(&ledger, "forget again then");
     }
     if forgotten.open_mentions > 0 {
         eprintln!(
@@ -163,7 +160,17 @@ pub(super) fn prune(args: &cli::Prune, ledger: &Path) -> Result<Exit, Stop> {
         pruned.editions,
         letters(pruned.deliveries)
     );
-    Ok(Exit::Done)
+    if pruned.unfolded {
+        still_read(&ledger, "the next run writes over it");
+    }
+    Ok(if pruned.unfolded { Exit::SomeFailed } else { Exit::Done })
+}
+
+fn still_read(ledger: &Sqlite, what_helps: &str) {
+    let path = ledger.path().display();
+    eprintln!(
+        "postroom: somebody reads {path}: until nobody does its file has what was taken out; {what_helps}"
+    );
 }
 
 /// The locks of all jobs in a ledger: what is taken out must not be in the hands of a run.

@@ -172,7 +172,7 @@ pub(super) fn forget(ledger: &mut Sqlite, address: &EmailAddress) -> Result<Forg
 }
 
 pub(super) fn prune(ledger: &mut Sqlite, before: i64, now: i64) -> Result<Pruned, LedgerError> {
-    let (pruned, _) = erase(ledger, |conn, path| {
+    let (mut pruned, folded) = erase(ledger, |conn, path| {
         let said = |error| LedgerError::sqlite(path, error);
         let old: Vec<u32> = conn
             .prepare(
@@ -200,6 +200,7 @@ pub(super) fn prune(ledger: &mut Sqlite, before: i64, now: i64) -> Result<Pruned
         }
         Ok(pruned)
     })?;
+    pruned.unfolded = !folded;
     Ok(pruned)
 }
 
