@@ -6,8 +6,8 @@ use std::ops::Range;
 use minijinja::filters::{
     capitalize, escape, format, indent, join, lower, replace, safe, string, title, trim, upper,
 };
-use minijinja::value::{Kwargs, Rest, ValueOrKwargs, from_args};
-use minijinja::{Environment, Error, ErrorKind, State, Value};
+use minijinja::value::{Kwargs, Rest, StringInput, ValueOrKwargs, from_args};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value};
 
 use super::engine::null;
 use super::scan::Scan;
@@ -97,7 +97,7 @@ fn narrow_indent(state: &mut State, args: Rest<ValueOrKwargs>) -> Result<Value, 
     Value::from_function(indent).call(state, &args)
 }
 
-/// `replace`, of the first `count` only where that is given.
+/// `replace`, of the first `count` only where that is given; what is safe in HTML is told apart as the engine does.
 fn replace_some(state: &mut State, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     let args = args.into_values();
     let (value, from, to, count, named): (&Value, &Value, &Value, Option<i64>, Kwargs) = from_args(&args)?;
@@ -106,9 +106,15 @@ fn replace_some(state: &mut State, args: Rest<ValueOrKwargs>) -> Result<Value, E
     let Some(count) = count.and_then(|count| usize::try_from(count).ok()) else {
         return Value::from_function(replace).call(state, &args[..3]);
     };
-    let replaced = value.to_string().replacen(&from.to_string(), &to.to_string(), count);
-    let safe = value.is_safe() && to.is_safe();
-    Ok(if safe { Value::from_safe_string(replaced) } else { Value::from(replaced) })
+    let value = StringInput::new(state, value)?;
+    let from = StringInput::new(state, from)?;
+    let to = StringInput::new(state, to)?;
+    let any_safe = value.is_safe() || from.is_safe() || to.is_safe();
+    if !any_safe || matches!(state.auto_escape(), AutoEscape::None) {
+        return Ok(value.as_str().replacen(from.as_str(), to.as_str(), count).into());
+    }
+    let (value, to) = (value.format(state)?, to.format(state)?);
+    Ok(Value::from_safe_string(value.replacen(from.as_str(), &to, count)))
 }
 
 #[cfg(test)]
@@ -194,6 +200,32 @@ mod tests {
             ("{{ 3|string }}{{ '%d'|format(3) }}", Some("33")),
         ] {
             assert_eq!(env.render_str(template, &context).ok().as_deref(), expected, "{template}");
+        }
+    }
+
+    #[test]
+    fn a_count_changes_nothing_but_how_often() {
+        let mut env = Environment::new();
+        env.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
+        env.set_auto_escape_callback(|_| AutoEscape::Html);
+        add_to(&mut env);
+        let context = minijinja::context! { body => "a\n<b>", name => "<i>" };
+        for (template, expected) in [
+            ("{{ body|replace('\\n', '<br>'|safe, 1) }}", Some("a<br>&lt;b&gt;")),
+            ("{{ '<b>x</b>'|safe|replace('x', name, 1) }}", Some("<b>&lt;i&gt;</b>")),
+            ("{{ '<b>x</b>'|safe|replace('x', 'y'|safe, count=1) }}", Some("<b>y</b>")),
+            ("{{ name|replace('i', 'u', 1) }}", Some("&lt;u&gt;")),
+            (
+                "{% autoescape false %}{{ body|replace('\\n', '<br>'|safe, 1) }}{% endautoescape %}",
+                Some("a<br><b>"),
+            ),
+            ("{{ nick|replace('a', 'b', 1) }}", None),
+            ("{{ name|replace(nick, 'b', 1) }}", None),
+            ("{{ name|replace('a', nick, count=1) }}", None),
+        ] {
+            assert_eq!(env.render_str(template, &context).ok().as_deref(), expected, "{template}");
+            let all = template.replace(", 1)", ")").replace(", count=1)", ")");
+            assert_eq!(env.render_str(&all, &context).ok().as_deref(), expected, "{all}");
         }
     }
 }
