@@ -480,6 +480,13 @@ fn templates_named_in_part_are_prepared_as_if_they_were_named() {
     let templates = compile(&job, &row);
     let html = templates.letter(&row, vec![], vec![], vec![]).expect("rendered").letter.html.expect("HTML");
     assert_eq!(html, "<p>\nKöln<img src=\"images/a.png\">");
+    write("templates/de.html", "{{ \"Herr \" ~ city }}");
+    for (city, expected) in [(text("Köln"), Some("Herr Köln")), (Cell::Null, None)] {
+        let row = Row { cells: vec![text("a@b.example"), text("de.html"), city], ..row.clone() };
+        let letter = compile(&job, &row).letter(&row, vec![], vec![], vec![]);
+        let html = letter.ok().and_then(|rendered| rendered.letter.html);
+        assert_eq!(html.as_deref().map(|html| html.trim_start_matches("<p>\n")), expected);
+    }
     let printed = postroom::diagnostic::print(templates.warnings(), false);
     for words in ["a template is named by a value alone in `letter.html`", "templates/letter.html:2:"] {
         assert!(printed.contains(words), "{words}\n{printed}");

@@ -631,8 +631,9 @@ impl Compiler<'_> {
         // Any other that is named by a value is looked for when it is needed, and only among the
         // templates: a row must not be able to have the job file printed.
         let templates = self.job.root.join("templates");
-        self.env(role)
-            .set_loader(move |name| Ok(confined(&templates, name).and_then(|path| read(&path).ok())));
+        self.env(role).set_loader(move |name| {
+            Ok(confined(&templates, name).and_then(|path| read(&path).ok()).map(strict::guarded))
+        });
         Some(Body { name, at: if inline { line_of(text) } else { 0 } })
     }
 
