@@ -635,6 +635,22 @@ fn a_list_whose_rows_are_not_alike_is_asked_row_by_row() {
 }
 
 #[test]
+fn the_column_of_the_address_is_found_whatever_the_others_are_called() {
+    let mut job = bare_job(Path::new("/nonexistent"));
+    job.recipients.to = None;
+    for (names, cells) in [
+        (["E-Mail", "row"], ["a@b.example", "7"]),
+        (["row", "邮箱"], ["7", "a@b.example"]),
+        (["email", "now"], ["a@b.example", "noon"]),
+    ] {
+        let row = row(&[(names[0], text(cells[0])), (names[1], text(cells[1]))]);
+        let addressed = compile(&job, &row).address(&row);
+        let Ok(Addressed::To { to, .. }) = addressed else { panic!("{names:?}: {addressed:?}") };
+        assert_eq!(to[0].to_string(), "a@b.example");
+    }
+}
+
+#[test]
 fn lines_of_a_body_in_the_job_file_are_those_of_the_file() {
     let folder = tempfile::tempdir().expect("a folder");
     let yaml = "kind: send

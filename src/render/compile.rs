@@ -426,13 +426,10 @@ impl Compiler<'_> {
                 return None;
             }
         };
-        // `E-Mail` would be a subtraction.
-        let template = match column.contains('-') {
-            true => format!("{{{{ row[\"{column}\"] }}}}"),
-            false => format!("{{{{ {column} }}}}"),
-        };
-        let address = self.line("to", &Text::new(template), Sees::Row)?;
-        Some(MailboxLines { name: None, address })
+        // No template asks for it: `E-Mail` would be a subtraction, and a column may be called `row`.
+        let place = columns.place(column).unwrap_or(usize::MAX);
+        let form = Form::Parts(vec![Part::Column(column.to_owned(), place)]);
+        Some(MailboxLines { name: None, address: Line { key: "to".to_owned(), at: 0, form } })
     }
 
     fn many(&mut self, key: &str, templates: &MailboxTemplates) -> Option<Many> {
