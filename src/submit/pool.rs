@@ -105,18 +105,8 @@ fn begin(
         events,
         batch: Vec::new(),
         trace,
-        ceiling: ceiling(relay.spec.pipelining),
-        proven: relay.spec.pipelining != Pipelining::Auto,
-        windowed: relay.spec.pipelining == Pipelining::Window,
-        growth: relay.growth(),
-        pace: relay.pace(),
-        throttle: Throttle::default(),
-        enough: None,
-        cut_off: None,
-        session_limit: None,
+        known: Known::of(&relay),
         lanes: Lanes::new(&relay.spec.limits, &relay.account),
-        cap: relay.spec.connections.max(1),
-        regrow_at: None,
         accounts: accounts.clone(),
         berth_at: None,
         berth_since: None,
@@ -129,10 +119,7 @@ fn begin(
         readied: 0,
         reported: 0,
         turn: 0,
-        desk: Desk::default(),
         patience,
-        refusal: None,
-        unheard: 0,
         at_once: false,
         handed: 0,
         granted: 0,
@@ -222,6 +209,7 @@ struct Pool {
     batch: Vec<Event>,
     trace: Option<Transcript>,
     relay: Relay,
+    known: Known,
     fallbacks: VecDeque<Relay>,
     openings: Vec<Opening>,
     connections: Vec<Option<Connection>>,
@@ -234,6 +222,32 @@ struct Pool {
     /// The connection that is given letters first this turn.
     turn: usize,
     lanes: Lanes,
+    accounts: Accounts,
+    /// Other processes have all connections: another is tried for then.
+    berth_at: Option<Instant>,
+    /// Since when there is none of ours.
+    berth_since: Option<Instant>,
+    /// When others are heeded next who ask for a connection.
+    heed_at: Instant,
+    /// What is put up with from the relay.
+    patience: Patience,
+    /// A connection came to nothing: no event will tell that another address or relay may be tried.
+    at_once: bool,
+    /// Letters handed over and not yet given back.
+    handed: usize,
+    /// Credits given and not yet used. Below zero: so many letters came before they were asked for, as an engine
+    /// does whose disk is slow. They count as used credits, or neither side would ever ask the other again.
+    granted: isize,
+    /// Windowed letters were answered in this turn.
+    answered: bool,
+    phase: Phase,
+    /// The first connection was ready: the engine listens.
+    tried: bool,
+    door: Arc<Mutex<Door>>,
+}
+
+/// What is known of the relay in use, begun anew with each.
+struct Known {
     desk: Desk,
     growth: Growth,
     pace: Option<Pace>,
@@ -253,32 +267,32 @@ struct Pool {
     /// Most connections now.
     cap: usize,
     regrow_at: Option<Instant>,
-    accounts: Accounts,
-    /// Other processes have all connections: another is tried for then.
-    berth_at: Option<Instant>,
-    /// Since when there is none of ours.
-    berth_since: Option<Instant>,
-    /// When others are heeded next who ask for a connection.
-    heed_at: Instant,
-    /// What is put up with from the relay.
-    patience: Patience,
     /// What an address said that sent us to another one: it tells more than that the other is silent.
     refusal: Option<Answer>,
     /// Connections in a row on which letters were begun and nothing was answered.
     unheard: u32,
-    /// A connection came to nothing: no event will tell that another address or relay may be tried.
-    at_once: bool,
-    /// Letters handed over and not yet given back.
-    handed: usize,
-    /// Credits given and not yet used. Below zero: so many letters came before they were asked for, as an engine
-    /// does whose disk is slow. They count as used credits, or neither side would ever ask the other again.
-    granted: isize,
-    /// Windowed letters were answered in this turn.
-    answered: bool,
-    phase: Phase,
-    /// The first connection was ready: the engine listens.
-    tried: bool,
-    door: Arc<Mutex<Door>>,
+}
+
+impl Known {
+    fn of(relay: &Relay) -> Known {
+        let spec = &relay.spec;
+        Known {
+            desk: Desk::default(),
+            growth: relay.growth(),
+            pace: relay.pace(),
+            throttle: Throttle::default(),
+            enough: None,
+            cut_off: None,
+            session_limit: None,
+            ceiling: ceiling(spec.pipelining),
+            proven: spec.pipelining != Pipelining::Auto,
+            windowed: spec.pipelining == Pipelining::Window,
+            cap: spec.connections.max(1),
+            regrow_at: None,
+            refusal: None,
+            unheard: 0,
+        }
+    }
 }
 
 impl Pool {
@@ -352,28 +366,28 @@ impl Pool {
             let rank = self.rank(slot);
             let Some(connection) = &mut self.connections[slot] else { continue };
             while connection.session.room() > 0 {
-                if self.throttle.wait(now).is_some() {
+                if self.known.throttle.wait(now).is_some() {
                     return;
                 }
                 if !self.lanes.ready(now, rank) {
                     break;
                 }
-                if self.pace.as_mut().is_some_and(|pace| !pace.start(now)) {
+                if self.known.pace.as_mut().is_some_and(|pace| !pace.start(now)) {
                     return;
                 }
                 let Some(queued) = self.lanes.take(now, rank) else {
                     // Another process took the turn of the only group that was ready.
-                    self.pace.iter_mut().for_each(|pace| pace.give_back(now));
+                    self.known.pace.iter_mut().for_each(|pace| pace.give_back(now));
                     break;
                 };
                 if let Some(answer) = outcome::unfit(&queued.consignment, connection.session.offers()) {
-                    self.pace.iter_mut().for_each(|pace| pace.give_back(now));
+                    self.known.pace.iter_mut().for_each(|pace| pace.give_back(now));
                     self.handed -= 1;
                     let _ =
                         outcome::settle_all(queued.consignment, Outcome::Failed, &answer, &mut self.batch);
                     continue;
                 }
-                self.throttle.start(now);
+                self.known.throttle.start(now);
                 connection.session.submit(Queued { began: now, ..queued });
             }
         }
@@ -408,7 +422,7 @@ impl Pool {
                 self.lose(slot, Some(loss), now);
             }
         }
-        if std::mem::take(&mut self.answered) && self.growth.turn(self.live(), now) {
+        if std::mem::take(&mut self.answered) && self.known.growth.turn(self.live(), now) {
             self.set_windows();
         }
     }
@@ -468,20 +482,20 @@ impl Pool {
             self.connections[slot].as_ref().map_or(0, |connection| connection.session.accepted());
         if record.level == Level::Window && record.way == Way::Answered {
             self.answered = true;
-            self.growth.answered(queued.octets(), now.saturating_duration_since(queued.began));
+            self.known.growth.answered(queued.octets(), now.saturating_duration_since(queued.began));
         }
         self.read_hints(&record, queued.began, slot_accepted, now);
         let accepted = record.valid() > 0 && record.end.as_ref().is_some_and(Heard::is_yes);
-        if accepted && !self.windowed && record.level == Level::Window {
-            self.windowed = true;
+        if accepted && !self.known.windowed && record.level == Level::Window {
+            self.known.windowed = true;
             self.set_windows();
         }
         if accepted {
-            self.proven = true;
-            self.throttle.accepted(now);
+            self.known.proven = true;
+            self.known.throttle.accepted(now);
         }
         if record.mail.is_some() {
-            self.unheard = 0;
+            self.known.unheard = 0;
             // Lost with a whole content unanswered, connection after connection, all of a list would come into doubt.
             if !matches!(record.way, Way::Silent | Way::Early) && self.patience.answered() {
                 self.accounts.say(&format!("relay {} answers again", self.relay.name));
@@ -490,7 +504,7 @@ impl Pool {
         let losses = queued.losses + u8::from(culprit);
         let nonsense = record.nonsense.clone();
         let told = self.batch.len();
-        let step = self.desk.judge(queued.consignment, record, &mut self.batch);
+        let step = self.known.desk.judge(queued.consignment, record, &mut self.batch);
         let settled = self.batch[told..]
             .iter()
             .filter(|event| matches!(event, Event::Settled { .. } | Event::Returned { .. }))
@@ -562,16 +576,16 @@ impl Pool {
         if let Some(connection) = &self.connections[slot] {
             connection.note(&format!(
                 "the relay lost the order of pipelined commands: at most {:?} from now on",
-                self.ceiling
+                self.known.ceiling
             ));
         }
     }
 
     /// Below this level from now on.
     fn step_down(&mut self, level: Level) {
-        self.ceiling = self.ceiling.min(level.lower());
+        self.known.ceiling = self.known.ceiling.min(level.lower());
         for connection in self.connections.iter_mut().flatten() {
-            connection.session.set_ceiling(self.ceiling);
+            connection.session.set_ceiling(self.known.ceiling);
         }
     }
 
@@ -603,8 +617,8 @@ impl Pool {
     }
 
     fn release(&mut self) {
-        self.handed -= self.desk.held();
-        self.desk.release(&mut self.batch);
+        self.handed -= self.known.desk.held();
+        self.known.desk.release(&mut self.batch);
     }
 
     /// Says how many more letters could be used.
@@ -613,10 +627,10 @@ impl Pool {
             return;
         }
         // What is held back for the next letter's answer must not wait for a letter that nobody has.
-        if self.desk.held() > 0 && self.handed == self.desk.held() {
+        if self.known.desk.held() > 0 && self.handed == self.known.desk.held() {
             self.release();
         }
-        let mut target = self.cap * self.lookahead();
+        let mut target = self.known.cap * self.lookahead();
         if self.patience.waits() {
             // One letter is enough to find out whether the relay is back.
             target = 1;
@@ -642,7 +656,7 @@ impl Pool {
         if now >= until {
             return self.abort(now);
         }
-        if matches!(self.phase, Phase::Draining(_)) && self.handed > self.desk.held() {
+        if matches!(self.phase, Phase::Draining(_)) && self.handed > self.known.desk.held() {
             return;
         }
         for connection in self.connections.iter_mut().flatten() {
@@ -718,11 +732,11 @@ impl Pool {
             };
             let first = (0..self.connections.len()).filter(roomy).map(|slot| self.rank(slot)).min();
             let pace = first.and_then(|rank| self.lanes.next(now, rank)).map(|lane| {
-                let account = self.pace.as_ref().and_then(|pace| pace.wait(now));
-                let relay = self.throttle.wait(now);
+                let account = self.known.pace.as_ref().and_then(|pace| pace.wait(now));
+                let relay = self.known.throttle.wait(now);
                 account.into_iter().chain(relay).fold(lane, Instant::max)
             });
-            let regrow = self.regrow_at.filter(|_| waits);
+            let regrow = self.known.regrow_at.filter(|_| waits);
             let berth = self.berth_at.filter(|&at| waits && at > now);
             let heed = (self.relay.berths.are_shared() && self.live() > 0).then_some(self.heed_at);
             // Under a rate, more letters are asked for as their time comes.
@@ -745,8 +759,8 @@ impl Pool {
     }
 
     fn set_windows(&mut self) {
-        let mut window = self.growth.window();
-        if !self.windowed {
+        let mut window = self.known.growth.window();
+        if !self.known.windowed {
             window.parcels = 1;
         }
         for connection in self.connections.iter_mut().flatten() {
@@ -779,7 +793,7 @@ impl Pool {
         match level {
             Level::Off | Level::Envelope => 1,
             Level::Message => 2,
-            Level::Window if self.windowed => self.growth.window().parcels,
+            Level::Window if self.known.windowed => self.known.growth.window().parcels,
             Level::Window => 1,
         }
     }
@@ -794,12 +808,12 @@ impl Pool {
 
     /// Letters that the rate lets start within `span`.
     fn startable(&self, now: Instant, span: Duration) -> usize {
-        let account = self.pace.as_ref().map_or(usize::MAX, |pace| pace.within(now, span));
-        account.min(self.throttle.within(now, span))
+        let account = self.known.pace.as_ref().map_or(usize::MAX, |pace| pace.within(now, span));
+        account.min(self.known.throttle.within(now, span))
     }
 
     fn is_paced(&self) -> bool {
-        self.pace.is_some() || self.throttle.holds()
+        self.known.pace.is_some() || self.known.throttle.holds()
     }
 
     fn read_hints(&mut self, record: &Record, began: Instant, session: u32, now: Instant) {
@@ -819,10 +833,10 @@ impl Pool {
     fn take_hint(&mut self, heard: &Heard, to_rcpt: bool, began: Instant, accepted: u32, now: Instant) {
         match outcome::hint(heard, to_rcpt) {
             Some(Hint::TooFast(told)) => self.slow_down(began, told, now),
-            Some(Hint::MaybeTooFast) if self.throttle.another_no() => self.slow_down(began, None, now),
+            Some(Hint::MaybeTooFast) if self.known.throttle.another_no() => self.slow_down(began, None, now),
             Some(Hint::TooMany) => self.shrink(self.live().saturating_sub(1).max(1), now),
             Some(Hint::Enough) => {
-                let again = self.enough.replace(accepted) == Some(accepted);
+                let again = self.known.enough.replace(accepted) == Some(accepted);
                 if again && accepted > 0 {
                     self.limit_sessions(accepted);
                 }
@@ -833,14 +847,14 @@ impl Pool {
 
     /// A letter begun then was too much.
     fn slow_down(&mut self, began: Instant, told: Option<Duration>, now: Instant) {
-        if self.throttle.too_fast(began, told, now) {
+        if self.known.throttle.too_fast(began, told, now) {
             self.shrink((self.live() / 2).max(1), now);
         }
     }
 
     /// Fewer connections for a while.
     fn shrink(&mut self, most: usize, now: Instant) {
-        self.cap = self.cap.min(most);
-        self.regrow_at = Some(now + REGROWTH);
+        self.known.cap = self.known.cap.min(most);
+        self.known.regrow_at = Some(now + REGROWTH);
     }
 }

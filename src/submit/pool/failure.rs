@@ -5,13 +5,11 @@ use std::time::Instant;
 
 use mio::event::Source;
 
-use super::{IDLE, Phase, Pool, UNHEARD, ceiling};
+use super::{IDLE, Known, Phase, Pool, UNHEARD};
 use crate::job::Pipelining;
 use crate::measure;
 use crate::submit::connection::Loss;
 use crate::submit::lanes::Lanes;
-use crate::submit::outcome::Desk;
-use crate::submit::pace::Throttle;
 use crate::submit::patience::{Failure, Verdict};
 use crate::submit::relay::{Relay, refused_by_net};
 use crate::submit::{Event, Queued, SubmitError};
@@ -95,7 +93,7 @@ impl Pool {
             self.put_back(queued);
         }
         if in_doubt {
-            self.growth.lost();
+            self.known.growth.lost();
             self.set_windows();
         }
     }
@@ -103,14 +101,14 @@ impl Pool {
     /// A session ended after so many letters. Two in a row that were cut off at the same count, or within one of it (the
     /// last answer may have been lost, too), say how many a session may hold, as a 421 would.
     pub(super) fn learn_limit(&mut self, accepted: u32, cut_off: bool) {
-        let before = std::mem::replace(&mut self.cut_off, cut_off.then_some(accepted));
+        let before = std::mem::replace(&mut self.known.cut_off, cut_off.then_some(accepted));
         if let Some(before) = before.filter(|before| cut_off && before.abs_diff(accepted) <= 1) {
             self.limit_sessions(before.min(accepted));
         }
     }
 
     pub(super) fn limit_sessions(&mut self, letters: u32) {
-        self.session_limit = self.session_limit.into_iter().chain([letters]).min();
+        self.known.session_limit = self.known.session_limit.into_iter().chain([letters]).min();
         for connection in self.connections.iter_mut().flatten() {
             connection.session.set_limit(Some(letters));
         }
@@ -120,12 +118,13 @@ impl Pool {
     /// closes when commands come early.
     pub(super) fn went_unheard(&mut self, level: Level) {
         // Those that were begun before the last step say nothing new.
-        if self.relay.spec.pipelining != Pipelining::Auto || level == Level::Off || level > self.ceiling {
+        if self.relay.spec.pipelining != Pipelining::Auto || level == Level::Off || level > self.known.ceiling
+        {
             return;
         }
-        self.unheard += 1;
-        if self.unheard >= UNHEARD {
-            self.unheard = 0;
+        self.known.unheard += 1;
+        if self.known.unheard >= UNHEARD {
+            self.known.unheard = 0;
             self.step_down(level);
         }
     }
@@ -188,7 +187,7 @@ impl Pool {
         if matches!(self.phase, Phase::Stopping(_) | Phase::Over) {
             return;
         }
-        let error = match (error, self.refusal.take()) {
+        let error = match (error, self.known.refusal.take()) {
             (SubmitError::Connect { relay, .. }, Some(answer)) => SubmitError::Refused { relay, answer },
             (error, _) => error,
         };
@@ -218,22 +217,13 @@ impl Pool {
             return;
         }
         self.release();
-        self.desk = Desk::default();
-        self.cap = next.spec.connections.max(1);
-        self.ceiling = ceiling(next.spec.pipelining);
-        self.proven = next.spec.pipelining != Pipelining::Auto;
-        self.windowed = next.spec.pipelining == Pipelining::Window;
-        self.growth = next.growth();
-        self.pace = next.pace();
-        self.throttle = Throttle::default();
-        (self.enough, self.cut_off, self.session_limit) = (None, None, None);
+        self.known = Known::of(&next);
         let waiting: Vec<Queued> = self.lanes.drain().collect();
         self.lanes = Lanes::new(&next.spec.limits, &next.account);
         waiting.into_iter().for_each(|queued| self.lanes.push(queued));
         self.relay = next;
         self.patience.with_another(self.relay.spec.retry.stay);
-        (self.unheard, self.refusal, self.at_once) = (0, None, true);
-        self.regrow_at = None;
+        self.at_once = true;
         (self.berth_at, self.berth_since) = (None, None);
     }
 }

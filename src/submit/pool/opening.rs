@@ -19,9 +19,9 @@ use crate::wire::smtp::{Heard, LoginError, Security, Session};
 impl Pool {
     /// Opens as many connections as the waiting letters need.
     pub(super) fn open_connections(&mut self, now: Instant) {
-        if self.regrow_at.is_some_and(|at| at <= now) {
-            self.cap = (self.cap + 1).min(self.relay.spec.connections.max(1));
-            self.regrow_at = (self.cap < self.relay.spec.connections).then_some(now + REGROWTH);
+        if self.known.regrow_at.is_some_and(|at| at <= now) {
+            self.known.cap = (self.known.cap + 1).min(self.relay.spec.connections.max(1));
+            self.known.regrow_at = (self.known.cap < self.relay.spec.connections).then_some(now + REGROWTH);
         }
         let wanted = match self.phase {
             Phase::Trial(_) => usize::from(self.live() == 0),
@@ -40,8 +40,8 @@ impl Pool {
                 let startable = self.startable(now, Duration::from_millis(50)).min(waiting);
                 let needed = startable.saturating_sub(served).div_ceil(self.depth().max(1));
                 // While it is not known whether the relay works again, one finds out.
-                let most = if self.patience.is_whole() { self.cap } else { ready + 1 };
-                needed.min(most.min(self.cap).saturating_sub(self.live()))
+                let most = if self.patience.is_whole() { self.known.cap } else { ready + 1 };
+                needed.min(most.min(self.known.cap).saturating_sub(self.live()))
             }
             _ => 0,
         };
@@ -159,7 +159,7 @@ impl Pool {
         let addresses = relay.addresses.next();
         let outrun = relay.addresses.are_outrun(&addresses);
         let mut race = relay.dialer.begin_race(addresses, now);
-        if self.refusal.is_some() && outrun {
+        if self.known.refusal.is_some() && outrun {
             // What the one that was faster said is to be told soon.
             race.hurry(now + LAST_CHANCE);
         }
@@ -215,11 +215,12 @@ impl Pool {
         let mut session = Session::new(
             &client_name(relay, &link),
             security,
-            self.ceiling,
-            self.proven,
-            self.growth.window(),
+            self.known.ceiling,
+            self.known.proven,
+            self.known.growth.window(),
         );
-        session.set_limit(relay.spec.messages_per_connection.into_iter().chain(self.session_limit).min());
+        session
+            .set_limit(relay.spec.messages_per_connection.into_iter().chain(self.known.session_limit).min());
         let Opening { berth, began, transcript, .. } = opening;
         self.connections[slot] = Some(Connection::new(link, session, berth, began, transcript));
         self.set_windows();
@@ -306,7 +307,7 @@ impl Pool {
         connection.ready_as = Some(self.readied);
         connection.ready_at = Some(now);
         self.relay.addresses.worked(connection.address);
-        self.refusal = None;
+        self.known.refusal = None;
         if let Phase::Trial(_) = &self.phase
             && let Phase::Trial(first) = std::mem::replace(&mut self.phase, Phase::Running)
         {
@@ -334,7 +335,7 @@ impl Pool {
         let answer = outcome::answer_of(&heard);
         // RFC 5321 §3.1: 554 says that there is no SMTP here. There may be at another address (§5.1).
         let elsewhere = self.relay.addresses.any_left();
-        self.refusal = elsewhere.then(|| answer.clone());
+        self.known.refusal = elsewhere.then(|| answer.clone());
         let error = SubmitError::Refused { relay: self.relay.name.clone(), answer };
         match elsewhere || heard.code < 500 {
             true => self.came_to_nothing(error, now),
