@@ -165,8 +165,6 @@ pub struct Damages {
     pub open: Vec<Damage>,
     /// What a seal names.
     pub sealed: Vec<Damage>,
-    /// Lines at the end that are not good and were ended: written in a power cut, or spoilt since.
-    pub tail: Vec<Damage>,
 }
 
 impl Damages {
@@ -269,18 +267,18 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens or makes the journal in `folder`, hands every good line to `each`, and cuts off what was not
-    /// written whole at its end. Damage elsewhere is handed over in its place and stays, for `verify` to name.
+    /// Opens or makes the journal in `folder`, hands every good line to `each`, and cuts off a last line that was not
+    /// ended. Damage elsewhere is handed over in its place and stays, for `verify` to name.
     pub fn open(folder: &Path, each: impl FnMut(Result<Line, &Damage>)) -> io::Result<(Journal, Damages)> {
         let path = folder.join(NAME);
         let file = super::store::private().read(true).append(true).create(true).open(&path)?;
         let mut lines = Lines::new(BufReader::with_capacity(128 * 1024, &file), Position::START);
-        let (good, damages) = replay(folder, &mut lines, each)?;
-        if lines.position().offset > good.offset {
-            file.set_len(good.offset)?;
+        let (ended, damages) = replay(folder, &mut lines, each)?;
+        if lines.position().offset > ended.offset {
+            file.set_len(ended.offset)?;
             file.sync_all()?;
         }
-        Ok((Journal { file, position: good }, damages))
+        Ok((Journal { file, position: ended }, damages))
     }
 
     /// Seals all damage: a line that names the journal as it is now. The damage itself stays where it is.
@@ -374,34 +372,25 @@ pub fn read(folder: &Path, position: Position) -> io::Result<Option<Lines<BufRea
     Ok(Some(Lines::new(BufReader::with_capacity(128 * 1024, file), position)))
 }
 
-/// Hands what `lines` has of the journal in `folder` to `each`, up to its last good line, whose end it returns. What
-/// comes after that was not written whole.
+/// Hands what `lines` has of the journal in `folder` to `each`, up to the end of the last line that was ended, which it
+/// returns: that one may have been good, and be spoilt since. What comes after it was not written whole.
 pub fn replay<R: BufRead>(
     folder: &Path,
     lines: &mut Lines<R>,
     mut each: impl FnMut(Result<Line, &Damage>),
 ) -> io::Result<(Position, Damages)> {
-    let mut good = lines.position();
+    let mut ended = lines.position();
     let mut damages = Damages::default();
-    let mut tail: Vec<Found> = Vec::new();
     while let Some(found) = lines.next_line()? {
-        tail.push(found);
-        if tail.last().is_none_or(|found| found.line.is_none()) {
-            continue;
+        if matches!(found.damage, Some(Damage::Torn(_))) {
+            break;
         }
-        good = lines.position();
-        // Something good follows, so what came before is no torn tail.
-        for found in tail.drain(..) {
-            damages.note(folder, &found)?;
-            found.damage.iter().for_each(|damage| each(Err(damage)));
-            found.line.into_iter().for_each(|line| each(Ok(line)));
-        }
+        ended = lines.position();
+        damages.note(folder, &found)?;
+        found.damage.iter().for_each(|damage| each(Err(damage)));
+        found.line.into_iter().for_each(|line| each(Ok(line)));
     }
-    // A line that was ended may have been good once.
-    damages.tail = tail.into_iter().filter_map(|found| found.damage).collect();
-    damages.tail.retain(|damage| matches!(damage, Damage::Unreadable(_)));
-    damages.tail.iter().for_each(|damage| each(Err(damage)));
-    Ok((good, damages))
+    Ok((ended, damages))
 }
 
 /// `{"n":…,` the entry `,"prev":"…","crc":"…"}`, without a line end.
@@ -518,7 +507,7 @@ mod tests {
     fn opened(folder: &Path) -> (Journal, Vec<Line>, Vec<Damage>) {
         let mut lines = Vec::new();
         let (journal, damages) = Journal::open(folder, |found| lines.extend(found.ok())).unwrap();
-        (journal, lines, [damages.open, damages.tail].concat())
+        (journal, lines, damages.open)
     }
 
     #[test]
@@ -575,8 +564,20 @@ mod tests {
             assert_eq!(damage.first(), Some(&expected));
             assert_eq!(std::fs::read_to_string(&path).unwrap(), text, "nothing good is cut off");
         }
-        std::fs::write(&path, format!("{}{}{}", lines[0], lines[1], lines[2].replace("pop", "pod"))).unwrap();
-        let (_, read, damage) = opened(folder.path());
-        assert_eq!((read.len(), damage), (2, vec![Damage::Unreadable(3)]), "cut off, and not without a word");
+        for end in ["", "{torn"] {
+            let spoilt = format!("{}{}{}", lines[0], lines[1], lines[2].replace("pop", "pod"));
+            std::fs::write(&path, format!("{spoilt}{end}")).unwrap();
+            let (mut journal, read, damage) = opened(folder.path());
+            assert_eq!((read.len(), damage), (2, vec![Damage::Unreadable(3)]));
+            assert_eq!(
+                std::fs::read_to_string(&path).unwrap(),
+                spoilt,
+                "a line that was ended may say something"
+            );
+            journal.append(&[entry("d")]).unwrap();
+            let (_, read, damage) = opened(folder.path());
+            assert_eq!((read.len(), damage), (3, vec![Damage::Unreadable(3)]), "and stays known as damaged");
+            assert_eq!(read[2].number, 4);
+        }
     }
 }

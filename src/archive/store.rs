@@ -154,7 +154,6 @@ impl Store {
         let (journal, damages) =
             Journal::open(path, |found| known.take(found)).map_err(trouble("read the journal of", path))?;
         damages.open.iter().for_each(|damage| note(damage.to_string()));
-        damages.tail.iter().for_each(|damage| note(format!("{damage} and was cut off")));
         let whole = damages.open.is_empty();
         let manifest = Manifest::mend(path, whole).map_err(trouble("mend the manifest of", path))?;
         root.sync_all().map_err(trouble("sync", path))?;
