@@ -129,8 +129,9 @@ impl Known {
                     mailbox.unnamed.insert(uid.file);
                 }
             }
-            // Of no mailbox: that a message on the server is this one is known once its bytes have come.
-            What::Found | What::Lost | What::Sealed => {}
+            // Of no mailbox: that a message on the server is this one is known once its bytes have come. And each of
+            // them says that lines were lost somewhere before it, even where the chain shows no gap: at an end.
+            What::Found | What::Lost | What::Sealed => self.doubt(),
             What::Kept | What::Duplicate | What::Probably => {
                 let Some(file) = file else { return };
                 let certain = what != What::Probably;
@@ -267,6 +268,19 @@ mod tests {
             (uid(5, &[], true), &[5], false),
         ] {
             assert_eq!(uid.covers(listed), expected, "{uid:?} {listed:?}");
+        }
+    }
+
+    #[test]
+    fn what_tells_of_lost_lines_casts_doubt_on_all_before_it() {
+        for what in [What::Found, What::Lost, What::Sealed] {
+            let mut known = Known::default();
+            known.apply(&line(What::Kept, Some("a"), b"1"));
+            known.apply(&line(what, None, b"2"));
+            known.apply(&line(What::Kept, Some("b"), b"3"));
+            let mailbox = known.mailbox("m").unwrap();
+            assert_eq!(mailbox.uidls.keys().map(|uidl| &**uidl).collect::<Vec<_>>(), ["b"], "{what:?}");
+            assert_eq!(mailbox.unnamed, BTreeSet::from([0]), "{what:?}");
         }
     }
 }

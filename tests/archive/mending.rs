@@ -233,3 +233,34 @@ fn a_spoilt_last_line_stays_one_that_may_have_said_something() {
         assert!(scene.sent().is_empty() && scene.archived().contains_key(&report("two")), "{opener}");
     }
 }
+
+/// An older copy of the journal, as from a backup: what its last lines said is known to nobody, and that there were some
+/// only to the manifest. One of them said of a UIDL that it is free.
+#[test]
+fn an_older_journal_is_noticed_and_its_names_are_not_believed() {
+    let report = |body: &str| format!("Subject: report {body}\r\n\r\n{body}\r\n").into_bytes();
+    for opener in ["rebuild"] {
+        let scene = Scene::with(&[&report("one"), &message(2)]);
+        let server = scene.serve(|_| {});
+        assert_eq!(scene.run(server.port()), Exit::Done);
+        let path = scene.store().join("journal.jsonl");
+        let older = fs::read_to_string(&path).unwrap();
+        let first = scene.maildrop().join("00001.eml");
+        fs::remove_file(&first).unwrap();
+        fs::write(scene.maildrop().join("00003.eml"), message(3)).unwrap();
+        assert_eq!(scene.run(server.port()), Exit::Done);
+        assert!(fs::read_to_string(&path).unwrap().contains("\"gone\""));
+        fs::write(&path, &older).unwrap();
+        let mut job = scene.job(server.port());
+        for _ in 0..2 {
+            match opener {
+                "rebuild" => assert_eq!(rebuild(&scene).0, Some(0)),
+                _ => unreachable!(),
+            }
+        }
+        fs::write(&first, report("two")).unwrap();
+        job.delete = Deletion::After { after: Duration::ZERO, keep_newest: 0, max_fraction: 1.0 };
+        assert_eq!(scene.run_with(&job), Exit::Done);
+        assert!(scene.sent().is_empty() && scene.archived().contains_key(&report("two")), "{opener}");
+    }
+}
