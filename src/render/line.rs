@@ -73,7 +73,7 @@ pub(super) fn row_error(env: &Environment<'static>, error: &minijinja::Error, fi
         let words = strict::as_written(template.source(), error.range()?)?;
         (!words.is_empty() && words.len() <= 80 && !words.contains(['\n', '`'])).then_some(words)
     });
-    if let Some(words) = words.filter(|words| !reason.contains(*words)) {
+    if let Some(words) = words.filter(|words| !reason.contains(words)) {
         reason = format!("`{words}`: {reason}");
     }
     match name.strip_prefix('<').and_then(|name| name.strip_suffix('>')) {

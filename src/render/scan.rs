@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
 
 use minijinja::machinery::ast::{BinOpKind, CallArg, CompareOpKind, Expr, Macro, Stmt, UnaryOpKind};
-use minijinja::machinery::{Span, parse, parse_expr};
+use minijinja::machinery::{Span, Token, parse, parse_expr, tokenize};
 use minijinja::value::ValueKind;
 use minijinja::{Error, Value};
 
@@ -48,8 +48,6 @@ pub(super) struct Scan {
     pub(super) compared: Vec<(Spot, Compared)>,
     /// Columns that are asked for by way of `row`.
     pub(super) of_row: Vec<Spot>,
-    /// Names, columns and what is in them that `~` puts together, from where to where each stands.
-    pub(super) joined: BTreeSet<(usize, usize)>,
 }
 
 /// A name that is known in part: its constant pieces, and `None` for what a value puts there.
@@ -108,6 +106,87 @@ pub(super) fn plain(source: &str) -> Option<Vec<Plain>> {
         _ => None,
     });
     parts.collect()
+}
+
+/// Where what `~` puts together ends, on either side of each, but for words in quotes. The places of the tree leave
+/// out parentheses, so it is told from the tokens.
+pub(super) fn joined(source: &str) -> Option<BTreeSet<usize>> {
+    let tokens = Tokens::new(tokenize(source, false, Default::default()).collect::<Result<_, _>>().ok()?);
+    let tilde = |at: &usize| matches!(tokens.all[*at].0, Token::Tilde);
+    let sides = (0..tokens.all.len()).filter(tilde).flat_map(|at| [at.checked_sub(1), tokens.last(at + 1)]);
+    let ends = sides.flatten().filter_map(|at| match tokens.all.get(at)? {
+        (Token::Str(_) | Token::String(_), _) => None,
+        (_, span) => Some(span.end_offset as usize),
+    });
+    Some(ends.collect())
+}
+
+/// The operand that an expression, cut off behind it, ends with.
+pub(super) fn operand(expression: &str) -> Option<&str> {
+    let all = tokenize(expression, true, Default::default()).map_while(Result::ok);
+    let tokens = Tokens::new(all.collect());
+    let (_, first) = tokens.all.get(tokens.first(tokens.all.len().checked_sub(1)?))?;
+    expression.get(first.start_offset as usize..)
+}
+
+/// The tokens of a template, and for each bracket the place of the one that it belongs to.
+struct Tokens<'s> {
+    all: Vec<(Token<'s>, Span)>,
+    partners: Vec<usize>,
+}
+
+impl<'s> Tokens<'s> {
+    fn new(all: Vec<(Token<'s>, Span)>) -> Self {
+        let mut partners: Vec<usize> = (0..all.len()).collect();
+        let mut open = Vec::new();
+        for (at, (token, _)) in all.iter().enumerate() {
+            match token {
+                Token::ParenOpen | Token::BracketOpen | Token::BraceOpen => open.push(at),
+                Token::ParenClose | Token::BracketClose | Token::BraceClose => {
+                    let start = open.pop().unwrap_or(at);
+                    (partners[start], partners[at]) = (at, start);
+                }
+                _ => {}
+            }
+        }
+        Tokens { all, partners }
+    }
+
+    fn token(&self, at: usize) -> Option<&Token<'s>> {
+        self.all.get(at).map(|(token, _)| token)
+    }
+
+    /// The last token of the operand that begins here, filters and all; none of a test, whose answer is never null.
+    fn last(&self, mut at: usize) -> Option<usize> {
+        while matches!(self.token(at)?, Token::Minus) {
+            at += 1;
+        }
+        at = *self.partners.get(at)?;
+        loop {
+            at = match self.token(at + 1) {
+                Some(Token::Dot | Token::Pipe) => at + 2,
+                Some(Token::ParenOpen | Token::BracketOpen) => self.partners[at + 1],
+                Some(Token::Ident("is")) => return None,
+                _ => return Some(at),
+            };
+        }
+    }
+
+    /// The first token of the operand that ends here. What is called or asked for an item has its bracket close by.
+    fn first(&self, mut at: usize) -> usize {
+        loop {
+            let from = self.partners[at];
+            let Some(before) = from.checked_sub(1) else { return from };
+            at = match (&self.all[before].0, &self.all[from].0) {
+                (Token::Dot | Token::Pipe, _) if before > 0 => before - 1,
+                (
+                    Token::Ident(_) | Token::ParenClose | Token::BracketClose,
+                    Token::ParenOpen | Token::BracketOpen,
+                ) if self.all[before].1.end_offset == self.all[from].1.start_offset => before,
+                _ => return from,
+            };
+        }
+    }
 }
 
 /// The shapes that the text of an expression can have; of a list, those of its items.
@@ -363,10 +442,6 @@ impl Walker {
                     self.compared(&op.left, &op.right);
                     self.compared(&op.right, &op.left);
                 }
-                if matches!(op.op, BinOpKind::Concat) {
-                    self.joined(&op.left);
-                    self.joined(&op.right);
-                }
             }
             Expr::Compare(compare) => {
                 self.expr(&compare.expr);
@@ -452,26 +527,6 @@ impl Walker {
                 self.expr(&get.subscript_expr);
             }
             other => self.expr(other),
-        }
-    }
-
-    /// Notes one side of a `~`. Other than names are made by something, which the engine's places tell only in part.
-    fn joined(&mut self, side: &Expr) {
-        let (mut base, end) = (side, range(side.span()).end);
-        loop {
-            match base {
-                Expr::Var(var) => {
-                    self.scan.joined.insert((range(var.span()).start, end));
-                    break;
-                }
-                Expr::GetAttr(get) => base = &get.expr,
-                Expr::GetItem(get) => base = &get.expr,
-                Expr::IfExpr(cond) => {
-                    self.joined(&cond.true_expr);
-                    break cond.false_expr.iter().for_each(|side| self.joined(side));
-                }
-                _ => break,
-            }
         }
     }
 

@@ -10,10 +10,10 @@ use minijinja::value::{Kwargs, Rest, StringInput, ValueOrKwargs, from_args};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value};
 
 use super::engine::null;
-use super::scan::Scan;
+use super::scan::{self, Scan};
 
-/// The filter that stands behind each name beside a `~`.
-const GUARD: &str = "never_null";
+/// The filter that stands behind each operand of a `~`.
+const GUARD: &str = "|never_null";
 
 /// More columns than any text is set in by; the engine's own filter knows no limit.
 const WIDEST_INDENT: i64 = 1000;
@@ -39,7 +39,10 @@ pub(super) fn add_to(env: &mut Environment<'static>) {
             if args.iter().any(Value::is_none) { Err(null()) } else { filter.call(state, &args) }
         });
     }
-    env.add_filter(GUARD, |value: &Value| if value.is_none() { Err(null()) } else { Ok(value.clone()) });
+    env.add_filter(
+        &GUARD[1..],
+        |value: &Value| if value.is_none() { Err(null()) } else { Ok(value.clone()) },
+    );
     let joined = Value::from_function(join);
     env.add_filter("join", move |state: &mut State, args: Rest<ValueOrKwargs>| {
         let mut args = args.into_values();
@@ -55,36 +58,32 @@ pub(super) fn add_to(env: &mut Environment<'static>) {
     });
 }
 
-/// A template in which `~` refuses a null: there is no other place where the engine can be told.
+/// A template in which `~` refuses a null: there is no other place where the engine can be told. A filter binds closer
+/// than any operator, so behind an operand one needs no parentheses.
 pub(super) fn guarded(source: String) -> String {
-    let Some(scan) = source.contains('~').then(|| Scan::template(&source).ok()).flatten() else {
+    let Some(ends) = source.contains('~').then(|| scan::joined(&source)).flatten() else {
         return source;
     };
-    let behind = format!(")|{GUARD}");
-    let mut marks: Vec<(usize, &str)> = Vec::with_capacity(2 * scan.joined.len());
-    for &(start, end) in &scan.joined {
-        marks.extend([(start, "("), (end, behind.as_str())]);
-    }
-    // What ends where another begins would have an operator between them; so no order is lost.
-    marks.sort_by_key(|(at, _)| *at);
-    let mut out = String::with_capacity(source.len() + 16 * marks.len());
+    let mut out = String::with_capacity(source.len() + GUARD.len() * ends.len());
     let mut from = 0;
-    for (at, mark) in marks {
-        out.push_str(&source[from..at]);
-        out.push_str(mark);
-        from = at;
+    for end in ends {
+        out.push_str(&source[from..end]);
+        out.push_str(GUARD);
+        from = end;
     }
     out.push_str(&source[from..]);
     if Scan::template(&out).is_ok() { out } else { source }
 }
 
-/// The words at a place of a [`guarded`] template as they were before, if that can be told.
-pub(super) fn as_written(source: &str, at: Range<usize>) -> Option<&str> {
-    let words = source.get(at.clone())?.trim();
-    if words == GUARD {
-        return source[..at.start].strip_suffix(")|")?.rsplit('(').next();
+/// The words at a place of a [`guarded`] template as they were before.
+pub(super) fn as_written(source: &str, at: Range<usize>) -> Option<String> {
+    let mut words = source.get(at.clone())?;
+    if words == &GUARD[1..] {
+        let before = source[..at.start].strip_suffix('|')?;
+        let start = ["{{", "{%"].iter().filter_map(|open| before.rfind(open)).max()? + 2;
+        words = scan::operand(&before[start..])?;
     }
-    (!words.contains(GUARD)).then_some(words)
+    Some(words.replace(GUARD, "").trim().to_owned())
 }
 
 fn narrow_indent(state: &mut State, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
@@ -125,6 +124,7 @@ mod tests {
     fn nothing_is_put_together_with_a_null() {
         let mut env = Environment::new();
         env.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
+        env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         add_to(&mut env);
         let context = minijinja::context! { v => (), a => "ü", b => 2, d => minijinja::context! { x => "x", n => () },
         e => minijinja::context! { l => [Some(minijinja::context! { y => 1, z => 3 }), None] } };
@@ -141,6 +141,35 @@ mod tests {
             ("{{ e.l[0].y ~ e['l'][b - 1] }}", None),
             ("{{ e.l[0] ~ e['l'][b - 2].y ~ (d).x ~ (e)['l'][0].z }}", Some("{'y': 1, 'z': 3}1x3")),
             ("{{ a ~ missing }}", None),
+            ("{{ (v or d.n) ~ '!' }}", None),
+            ("{{ [v]|first ~ '!' }}", None),
+            ("{{ '!' ~ [v]|first }}", None),
+            ("{{ '!' ~ [b, v][1] }}", None),
+            ("{{ d.get('n') ~ '!' }}", None),
+            ("{{ (d if b else e).n ~ 'x' }}", None),
+            ("{{ 'x' ~ ('y' ~ (d.get('n'))) }}", None),
+            ("{{ 'x' ~ none }}", None),
+            ("{% for i in ('x' ~ v) %}{% endfor %}", None),
+            ("{% macro m(x=v ~ '') %}{{ x }}{% endmacro %}{{ m() }}", None),
+            ("{% macro m(x) %}{{ x }}{% endmacro %}{{ m(x='a' ~ d.n) }}", None),
+            ("{% set x %}{{ a ~ v }}{% endset %}{{ x }}", None),
+            ("{% filter upper %}{{ a ~ v }}{% endfilter %}", None),
+            ("{{ (v or a) ~ d.n|default('n', true) ~ '%'|replace('%', '~') }}", Some("ün~")),
+            ("{{ a ~ v is none ~ (b is eq 2) ~ (a is eq 'ü' ~ a) }}", Some("üTrueTrueTrueü")),
+            ("{{ a ~ d.x.upper().lower() ~ e.l[0]['y'] ~ {'k': [1, 2]}['k'][1:] }}", Some("üx1[2]")),
+            ("{{ 'p' ~ - b ~ --b ~ 1.5 ~ 'q' 'r' ~ b if a ~ b else 'x' ~ b }}", Some("p-221.5qr2")),
+            (
+                "{{+ a ~ b +}}{#- ~ v -#}\n{%- if not a ~ b %}{% elif (a) ~ [b] ~ (b,) %}y{% endif -%} ",
+                Some("ü2y"),
+            ),
+            (
+                "{% for k, i in {'a' ~ b: b}|items if k ~ i %}{{ k ~ i }}{% else %}{{ v ~ v }}{% endfor %}",
+                Some("a22"),
+            ),
+            (
+                "{% with x = a ~ b, y = b ~ a %}{{ x ~ y }}{% endwith %}{% set x = a ~ b, b %}{{ x }}",
+                Some("ü22ü('ü2', 2)"),
+            ),
             ("ü{{ 'x' ~ a ~ b ~ d.x }}", Some("üxü2x")),
             ("{{ a ~ b * 2 ~ -b ~ 'x' * 3 }}", Some("ü4-2xxx")),
             ("{{ (a if v else b) ~ (v or 'n') ~ (v is none) }}", Some("2nTrue")),
@@ -160,13 +189,34 @@ mod tests {
             let guarded = guarded(template.to_owned());
             let found = env.render_str(&guarded, &context).ok();
             assert_eq!(found.as_deref(), expected, "{guarded}");
-            assert!(expected.is_none() || env.render_str(template, &context).ok() == found, "{template}");
+            // It is the guard that refuses, and nothing but a null.
+            let bare = env.render_str(template, &context).ok();
+            let undefined = ["missing", "d.n.x"].iter().any(|words| template.contains(words));
+            assert!(
+                if expected.is_none() { bare.is_some() != undefined } else { bare == found },
+                "{template}"
+            );
         }
-        let template = guarded("{{ a ~ (d.x) ~ upper }}".into());
-        for (words, expected) in [("upper", Some("upper")), (GUARD, Some("a")), (&*template, None)] {
-            let at = template.find(words).expect("there");
-            assert_eq!(as_written(&template, at..at + words.len()), expected, "{words}");
+    }
+
+    #[test]
+    fn errors_show_the_words_as_they_were() {
+        let guard = &GUARD[1..];
+        for (template, expected) in [
+            ("{{ 'x' ~ (d).n ~ upper }}", "(d).n"),
+            ("{{ 'x' ~ d['n'][0].z }}", "d['n'][0].z"),
+            ("{{ 'x' ~ (a or b) }}", "(a or b)"),
+            ("{% if (a or b) ~ 'x' %}{% endif %}", "(a or b)"),
+            ("{{- names|first|join(',') ~ 'x' }}", "names|first|join(',')"),
+            ("ü{{ 'x' if a else d.get(\"n\") ~ 'x' }}", "d.get(\"n\")"),
+            ("{{ 1 + n ~ '|never' }}", "n"),
+        ] {
+            let template = guarded(template.to_owned());
+            let at = template.find(guard).expect("guarded");
+            assert_eq!(as_written(&template, at..at + guard.len()).as_deref(), Some(expected), "{template}");
         }
+        let template = guarded("{{ (a ~ b).c }}".into());
+        assert_eq!(as_written(&template, 3..template.len() - 3).as_deref(), Some("(a ~ b).c"));
     }
 
     #[test]
