@@ -781,6 +781,24 @@ fn a_literal_password_is_a_warning() {
 }
 
 #[test]
+fn a_port_of_the_other_beginning_is_a_warning() {
+    for (relay, warned) in [
+        ("{host: a.b, port: 465, tls: starttls}", Some("port 465 is the one of `tls: implicit`")),
+        ("{host: a.b, port: 465, tls: none}", Some("port 465 is the one of `tls: implicit`")),
+        ("{host: a.b, port: 587, tls: implicit}", Some("port 587 is the one of `tls: starttls`")),
+        ("{host: a.b, port: 25, tls: implicit}", Some("port 25 is the one of `tls: none`")),
+        ("{host: a.b, port: 465}", None),
+        ("{host: a.b, port: 25, tls: starttls}", None),
+        ("{host: a.b, port: 2525, tls: implicit}", None),
+        ("{host: 127.0.0.1, port: 465, tls: none}", None),
+    ] {
+        let job = Project::new(&[("job.yaml", &with("relay", &format!("relay: {relay}")))]).send("job.yaml");
+        let titles: Vec<&str> = job.warnings.iter().map(|warning| warning.title.as_str()).collect();
+        assert_eq!(titles, warned.into_iter().collect::<Vec<_>>(), "{relay}");
+    }
+}
+
+#[test]
 fn a_relay_in_full_and_absolute_paths_are_enough() {
     let text = "kind: send
 name: bench-w3

@@ -276,6 +276,18 @@ struct Ports {
     starttls_word: &'static str,
 }
 
+impl Ports {
+    /// How TLS begins at a port that is known for it, if that is not `mode` (RFC 8314 §3).
+    fn other_way(&self, port: u16, mode: TlsMode) -> Option<&'static str> {
+        match mode {
+            TlsMode::StartTls | TlsMode::None if port == self.implicit => Some("implicit"),
+            TlsMode::Implicit if port == self.starttls => Some(self.starttls_word),
+            TlsMode::Implicit if port == self.none => Some("none"),
+            _ => None,
+        }
+    }
+}
+
 static SMTP_PORTS: Ports =
     Ports { starttls: 587, implicit: 465, none: 25, silent: TlsMode::StartTls, starttls_word: "starttls" };
 static POP3_PORTS: Ports =
@@ -320,6 +332,13 @@ fn server(
             _ => ports.silent,
         }),
     };
+    if let (Some(value), Some(mode), Some(port), false) = (section.get("tls"), mode, port, loopback)
+        && let Some(other) = ports.other_way(port, mode)
+    {
+        let warning = Diagnostic::warning(format!("port {port} is the one of `tls: {other}`"));
+        let help = "a server that waits for the other beginning says nothing, until the timeout";
+        value.reading.note(warning.at(value.place()).label("another is said here").help(help));
+    }
     let tls = mode.and_then(|mode| tls(section, mode));
     let auth = section.get("auth").and_then(|auth| self::auth(auth, provider));
     if let (Some(value), Some(TlsMode::None), false, true) =
