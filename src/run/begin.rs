@@ -154,6 +154,7 @@ pub(super) fn edition(
         }
         Course::Stop(stop) => {
             let mut words = stop.to_string();
+            let exit = if matches!(stop, ledger::Stop::Unknown { .. }) { Exit::Usage } else { Exit::Job };
             if let ledger::Stop::Changed { id, .. } | ledger::Stop::FinishedChanged { id, .. } = stop {
                 for change in ledger::changes(&reader.components(id)?, components) {
                     words.push_str(&format!("\n{change}"));
@@ -165,7 +166,7 @@ pub(super) fn edition(
                     }
                 }
             }
-            return Err(Stop::new(Exit::Job, words));
+            return Err(Stop::new(exit, words));
         }
     };
     let found = ledger.reader()?.edition(id)?;
