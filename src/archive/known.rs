@@ -76,6 +76,7 @@ pub struct Known {
     files: Vec<Record>,
     by_digest: HashMap<Digest, u32>,
     mailboxes: HashMap<Box<str>, Mailbox>,
+    missed: u64,
 }
 
 impl Known {
@@ -131,7 +132,11 @@ impl Known {
             }
             // Of no mailbox: that a message on the server is this one is known once its bytes have come. And each of
             // them says that lines were lost somewhere before it, even where the chain shows no gap: at an end.
-            What::Found | What::Lost | What::Sealed => self.doubt(),
+            What::Found | What::Lost => self.doubt(),
+            What::Sealed => {
+                self.missed = line.entry.listed;
+                self.doubt();
+            }
             What::Kept | What::Duplicate | What::Probably => {
                 let Some(file) = file else { return };
                 let certain = what != What::Probably;
@@ -184,6 +189,11 @@ impl Known {
     /// The file with these bytes.
     pub fn by_digest(&self, digest: &Digest) -> Option<&Record> {
         self.by_digest.get(digest).and_then(|&index| self.file(index))
+    }
+
+    /// Of how many files only the manifest knew when the last seal was set.
+    pub fn missed(&self) -> u64 {
+        self.missed
     }
 
     /// All files.

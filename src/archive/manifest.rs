@@ -1,10 +1,12 @@
 //! `manifest-sha256.txt`: a line for each file, as `sha256sum -c` reads it. It is derived from the
 //! journal and mended at start.
 
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use super::digest::Digest;
 use super::journal::{self, Entry, Position};
 use super::store::{is_inside, private};
 
@@ -15,17 +17,26 @@ pub const NAME: &str = "manifest-sha256.txt";
 pub(super) struct Manifest {
     out: BufWriter<File>,
     failed: Option<io::Error>,
+    missed: u64,
 }
 
 impl Manifest {
     /// Compares the manifest in `folder` with its journal, and writes it anew if they differ. While the journal
-    /// is not `whole` the manifest stays: it alone may know what lost lines said.
+    /// is not `whole`, or does not know all that the manifest names, the manifest stays: it alone may know what lost
+    /// lines said.
     pub(super) fn mend(folder: &Path, whole: bool) -> io::Result<Manifest> {
-        if whole && !agrees(folder)? {
+        let differs = whole && !agrees(folder)?;
+        let missed = if differs { missed(folder)? } else { 0 };
+        if differs && missed == 0 {
             rewrite(folder)?;
         }
         let file = private().append(true).create(true).open(folder.join(NAME))?;
-        Ok(Manifest { out: BufWriter::with_capacity(64 * 1024, file), failed: None })
+        Ok(Manifest { out: BufWriter::with_capacity(64 * 1024, file), failed: None, missed })
+    }
+
+    /// Of how many files a whole journal knows nothing: lines at its end are lost, or all of it.
+    pub(super) fn missed(&self) -> u64 {
+        self.missed
     }
 
     /// Adds the line of an entry. A failure is told by [`Manifest::flush`]: the message is archived all the
@@ -79,6 +90,30 @@ pub fn read(folder: &Path, mut each: impl FnMut(&str, &str)) -> io::Result<()> {
     Ok(())
 }
 
+/// The files that the manifest names. To be read before the archive is opened: that may write it anew.
+pub fn vouched(folder: &Path) -> io::Result<HashMap<String, Digest>> {
+    let mut vouched = HashMap::new();
+    read(folder, |hash, path| {
+        if let Some(digest) = Digest::parse(hash).filter(|_| is_inside(path)) {
+            vouched.insert(path.to_owned(), digest);
+        }
+    })?;
+    Ok(vouched)
+}
+
+/// How many files the manifest names of which no line knows the path, nor the bytes under another one. A line is
+/// synced before the manifest has it, so these had one.
+fn missed(folder: &Path) -> io::Result<u64> {
+    let mut missed = vouched(folder)?;
+    let mut digests = HashSet::new();
+    each_entry(folder, |entry| {
+        missed.remove(&entry.path);
+        digests.extend(entry.sha256);
+        Ok(true)
+    })?;
+    Ok(missed.values().filter(|digest| !digests.contains(*digest)).count() as u64)
+}
+
 fn agrees(folder: &Path) -> io::Result<bool> {
     let path: PathBuf = folder.join(NAME);
     let mut reader = match File::open(&path) {
@@ -97,10 +132,15 @@ fn agrees(folder: &Path) -> io::Result<bool> {
 
 /// Hands every line that the journal asks for to `each`, until it says no.
 fn each_line(folder: &Path, mut each: impl FnMut(&str) -> io::Result<bool>) -> io::Result<bool> {
+    each_entry(folder, |entry| line(entry).map_or(Ok(true), |text| each(&text)))
+}
+
+/// Hands every entry of the journal that has a file to `each`, until it says no.
+fn each_entry(folder: &Path, mut each: impl FnMut(&Entry) -> io::Result<bool>) -> io::Result<bool> {
     let Some(mut lines) = journal::read(folder, Position::START)? else { return Ok(true) };
     while let Some(found) = lines.next_line()? {
-        if let Some(text) = found.line.and_then(|found| line(&found.entry))
-            && !each(&text)?
+        if let Some(line) = found.line.filter(|line| line.entry.what.has_file())
+            && !each(&line.entry)?
         {
             return Ok(false);
         }

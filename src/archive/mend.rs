@@ -9,8 +9,7 @@ use std::path::Path;
 
 use super::digest::Digest;
 use super::journal::{self, Damage, Entry, Position, What};
-use super::manifest;
-use super::store::{HELD, Places, Store, StoreError, filing_date, head_hash, is_inside, trouble};
+use super::store::{HELD, Places, Store, StoreError, filing_date, head_hash, trouble};
 use super::verify;
 use crate::read;
 
@@ -25,18 +24,6 @@ pub struct Mended {
     pub lost: Vec<String>,
     /// Files that no line names, and whose bytes nothing vouches for.
     pub strangers: Vec<String>,
-}
-
-/// The files that the manifest of the archive at `path` names, to be read before the archive is opened: that may
-/// write it anew.
-pub fn vouched(path: &Path) -> io::Result<HashMap<String, Digest>> {
-    let mut vouched = HashMap::new();
-    manifest::read(path, |hash, path| {
-        if let Some(digest) = Digest::parse(hash).filter(|_| is_inside(path)) {
-            vouched.insert(path.to_owned(), digest);
-        }
-    })?;
-    Ok(vouched)
 }
 
 /// Mends the journal of `store`, of whose files `vouched` is what the manifest says.

@@ -25,7 +25,7 @@ use rustix::io::Errno;
 use super::digest::Digest;
 use super::journal::{self, Damage, DateSource, Entry, Journal, Line, Position, What};
 use super::known::{Known, Record};
-use super::manifest::Manifest;
+use super::manifest::{self, Manifest};
 use super::quarantine;
 use crate::failpoint;
 use crate::job::Layout;
@@ -133,7 +133,12 @@ pub enum Verdict {
 impl Store {
     /// Opens or makes the archive at `path` and mends what a power cut left: the torn end of the journal,
     /// files aside, the manifest. Damage that is older is handed to `note` in words.
-    pub fn open(path: &Path, layout: Layout, mut note: impl FnMut(String)) -> Result<Store, StoreError> {
+    pub fn open(
+        path: &Path,
+        layout: Layout,
+        now: i64,
+        mut note: impl FnMut(String),
+    ) -> Result<Store, StoreError> {
         private_folder(path).map_err(trouble("make the folder", path))?;
         let root = open_folder(path)?;
         let lock = lock(path, FlockOperation::NonBlockingLockExclusive)?;
@@ -156,6 +161,11 @@ impl Store {
         damages.open.iter().for_each(|damage| note(damage.to_string()));
         let whole = damages.open.is_empty();
         let manifest = Manifest::mend(path, whole).map_err(trouble("mend the manifest of", path))?;
+        let missed = manifest.missed();
+        if missed > 0 {
+            let (manifest, journal) = (manifest::NAME, journal::NAME);
+            note(format!("{manifest} names files that no line of {journal} does, {missed}: lines are lost"));
+        }
         root.sync_all().map_err(trouble("sync", path))?;
         let folder = Folder {
             path: path.to_owned(),
@@ -164,7 +174,8 @@ impl Store {
             next: AtomicU64::new(0),
             places: Places::of(path),
         };
-        Ok(Store {
+        let told = known.missed();
+        let mut store = Store {
             syncing: Syncing::of(&folder.root),
             folder: Arc::new(folder),
             _lock: lock,
@@ -174,7 +185,13 @@ impl Store {
             layout,
             poisoned: false,
             damage: damages.open,
-        })
+        };
+        // Lines that the chain does not miss may have said of any UIDL that it is free, and only until those files are
+        // fetched again is it seen that there were some.
+        if missed > told {
+            store.seal(now)?;
+        }
+        Ok(store)
     }
 
     /// What is wrong with the journal and not sealed.
@@ -185,7 +202,8 @@ impl Store {
     /// Seals that.
     pub fn seal(&mut self, now: i64) -> Result<(), StoreError> {
         let path = &self.folder.path;
-        let seal = self.journal.seal(path, now).map_err(trouble("read the journal of", path))?;
+        let missed = self.manifest.missed();
+        let seal = self.journal.seal(path, missed, now).map_err(trouble("read the journal of", path))?;
         self.enter(&[seal])?;
         self.damage.clear();
         Ok(())

@@ -80,8 +80,11 @@ fn turns(jobs: &[Box<ArchiveJob>]) -> Vec<Vec<&ArchiveJob>> {
 /// Archives the mailboxes of a job. Warnings and progress go to stderr, the balance to stdout.
 pub fn run(job: &ArchiveJob, options: &Options) -> Exit {
     let begun = Instant::now();
-    let opened = Store::open(&job.store, job.layout, |damage| {
-        eprintln!("warning: {damage}; `postroom verify {}` tells more", job.store.display());
+    let opened = Store::open(&job.store, job.layout, unix_now(), |damage| {
+        let store = job.store.display();
+        eprintln!(
+            "warning: {damage}; `postroom verify {store}` tells more, `postroom rebuild {store}` mends it"
+        );
     });
     let mut store = match opened {
         Ok(store) => store,

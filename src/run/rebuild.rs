@@ -21,7 +21,7 @@ pub fn run(args: &cli::Rebuild) -> Exit {
         eprintln!("error: {} has no journal.jsonl: it is no archive", args.store.display());
         return Exit::NoInput;
     }
-    let vouched = match mend::vouched(&args.store) {
+    let vouched = match manifest::vouched(&args.store) {
         Ok(vouched) => vouched,
         Err(error) => {
             eprintln!("error: cannot read the manifest: {error}");
@@ -29,7 +29,7 @@ pub fn run(args: &cli::Rebuild) -> Exit {
         }
     };
     // It is locked for as long as this runs.
-    let opened = Store::open(&args.store, Layout::Dated, |damage| eprintln!("warning: {damage}"));
+    let opened = Store::open(&args.store, Layout::Dated, unix_now(), |damage| eprintln!("warning: {damage}"));
     let mended = opened.and_then(|mut store| {
         let mended = mend::mend(&mut store, &vouched, unix_now())?;
         Ok((store, mended))

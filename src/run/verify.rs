@@ -35,7 +35,10 @@ pub fn run(args: &cli::Verify, server: Option<&ArchiveJob>) -> Exit {
     let proof = verify::verify(&args.store, |finding| {
         findings += 1;
         lost |= matches!(finding, verify::Finding::Missing(_) | verify::Finding::Changed(_));
-        unsealed |= matches!(finding, verify::Finding::Journal(_) | verify::Finding::Unknown(_));
+        unsealed |= matches!(
+            finding,
+            verify::Finding::Journal(_) | verify::Finding::Unknown(_) | verify::Finding::OnlyInManifest(_)
+        );
         // Where nobody can read the findings they are counted still.
         if said == Exit::Done {
             said = print(format!("{}\n", safe_line(&finding.to_string())));
@@ -81,7 +84,8 @@ pub fn run(args: &cli::Verify, server: Option<&ArchiveJob>) -> Exit {
 
 /// Lists the mailboxes of a job and names what is not archived.
 fn against_server(args: &cli::Verify, job: &ArchiveJob) -> Exit {
-    let opened = store::Store::open(&args.store, job.layout, |damage| eprintln!("warning: {damage}"));
+    let opened =
+        store::Store::open(&args.store, job.layout, unix_now(), |damage| eprintln!("warning: {damage}"));
     let store = match opened {
         Ok(store) => store,
         Err(error) => {

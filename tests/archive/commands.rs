@@ -247,7 +247,8 @@ fn an_archive_is_packed_in_three_forms() {
 fn two_runs_do_not_meet() {
     let scene = archived(3);
     let server = scene.serve(|_| {});
-    let store = postroom::archive::Store::open(&scene.store(), postroom::job::Layout::Dated, |_| {}).unwrap();
+    let store =
+        postroom::archive::Store::open(&scene.store(), postroom::job::Layout::Dated, 0, |_| {}).unwrap();
     assert_eq!(scene.run(server.port()), Exit::Again);
     drop(store);
     assert_eq!(scene.run(server.port()), Exit::Done);
