@@ -50,8 +50,9 @@ pub fn run(args: &cli::Rebuild) -> Exit {
         Ok(count) => {
             let made =
                 print(format!("{}: manifest and index made anew, {count} messages\n", args.store.display()));
-            let strangers = if mended.strangers.is_empty() { Exit::Done } else { Exit::SomeFailed };
-            said.or_worse(made).or_worse(missing(&args.store)).or_worse(strangers)
+            let all = mended.strangers.is_empty() && mended.lost.is_empty();
+            let mended = if all { Exit::Done } else { Exit::SomeFailed };
+            said.or_worse(made).or_worse(missing(&args.store)).or_worse(mended)
         }
         Err(error) => {
             eprintln!("error: {error}");

@@ -283,3 +283,18 @@ fn an_older_journal_is_noticed_and_its_names_are_not_believed() {
         assert!(scene.sent().is_empty() && scene.archived().contains_key(&report("two")), "{opener}");
     }
 }
+
+/// It is there, so it is not missing; and it is none of what was archived.
+#[test]
+fn a_file_that_lost_its_line_and_was_changed_is_a_loss() {
+    let (scene, _server) = archived(Layout::Dated);
+    let path = scene.store().join("journal.jsonl");
+    let whole = fs::read_to_string(&path).unwrap();
+    let line = whole.lines().nth(7).unwrap();
+    let file = scene.journal()[7]["path"].as_str().unwrap().to_owned();
+    fs::write(&path, whole.replace(line, &flipped(line))).unwrap();
+    fs::write(scene.store().join(&file), "changed").unwrap();
+    let (code, said) = rebuild(&scene);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains(&format!("{file} was in no line of the journal; it is lost or changed")), "{said}");
+}
