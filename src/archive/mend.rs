@@ -47,22 +47,23 @@ fn look(store: &Path, vouched: &HashMap<String, Digest>, now: i64) -> io::Result
     let (mut mended, mut entries) = (Mended::default(), Vec::new());
     let mut missed: Vec<_> = vouched.iter().filter(|(path, _)| !paths.contains(*path)).collect();
     missed.sort();
+    let mut away = Vec::new();
+    let mut wanted = HashSet::new();
     for (path, &digest) in missed {
         // Where its bytes have another place by now, that is what a later line says.
-        if !digests.insert(digest) {
+        if digests.contains(&digest) {
             continue;
         }
         let place = places.find(path);
         match place.as_ref().map(|place| examine(store, place, path, now)) {
             Some(Ok(entry)) if entry.sha256 == Some(digest) => {
+                digests.insert(digest);
                 mended.found.push(path.clone());
                 entries.push(entry);
             }
             _ => {
-                mended.lost.push(path.clone());
-                let lost =
-                    Entry { path: path.clone(), sha256: Some(digest), ..Entry::new(now, What::Lost, "") };
-                entries.push(lost);
+                wanted.insert(digest);
+                away.push((path, digest, place.clone()));
             }
         }
         paths.extend(place);
@@ -70,14 +71,27 @@ fn look(store: &Path, vouched: &HashMap<String, Digest>, now: i64) -> io::Result
     }
     for place in verify::strangers(store, |path| paths.contains(path))? {
         let path = places.filed(&place);
+        // A file that was moved may have any name: the manifest has its bytes.
+        let vouches = |hash: &Digest| names(&path, *hash) || wanted.contains(hash);
         match examine(store, &place, &path, now) {
-            Ok(entry)
-                if names(&path, entry.sha256) && entry.sha256.is_some_and(|hash| digests.insert(hash)) =>
-            {
+            Ok(entry) if entry.sha256.filter(vouches).is_some_and(|hash| digests.insert(hash)) => {
                 mended.found.push(path);
                 entries.push(entry);
             }
             _ => mended.strangers.push(place),
+        }
+    }
+    // Only now is it known what lies nowhere.
+    for (path, digest, place) in away {
+        if digests.insert(digest) {
+            mended.lost.push(path.clone());
+            entries.push(Entry {
+                path: path.clone(),
+                sha256: Some(digest),
+                ..Entry::new(now, What::Lost, "")
+            });
+        } else {
+            mended.strangers.extend(place);
         }
     }
     Ok((mended, entries))
@@ -134,9 +148,9 @@ fn examine(store: &Path, place: &str, path: &str, now: i64) -> io::Result<Entry>
 
 /// Whether the name of a file holds the hash of its bytes, or the first 20 digits of it, as every name that was
 /// given here does.
-fn names(path: &str, digest: Option<Digest>) -> bool {
+fn names(path: &str, digest: Digest) -> bool {
     let leaf = path.rsplit('/').next().unwrap_or(path);
-    let hash = digest.map(|digest| digest.to_string()).unwrap_or_default();
+    let hash = digest.to_string();
     let mut runs = leaf.split(|sign: char| !sign.is_ascii_alphanumeric());
     runs.any(|run| matches!(run.len(), 20 | 64) && hash.starts_with(run))
 }

@@ -298,3 +298,34 @@ fn a_file_that_lost_its_line_and_was_changed_is_a_loss() {
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains(&format!("{file} was in no line of the journal; it is lost or changed")), "{said}");
 }
+
+/// Somebody sorted files into folders of their own, and then lines were lost.
+#[test]
+fn what_only_lies_elsewhere_is_not_lost() {
+    for name in ["eml/sorted/invoice.eml", "eml/sorted/"] {
+        for remains in [false, true] {
+            let (scene, server) = archived(Layout::Dated);
+            let path = scene.store().join("journal.jsonl");
+            let whole = fs::read_to_string(&path).unwrap();
+            let line = whole.lines().nth(7).unwrap();
+            let file = scene.journal()[7]["path"].as_str().unwrap().to_owned();
+            fs::write(&path, whole.replace(line, &flipped(line))).unwrap();
+            let leaf = if name.ends_with('/') { file.rsplit('/').next().unwrap() } else { "" };
+            let target = format!("{name}{leaf}");
+            fs::create_dir_all(scene.store().join("eml/sorted")).unwrap();
+            fs::rename(scene.store().join(&file), scene.store().join(&target)).unwrap();
+            if remains {
+                fs::write(scene.store().join(&file), "something else").unwrap();
+            }
+            let (code, said) = rebuild(&scene);
+            assert_eq!(code, Some(i32::from(remains)), "{said}");
+            assert!(said.contains(&format!("{target} was in no line of the journal and is again")), "{said}");
+            assert_eq!(said.contains(&format!("{file} is in no line of the journal")), remains, "{said}");
+            fs::remove_file(scene.store().join(&file)).unwrap_or_default();
+            assert_eq!(verify(&scene).0, Some(0), "{}", verify(&scene).1);
+            assert_eq!(rebuild(&scene).0, Some(0));
+            assert_eq!(scene.run(server.port()), Exit::Done);
+            assert!(verify(&scene).1.contains(": 20 messages"), "{}", verify(&scene).1);
+        }
+    }
+}
