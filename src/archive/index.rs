@@ -46,12 +46,12 @@ pub enum IndexError {
 }
 
 /// Raised when what the tables hold changes: an index of another form is made anew.
-const FORM: i64 = 1;
+const FORM: i64 = 2;
 
 const SCHEMA: &str = "
 CREATE TABLE state(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE messages(
-    id INTEGER PRIMARY KEY,      -- the number of its line in the journal
+    id INTEGER PRIMARY KEY,      -- where its line begins in the journal; numbers may come twice after damage
     path TEXT NOT NULL,
     sha256 TEXT NOT NULL,
     size INTEGER NOT NULL,
@@ -125,14 +125,14 @@ pub fn rebuild(store: &Path) -> Result<u64, IndexError> {
     Ok(u64::try_from(count).unwrap_or(0))
 }
 
-/// What is in the index: the journal's line numbers and the hashes, in order.
-pub fn entries(store: &Path, mut each: impl FnMut(u64, &str)) -> Result<(), IndexError> {
+/// What is in the index: paths and hashes, in the journal's order.
+pub fn entries(store: &Path, mut each: impl FnMut(&str, &str)) -> Result<(), IndexError> {
     let database = open_to_read(store)?;
-    let mut rows = database.prepare("SELECT id, sha256 FROM messages ORDER BY id")?;
+    let mut rows = database.prepare("SELECT path, sha256 FROM messages ORDER BY id")?;
     let mut rows = rows.query([])?;
     while let Some(row) = rows.next()? {
-        let id: i64 = row.get(0)?;
-        each(u64::try_from(id).unwrap_or(0), row.get_ref(1)?.as_str().unwrap_or_default());
+        let text = |column| row.get_ref(column).map(|value| value.as_str().unwrap_or_default());
+        each(text(0)?, text(1)?);
     }
     Ok(())
 }
@@ -344,7 +344,7 @@ fn catch_up(
                     if line.entry.what.has_file() {
                         asked += 1;
                         next.count += 1;
-                        workers.ask(line.number, line.entry)?;
+                        workers.ask(line.offset, line.entry)?;
                     }
                     if read >= GROUP || stop.load(Ordering::Relaxed) {
                         open = false;

@@ -1,7 +1,7 @@
 //! Proves an archive: every file is what the journal says, the journal is whole, manifest and index say
 //! the same, and nothing lies there that nobody knows.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -34,8 +34,8 @@ pub enum Finding {
     OnlyInManifest(String),
     /// The index lacks a message.
     NotInIndex(String),
-    /// The index has a message that the journal does not, by its line.
-    OnlyInIndex(u64),
+    /// The index has a message that the journal does not.
+    OnlyInIndex(String),
     /// The index cannot be read.
     Index(String),
 }
@@ -54,7 +54,7 @@ impl std::fmt::Display for Finding {
             Finding::NotInManifest(path) => write!(f, "manifest: {path} is missing or has another hash"),
             Finding::OnlyInManifest(path) => write!(f, "manifest: {path} is in no line of the journal"),
             Finding::NotInIndex(path) => write!(f, "index: {path} is missing"),
-            Finding::OnlyInIndex(line) => write!(f, "index: line {line} of the journal has no such message"),
+            Finding::OnlyInIndex(path) => write!(f, "index: {path} is in no line of the journal"),
             Finding::Index(why) => write!(f, "{why}"),
         }
     }
@@ -78,7 +78,8 @@ struct Expected {
     path: Box<str>,
     digest: Digest,
     size: u64,
-    line: u64,
+    /// Where its line begins: numbers may come twice after damage.
+    offset: u64,
 }
 
 /// What the journal says must be there, by path. Of 100,000 messages this is what memory holds.
@@ -87,7 +88,7 @@ struct Expectations(Vec<Expected>);
 impl Expectations {
     /// Of several lines that name one path the last one counts.
     fn new(mut files: Vec<Expected>) -> Expectations {
-        files.sort_by(|a, b| (&a.path, b.line).cmp(&(&b.path, a.line)));
+        files.sort_by(|a, b| (&a.path, b.offset).cmp(&(&b.path, a.offset)));
         files.dedup_by(|later, first| later.path == first.path);
         Expectations(files)
     }
@@ -104,8 +105,8 @@ pub fn verify(store: &Path, mut each: impl FnMut(Finding)) -> io::Result<Proof> 
     let Some(mut lines) = journal::read(store, Position::START)? else {
         return Err(io::Error::new(io::ErrorKind::NotFound, "there is no journal.jsonl"));
     };
-    // Lines whose path a later line names again: the index has them all the same.
-    let mut kept: Vec<(u64, Digest)> = Vec::new();
+    // How many lines have these bytes: the index has all of them, also where a later line names the path again.
+    let mut kept: HashMap<Digest, u32> = HashMap::new();
     let mut damages = Damages::default();
     while let Some(found) = lines.next_line()? {
         damages.note(store, &found)?;
@@ -116,20 +117,19 @@ pub fn verify(store: &Path, mut each: impl FnMut(Finding)) -> io::Result<Proof> 
                 each(Finding::Outside(line.number));
                 continue;
             }
-            kept.push((line.number, digest));
+            *kept.entry(digest).or_default() += 1;
             let path = line.entry.path.into_boxed_str();
-            expected.push(Expected { path, digest, size: line.entry.size, line: line.number });
+            expected.push(Expected { path, digest, size: line.entry.size, offset: line.offset });
         }
     }
     damages.open.into_iter().for_each(|damage| each(Finding::Journal(damage)));
     proof.sealed = damages.sealed;
-    kept.sort_unstable_by_key(|(line, _)| *line);
     let expected = Expectations::new(expected);
     let moved = files(store, &expected, &mut proof, &mut each);
     let named = |path: &str| moved.contains(path) || expected.position(path).is_some();
     strangers(store, named)?.into_iter().for_each(|path| each(Finding::Unknown(path)));
     check_manifest(store, &expected, &mut each)?;
-    check_index(store, &expected, &kept, &mut each);
+    check_index(store, &expected, kept, &mut each);
     Ok(proof)
 }
 
@@ -240,16 +240,14 @@ fn check_manifest(store: &Path, expected: &Expectations, each: &mut impl FnMut(F
 fn check_index(
     store: &Path,
     expected: &Expectations,
-    kept: &[(u64, Digest)],
+    mut kept: HashMap<Digest, u32>,
     each: &mut impl FnMut(Finding),
 ) {
-    let position = |line: u64| kept.binary_search_by_key(&line, |(line, _)| *line).ok();
-    let mut seen = vec![false; kept.len()];
     let mut odd = Vec::new();
-    let read = index::entries(store, |line, hash| {
-        match position(line).filter(|&at| Digest::parse(hash) == Some(kept[at].1)) {
-            Some(at) => seen[at] = true,
-            None => odd.push(line),
+    let read = index::entries(store, |path, hash| {
+        match Digest::parse(hash).and_then(|digest| kept.get_mut(&digest)).filter(|lines| **lines > 0) {
+            Some(lines) => *lines -= 1,
+            None => odd.push(path.to_owned()),
         }
     });
     if let Err(error) = read {
@@ -260,9 +258,10 @@ fn check_index(
         each(Finding::Index(why));
         return;
     }
-    odd.into_iter().for_each(|line| each(Finding::OnlyInIndex(line)));
+    odd.into_iter().for_each(|path| each(Finding::OnlyInIndex(path)));
     for expected in &expected.0 {
-        if !position(expected.line).is_some_and(|at| seen[at]) {
+        if let Some(lines) = kept.get_mut(&expected.digest).filter(|lines| **lines > 0) {
+            *lines -= 1;
             each(Finding::NotInIndex(expected.path.to_string()));
         }
     }
