@@ -43,6 +43,8 @@ pub struct Part {
     pub span: (u64, u64),
     /// Parts within: of a multipart, or the one message of a `message/rfc822`.
     pub parts: Vec<Part>,
+    /// Of a whole message: whether there are more parts in it than [`MAX_PARTS`].
+    pub left_out: bool,
 }
 
 /// No header of a real message is longer; what exceeds it is not looked at where little is to be kept.
@@ -51,7 +53,7 @@ const MAX_HEADER: usize = 1 << 20;
 const MAX_DEPTH: usize = 60;
 /// Encoded messages within encoded messages: each is held once more.
 const MAX_PACKED: usize = 4;
-/// Parts in all. Those behind are not looked at.
+/// Parts in all, in encoded messages, too. Those behind are not looked at.
 pub const MAX_PARTS: usize = 10_000;
 /// RFC 2046 allows 70 characters; some programs exceed it.
 const MAX_BOUNDARY: usize = 250;
@@ -137,8 +139,11 @@ impl Part {
 
     /// Whether it is a message within this one whose bytes are encoded: parts of it lie nowhere in this one.
     pub fn is_encoded_message(&self) -> bool {
+        self.is_message() && matches!(self.encoding.as_str(), "base64" | "quoted-printable")
+    }
+
+    fn is_message(&self) -> bool {
         matches!(self.content_type.as_str(), "message/rfc822" | "message/global" | "message/news")
-            && matches!(self.encoding.as_str(), "base64" | "quoted-printable")
     }
 
     /// Whether it is something to save rather than to read.
@@ -245,6 +250,7 @@ pub struct Scanner {
     /// Whether the next byte begins a line.
     at_start: bool,
     parts: usize,
+    left_out: bool,
     /// Whether the piece before ended with CR.
     after_cr: bool,
     /// Whether any open part has a boundary.
@@ -284,6 +290,7 @@ impl Scanner {
             offset: 0,
             at_start: true,
             parts: 1,
+            left_out: false,
             after_cr: false,
             bounded: false,
         }
@@ -320,6 +327,10 @@ impl Scanner {
 
     /// The message as far as it came.
     pub fn finish(mut self) -> Part {
+        self.end()
+    }
+
+    fn end(&mut self) -> Part {
         if !self.pending.is_empty() {
             let line = std::mem::take(&mut self.pending);
             self.line(&line, true, false);
@@ -330,7 +341,7 @@ impl Scanner {
         self.close_to(1, false);
         let end = self.offset;
         let message = self.open.pop().map(|message| sealed(message.part)).unwrap_or_default();
-        Part { span: (0, end), ..message }
+        Part { span: (0, end), left_out: self.left_out, ..message }
     }
 
     /// A line, or a piece of a long one.
@@ -421,11 +432,18 @@ impl Scanner {
             self.state = State::Between;
             return;
         }
-        if self.parts >= MAX_PARTS {
+        if self.is_full() {
             self.state = State::Between;
             return;
         }
         self.begin();
+    }
+
+    /// Whether there is no room for one more part, which is then left out.
+    fn is_full(&mut self) -> bool {
+        let full = self.parts >= MAX_PARTS;
+        self.left_out |= full;
+        full
     }
 
     fn begin(&mut self) {
@@ -443,7 +461,7 @@ impl Scanner {
     /// The empty line was seen, or what stands for it. True if the body had begun before it.
     fn header_over(&mut self) -> bool {
         let in_digest = self.open.len() >= 2 && self.open[self.open.len() - 2].digest;
-        let deep = self.above + self.open.len() >= MAX_DEPTH || self.parts >= MAX_PARTS;
+        let deep = self.above + self.open.len() >= MAX_DEPTH;
         let Some(open) = self.open.last_mut() else { return false };
         let text = open.part.header.split_off(header_length(&open.part.header));
         open.part.understand(if in_digest { "message/rfc822" } else { "text/plain" });
@@ -465,6 +483,10 @@ impl Scanner {
 
     /// Into what the part that was just understood holds.
     fn descend(&mut self) {
+        let holds = |open: &Open| open.part.content_type.starts_with("multipart/") || open.part.is_message();
+        if !self.open.last().is_some_and(holds) || self.is_full() {
+            return;
+        }
         let Some(open) = self.open.last_mut() else { return };
         let kind = open.part.content_type.as_str();
         if kind.starts_with("multipart/") {
@@ -476,23 +498,23 @@ impl Scanner {
                 self.bounded = true;
                 self.state = State::Between;
             }
-        } else if matches!(kind, "message/rfc822" | "message/global" | "message/news")
-            && !open.part.is_encoded_message()
-        {
+        } else if !open.part.is_encoded_message() {
             self.begin();
         }
     }
 
     /// RFC 2046 §5.2.1 has no message within a message that is encoded as a whole; there are some all the same.
-    fn unpack(&self, part: &mut Part) {
+    fn unpack(&mut self, part: &mut Part) {
         let depth = self.above + self.open.len() + 1;
         let whole = part.size == part.body.len() as u64;
         let shallow = self.packed < MAX_PACKED && depth < MAX_DEPTH;
-        if part.is_encoded_message() && part.parts.is_empty() && whole && shallow {
-            let (packed, above, parts) = (self.packed + 1, depth, self.parts);
+        if part.is_encoded_message() && part.parts.is_empty() && whole && shallow && !self.is_full() {
+            let (packed, above, parts) = (self.packed + 1, depth, self.parts + 1);
             let mut scanner = Scanner { packed, above, parts, ..Scanner::new(self.keep) };
             scanner.feed(&part.decoded());
-            part.parts.push(scanner.finish());
+            part.parts.push(scanner.end());
+            self.parts = scanner.parts;
+            self.left_out |= scanner.left_out;
         }
     }
 
@@ -604,6 +626,9 @@ pub fn one_line(value: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+
+    use super::super::word::LENIENT;
     use super::*;
 
     fn shape(part: &Part) -> String {
@@ -703,6 +728,29 @@ mod tests {
         let mut scanner = Scanner::new(Keep { text: 10, other: 0 });
         scanner.feed(message.as_bytes());
         assert!(scanner.finish().header.len() <= MAX_HEADER);
+    }
+
+    #[test]
+    fn of_very_many_parts_the_first_are_shown_and_more_are_said_to_be_there() {
+        let head = "Content-Type: multipart/mixed; boundary=x\n\n";
+        let flat = |count: usize| format!("{head}{}--x--\n", "--x\n\na\n".repeat(count));
+        let packed = |each: usize| {
+            let packed = LENIENT.encode(flat(each).replace("=x", "=y").replace("--x", "--y"));
+            let part =
+                format!("--x\nContent-Type: message/rfc822\nContent-Transfer-Encoding: base64\n\n{packed}\n");
+            format!("{head}{}--x--\n", part.repeat(3))
+        };
+        for (message, parts, left_out) in [
+            (flat(MAX_PARTS - 1), MAX_PARTS, false),
+            (flat(MAX_PARTS), MAX_PARTS, true),
+            // The message, and three times a part with a message with 3331 parts in it.
+            (packed(3331), MAX_PARTS, false),
+            (packed(3332), MAX_PARTS, true),
+            (packed(9000), MAX_PARTS, true),
+        ] {
+            let message = Part::parse(message.as_bytes());
+            assert_eq!((message.walk().len(), message.left_out), (parts, left_out));
+        }
     }
 
     #[test]

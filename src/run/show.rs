@@ -38,7 +38,7 @@ pub fn run(args: &cli::Show) -> Exit {
         );
         return Exit::Data;
     }
-    if message.walk().len() >= MAX_PARTS {
+    if message.left_out {
         eprintln!("warning: the message has more than {MAX_PARTS} parts; those behind are left out");
     }
     if let Some(folder) = &args.extract {
