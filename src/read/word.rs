@@ -128,6 +128,10 @@ pub(super) fn base64_lenient(text: &[u8]) -> Vec<u8> {
 }
 
 /// Decodes base64 as [`base64_lenient`] does, and hands it on in pieces: what is large need not be held twice.
+///
+/// Mailing lists put a remark of theirs behind the end, which is none of it: from the first line behind padding that
+/// has something else in it on. Of base64 that ends without padding, as every third does, nobody can say where it
+/// ends, so letters of a remark become a few bytes too many.
 pub(super) fn base64_pieces(text: &[u8], mut keep: impl FnMut(&[u8])) {
     let (mut clean, mut decoded) = (Vec::with_capacity(PIECE), Vec::with_capacity(PIECE));
     let mut settle = |clean: &mut Vec<u8>| {
@@ -139,11 +143,13 @@ pub(super) fn base64_pieces(text: &[u8], mut keep: impl FnMut(&[u8])) {
         }
         clean.clear();
     };
-    let (mut padded, mut over) = (false, false);
+    let (mut padded, mut over, mut ended) = (false, false, false);
     for (at, &byte) in text.iter().enumerate() {
         match byte {
-            // Behind its end the rest is a remark, too: mailing lists put theirs there.
-            b'\n' => over = padded && !is_base64(&text[at + 1..]),
+            b'\n' => {
+                ended |= padded && !is_base64(&text[at + 1..]);
+                over = ended;
+            }
             // What stands on a line behind its padding is a remark.
             b' ' | b'\t' => over |= padded,
             // Padding in the middle ends one piece and begins the next.
@@ -236,6 +242,8 @@ mod tests {
             (b"YQ==Yg==", "ab"),
             (b"YQ== remark\nYg", "ab"),
             (b"YQ==\r\n-- \r\nnews list\r\n", "a"),
+            (b"YQ==\r\n____\r\nUnsubscribe\r\n", "a"),
+            (b"YQ==\r\n\r\nYg==\r\n\r\n-- \r\nnews\r\n\r\nlist\r\n", "ab"),
         ] {
             assert_eq!(base64_lenient(text), expected.as_bytes());
         }
