@@ -56,8 +56,8 @@ pub fn decode(declared: Option<&str>, bytes: &[u8]) -> Decoded {
     Decoded { text: text.into_owned(), charset }
 }
 
-/// Whether text is UTF-8 that is valid in no other charset but by accident: it has characters of three octets, and
-/// two of those are in a row in none of ten thousand Chinese texts in GBK.
+/// Whether text is UTF-8 that is valid in no other charset but by accident: it has two characters of three octets,
+/// wherever they are. No piece of two to eight characters of Chinese in GBK was such text among 1.8 million.
 fn is_no_chance(text: &str) -> bool {
     text.chars().filter(|&c| c >= '\u{800}').nth(1).is_some()
 }
