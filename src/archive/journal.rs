@@ -54,8 +54,8 @@ pub enum What {
     /// A file that no line named any more, and the manifest did: it is not there, or holds other bytes.
     Lost,
     /// Somebody was told of all damage before this line and goes on with what is left. `size` and `sha256` are those
-    /// of the journal before it: should it change again, nothing is sealed any more. `listed` is of how many files only
-    /// the manifest knew.
+    /// of the journal before it: should it change again, nothing is sealed any more. `head` is of the paths that only the
+    /// manifest named.
     Sealed,
 }
 
@@ -283,10 +283,10 @@ impl Journal {
     }
 
     /// Seals all damage: a line that names the journal as it is now. The damage itself stays where it is.
-    pub fn seal(&self, folder: &Path, missed: u64, at: i64) -> io::Result<Entry> {
+    pub fn seal(&self, folder: &Path, at: i64) -> io::Result<Entry> {
         let size = self.position.offset;
         let sha256 = Some(digest_before(folder, size)?);
-        Ok(Entry { sha256, size, listed: missed, ..Entry::new(at, What::Sealed, "") })
+        Ok(Entry { sha256, size, ..Entry::new(at, What::Sealed, "") })
     }
 
     /// Appends entries as one write and syncs it. After an error the file is as it was, as far as the

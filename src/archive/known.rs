@@ -76,7 +76,7 @@ pub struct Known {
     files: Vec<Record>,
     by_digest: HashMap<Digest, u32>,
     mailboxes: HashMap<Box<str>, Mailbox>,
-    missed: u64,
+    missed: Option<u64>,
 }
 
 impl Known {
@@ -134,7 +134,7 @@ impl Known {
             // them says that lines were lost somewhere before it, even where the chain shows no gap: at an end.
             What::Found | What::Lost => self.doubt(),
             What::Sealed => {
-                self.missed = line.entry.listed;
+                self.missed = line.entry.head.or(self.missed);
                 self.doubt();
             }
             What::Kept | What::Duplicate | What::Probably => {
@@ -191,8 +191,8 @@ impl Known {
         self.by_digest.get(digest).and_then(|&index| self.file(index))
     }
 
-    /// Of how many files only the manifest knew when the last seal was set.
-    pub fn missed(&self) -> u64 {
+    /// The hash of the paths that only the manifest named when somebody was told of such the last time.
+    pub fn missed(&self) -> Option<u64> {
         self.missed
     }
 

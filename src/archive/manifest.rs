@@ -17,26 +17,20 @@ pub const NAME: &str = "manifest-sha256.txt";
 pub(super) struct Manifest {
     out: BufWriter<File>,
     failed: Option<io::Error>,
-    missed: u64,
 }
 
 impl Manifest {
     /// Compares the manifest in `folder` with its journal, and writes it anew if they differ. While the journal
     /// is not `whole`, or does not know all that the manifest names, the manifest stays: it alone may know what lost
-    /// lines said.
-    pub(super) fn mend(folder: &Path, whole: bool) -> io::Result<Manifest> {
+    /// lines said. Returns the paths of which a whole journal knows nothing: lines at its end are lost, or all of it.
+    pub(super) fn mend(folder: &Path, whole: bool) -> io::Result<(Manifest, Vec<String>)> {
         let differs = whole && !agrees(folder)?;
-        let missed = if differs { missed(folder)? } else { 0 };
-        if differs && missed == 0 {
+        let missed = if differs { missed(folder)? } else { Vec::new() };
+        if differs && missed.is_empty() {
             rewrite(folder)?;
         }
         let file = private().append(true).create(true).open(folder.join(NAME))?;
-        Ok(Manifest { out: BufWriter::with_capacity(64 * 1024, file), failed: None, missed })
-    }
-
-    /// Of how many files a whole journal knows nothing: lines at its end are lost, or all of it.
-    pub(super) fn missed(&self) -> u64 {
-        self.missed
+        Ok((Manifest { out: BufWriter::with_capacity(64 * 1024, file), failed: None }, missed))
     }
 
     /// Adds the line of an entry. A failure is told by [`Manifest::flush`]: the message is archived all the
@@ -101,9 +95,9 @@ pub fn vouched(folder: &Path) -> io::Result<HashMap<String, Digest>> {
     Ok(vouched)
 }
 
-/// How many files the manifest names of which no line knows the path, nor the bytes under another one. A line is
-/// synced before the manifest has it, so these had one.
-fn missed(folder: &Path) -> io::Result<u64> {
+/// The paths in the manifest of which no line knows, nor of the bytes under another one, in order. A line is synced
+/// before the manifest has it, so these had one.
+fn missed(folder: &Path) -> io::Result<Vec<String>> {
     let mut missed = vouched(folder)?;
     let mut digests = HashSet::new();
     each_entry(folder, |entry| {
@@ -111,7 +105,10 @@ fn missed(folder: &Path) -> io::Result<u64> {
         digests.extend(entry.sha256);
         Ok(true)
     })?;
-    Ok(missed.values().filter(|digest| !digests.contains(*digest)).count() as u64)
+    missed.retain(|_, digest| !digests.contains(digest));
+    let mut missed: Vec<String> = missed.into_keys().collect();
+    missed.sort_unstable();
+    Ok(missed)
 }
 
 fn agrees(folder: &Path) -> io::Result<bool> {

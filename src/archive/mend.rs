@@ -36,7 +36,7 @@ pub fn mend(store: &mut Store, vouched: &HashMap<String, Digest>, now: i64) -> R
     }
     if !store.damage().is_empty() {
         mended.sealed = store.damage().to_vec();
-        store.seal(now)?;
+        store.seal(None, now)?;
     }
     Ok(mended)
 }

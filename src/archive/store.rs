@@ -160,11 +160,11 @@ impl Store {
             Journal::open(path, |found| known.take(found)).map_err(trouble("read the journal of", path))?;
         damages.open.iter().for_each(|damage| note(damage.to_string()));
         let whole = damages.open.is_empty();
-        let manifest = Manifest::mend(path, whole).map_err(trouble("mend the manifest of", path))?;
-        let missed = manifest.missed();
-        if missed > 0 {
-            let (manifest, journal) = (manifest::NAME, journal::NAME);
-            note(format!("{manifest} names files that no line of {journal} does, {missed}: lines are lost"));
+        let mended = Manifest::mend(path, whole);
+        let (manifest, missed) = mended.map_err(trouble("mend the manifest of", path))?;
+        if !missed.is_empty() {
+            let (manifest, journal, count) = (manifest::NAME, journal::NAME, missed.len());
+            note(format!("{manifest} names files that no line of {journal} does, {count}: lines are lost"));
         }
         root.sync_all().map_err(trouble("sync", path))?;
         let folder = Folder {
@@ -188,8 +188,10 @@ impl Store {
         };
         // Lines that the chain does not miss may have said of any UIDL that it is free, and only until those files are
         // fetched again is it seen that there were some.
-        if missed > told {
-            store.seal(now)?;
+        let missed = Some(missed.join("\n")).filter(|missed| !missed.is_empty());
+        let missed = missed.map(|missed| Digest::of(missed.as_bytes()).brief());
+        if missed.is_some() && missed != told {
+            store.seal(missed, now)?;
         }
         Ok(store)
     }
@@ -199,12 +201,11 @@ impl Store {
         &self.damage
     }
 
-    /// Seals that.
-    pub fn seal(&mut self, now: i64) -> Result<(), StoreError> {
+    /// Seals that. `missed` is the hash of the paths that only the manifest names.
+    pub fn seal(&mut self, missed: Option<u64>, now: i64) -> Result<(), StoreError> {
         let path = &self.folder.path;
-        let missed = self.manifest.missed();
-        let seal = self.journal.seal(path, missed, now).map_err(trouble("read the journal of", path))?;
-        self.enter(&[seal])?;
+        let seal = self.journal.seal(path, now).map_err(trouble("read the journal of", path))?;
+        self.enter(&[Entry { head: missed, ..seal }])?;
         self.damage.clear();
         Ok(())
     }

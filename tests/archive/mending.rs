@@ -284,6 +284,27 @@ fn an_older_journal_is_noticed_and_its_names_are_not_believed() {
     }
 }
 
+/// What was missed and is here again makes nothing of a later loss look known, be it of as many files.
+#[test]
+fn every_loss_casts_its_own_doubt() {
+    let (scene, server) = archived(Layout::Dated);
+    let path = scene.store().join("journal.jsonl");
+    let seals = || scene.journal().iter().filter(|line| line["what"] == "sealed").count();
+    for expected in 1..=3 {
+        let whole = fs::read_to_string(&path).unwrap();
+        let last = whole.trim_end().rfind('\n').unwrap() + 1;
+        fs::write(&path, &whole[..last]).unwrap();
+        for _ in 0..3 {
+            assert_eq!(scene.run(server.port()), Exit::Done);
+            assert_eq!(seals(), expected);
+        }
+        assert_eq!(verify(&scene).0, Some(0), "{}", verify(&scene).1);
+        let another = scene.maildrop().join(format!("{:05}.eml", 50 + expected));
+        fs::write(another, message(50 + expected)).unwrap();
+        assert_eq!(scene.run(server.port()), Exit::Done);
+    }
+}
+
 /// It is there, so it is not missing; and it is none of what was archived.
 #[test]
 fn a_file_that_lost_its_line_and_was_changed_is_a_loss() {
