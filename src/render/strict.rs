@@ -1,4 +1,4 @@
-//! Jinja's own filters of text, and `~`. Of a null they make `None`, and `Dear None` is a letter that nobody is to
+//! Jinja's own filters of text, Python's methods, and `~`. Of a null they make `None`, and `Dear None` is a letter that nobody is to
 //! get.
 
 use std::ops::Range;
@@ -6,8 +6,9 @@ use std::ops::Range;
 use minijinja::filters::{
     capitalize, escape, format, indent, join, lower, replace, safe, string, title, trim, upper,
 };
-use minijinja::value::{Kwargs, Rest, StringInput, ValueOrKwargs, from_args};
+use minijinja::value::{Kwargs, Rest, StringInput, ValueKind, ValueOrKwargs, from_args};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value};
+use minijinja_contrib::pycompat::unknown_method_callback;
 
 use super::engine::null;
 use super::scan::{self, Scan};
@@ -18,13 +19,13 @@ const GUARD: &str = "|never_null";
 /// More columns than any text is set in by; the engine's own filter knows no limit.
 const WIDEST_INDENT: i64 = 1000;
 
-/// Puts filters that refuse a null in the place of the engine's.
+/// Puts filters and methods that refuse a null in the place of the engine's.
 pub(super) fn add_to(env: &mut Environment<'static>) {
     for (name, filter) in [
         ("capitalize", Value::from_function(capitalize)),
         ("e", Value::from_function(escape)),
         ("escape", Value::from_function(escape)),
-        ("format", Value::from_function(format)),
+        ("format", Value::from_function(format_filled)),
         ("indent", Value::from_function(narrow_indent)),
         ("lower", Value::from_function(lower)),
         ("replace", Value::from_function(replace_some)),
@@ -35,27 +36,84 @@ pub(super) fn add_to(env: &mut Environment<'static>) {
         ("upper", Value::from_function(upper)),
     ] {
         env.add_filter(name, move |state: &mut State, args: Rest<ValueOrKwargs>| {
-            let args = args.into_values();
-            if args.iter().any(Value::is_none) { Err(null()) } else { filter.call(state, &args) }
+            filter.call(state, without_nulls(&args.into_values())?)
         });
     }
     env.add_filter(
         &GUARD[1..],
         |value: &Value| if value.is_none() { Err(null()) } else { Ok(value.clone()) },
     );
-    let joined = Value::from_function(join);
-    env.add_filter("join", move |state: &mut State, args: Rest<ValueOrKwargs>| {
-        let mut args = args.into_values();
-        if let Some(list) = args.first_mut().filter(|list| list.as_str().is_none() && !list.is_undefined()) {
-            // Some lists can be gone through only once.
-            let items: Vec<Value> = list.try_iter()?.collect();
-            if list.is_none() || items.iter().any(Value::is_none) {
-                return Err(null());
-            }
-            *list = items.into();
+    env.add_filter("join", join_whole);
+    env.set_unknown_method_callback(method);
+}
+
+/// Python's methods of text, of which two print what they are given.
+fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
+    let args = match (name, args) {
+        ("format", _) => printable(args)?,
+        ("join", [list]) => vec![without_null(list)?],
+        _ => return unknown_method_callback(state, value, name, args),
+    };
+    unknown_method_callback(state, value, name, &args)
+}
+
+/// The arguments as they are, if none is a null, of those with a name either.
+fn without_nulls(args: &[Value]) -> Result<&[Value], Error> {
+    let null_in =
+        |arg: &Value| arg.is_none() || (arg.is_kwargs() && fields(arg).any(|(_, value)| value.is_none()));
+    if args.iter().any(null_in) { Err(null()) } else { Ok(args) }
+}
+
+/// Arguments for a text that may look into them, as `{d.n}` and `%(n)s` do: no null is found there.
+fn printable(args: &[Value]) -> Result<Vec<Value>, Error> {
+    Ok(without_nulls(args)?.iter().map(filled).collect())
+}
+
+fn format_filled(state: &mut State, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
+    Value::from_function(format).call(state, &printable(&args.into_values())?)
+}
+
+/// What is in a map.
+fn fields(map: &Value) -> impl Iterator<Item = (Value, Value)> {
+    map.as_object().and_then(|map| map.try_iter_pairs()).into_iter().flatten()
+}
+
+/// A value without the nulls in it.
+fn filled(value: &Value) -> Value {
+    match value.kind() {
+        ValueKind::None => Value::UNDEFINED,
+        ValueKind::Map if value.is_kwargs() => {
+            let named = fields(value).map(|(key, value)| (key.to_string(), filled(&value)));
+            Kwargs::from_iter(named).into()
         }
-        joined.call(state, &args)
-    });
+        ValueKind::Map => Value::from_pairs(fields(value).map(|(key, value)| (key, filled(&value)))),
+        ValueKind::Seq => value.try_iter().into_iter().flatten().map(|item| filled(&item)).collect(),
+        _ => value.clone(),
+    }
+}
+
+/// The list as it is, if no null is in it. Some can be gone through only once.
+fn without_null(list: &Value) -> Result<Value, Error> {
+    if list.as_str().is_some() || list.is_undefined() {
+        return Ok(list.clone());
+    }
+    let items: Vec<Value> = list.try_iter()?.collect();
+    if list.is_none() || items.iter().any(Value::is_none) { Err(null()) } else { Ok(items.into()) }
+}
+
+fn join_whole(state: &mut State, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
+    let mut args = args.into_values();
+    let (list, attribute) = {
+        type Args<'a> = (&'a Value, Option<&'a Value>, Option<Value>, Kwargs);
+        let (list, _, attribute, named): Args = from_args(&args)?;
+        (without_null(list)?, attribute.or(named.peek("attribute")?))
+    };
+    if let Some(attribute) = attribute {
+        let of_each = Kwargs::from_iter([("attribute", attribute)]).into();
+        without_null(&state.apply_filter("map", &[list.clone(), of_each])?)?;
+    }
+    args[0] = list;
+    Value::from_function(join).call(state, &args)
 }
 
 /// A template in which `~` refuses a null: there is no other place where the engine can be told. A filter binds closer
@@ -124,7 +182,6 @@ mod tests {
     fn nothing_is_put_together_with_a_null() {
         let mut env = Environment::new();
         env.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
-        env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         add_to(&mut env);
         let context = minijinja::context! { v => (), a => "ü", b => 2, d => minijinja::context! { x => "x", n => () },
         e => minijinja::context! { l => [Some(minijinja::context! { y => 1, z => 3 }), None] } };
@@ -223,8 +280,8 @@ mod tests {
     fn no_filter_prints_a_null() {
         let mut env = Environment::new();
         add_to(&mut env);
-        let context =
-            minijinja::context! { v => (), some => " ada x ", list => [Some("a"), None], all => ["a", "b"] };
+        let context = minijinja::context! { v => (), some => " ada x ", list => [Some("a"), None], all => ["a", "b"],
+        d => minijinja::context! { n => (), x => 1, l => [None, Some(2)] } };
         for (template, expected) in [
             ("{{ v|upper }}", None),
             ("{{ v|trim }}", None),
@@ -236,6 +293,28 @@ mod tests {
             ("{{ v|join }}", None),
             ("{{ list|join(',') }}", None),
             ("{{ list|map('upper')|list }}", None),
+            ("{{ [d]|join(',', 'n') }}", None),
+            ("{{ [d]|join(',', attribute='n') }}", None),
+            ("{{ [d]|join(',', attribute='l.0') }}", None),
+            ("{{ '%(n)s'|format(n=v) }}", None),
+            ("{{ '%(n)s'|format(d) }}", None),
+            ("{{ '{}'.format(v) }}", None),
+            ("{{ '{n}'.format(n=v) }}", None),
+            ("{{ '{d.n}'.format(d=d) }}", None),
+            ("{{ '{0[n]}'.format(d) }}", None),
+            ("{{ '{0.l[0]}'.format(d) }}", None),
+            ("{{ '{}'.format(**{'x': v}) }}", None),
+            ("{{ ', '.join(list) }}", None),
+            ("{{ ', '.join(v) }}", None),
+            ("{{ ', '.join(list|map('default', '-', true)) }}{{ ','.join('xy') }}", Some("a, -x,y")),
+            ("{{ [d]|join(',', attribute='x') }}{{ [d, d]|join('-', 'l.1') }}", Some("12-2")),
+            ("{{ '%(x)s %(x)d'|format(d) }} {{ '%(x)s'|format(x=2) }}", Some("1 1 2")),
+            ("{{ '{d.x} {0[x]} {1.l[1]} {y}'.format(d, d, d=d, y=3) }}", Some("1 1 2 3")),
+            (
+                "{{ d.get('n', none) is none }} {{ d.get('y', 4) }} {{ 'a b'.split(none, 1)|join('-') }}",
+                Some("True 4 a-b"),
+            ),
+            ("{{ 'ab'.strip(none).upper().replace('B', 'c') }}{{ list.count(none) }}", Some("Ac1")),
             ("{{ some|indent(2000) }}", None),
             ("{{ some|indent(width=2000) }}", None),
             ("{{ some|trim|title }}", Some("Ada X")),
