@@ -629,6 +629,28 @@ fn mistakes_have_a_place_and_a_remedy() {
 }
 
 #[test]
+fn an_id_of_a_list_is_as_the_letters_need_it() {
+    for (id, right) in [
+        ("news.example.com", true),
+        ("新闻 <news.example.com>", true),
+        ("'a <b> <news.example.com>'", true),
+        ("'{{ name }}'", true),
+        ("'{{ name }} <{{ id }}.example.com>'", true),
+        ("'{{ name }} <news.example.com>'", true),
+        ("'News <{{ id }}>'", true),
+        ("新闻", false),
+        ("our news", false),
+        ("News <our news>", false),
+        ("'a <news.example.com> <b c>'", false),
+        ("'{{ name }} <our news>'", false),
+        ("''", false),
+    ] {
+        let job = with("list_id", &format!("list_id: {id}"));
+        assert_eq!(Project::new(&[("job.yaml", &job)]).read("job.yaml").is_ok(), right, "{id}");
+    }
+}
+
+#[test]
 fn files_that_are_not_there_are_told_of_the_relay_that_is_used() {
     let house = "relays:
   used: {host: a.b, ca_file: ca.pem, auth: {user: u, password: {file: here}}, fallback: spare}

@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::diagnostic::Diagnostic;
 use crate::exit::Exit;
-use crate::mail::Mailbox;
+use crate::mail::{Mailbox, list_id};
 
 use super::super::section::{Reading, Section, Value, percentage};
 use super::super::tree::{self, Content, Document};
@@ -55,14 +55,17 @@ pub(in crate::job) fn send(section: &Section<'_>, house: &House<'_>, path: &Path
     let images = section.get("images").map(images);
     let headers = headers(section);
     let unsubscribe = section.get("unsubscribe").map(unsubscribe);
-    let list_id = section.get("list_id").map(|value| {
+    let id_of_list = section.get("list_id").map(|value| {
         let text = value.line()?;
-        // RFC 2919 §2: a name may stand before the brackets, and the id is like that of a host.
-        let id = text.value.split_once('<').map_or(&*text.value, |(_, id)| id);
-        match is_template(id) || !id.trim().contains(char::is_whitespace) {
+        // Of what a template makes, only an id behind it is known.
+        let constant = match is_template(&text.value) {
+            true => text.value.rsplit('}').next().filter(|tail| tail.contains('<')),
+            false => Some(&*text.value),
+        };
+        match constant.is_none_or(|constant| list_id(constant).is_some()) {
             true => Some(text),
             false => value.wrong(
-                Diagnostic::error("the id of a list has no blank in it")
+                Diagnostic::error("the id of a list is of ASCII and has no blank in it")
                     .help("write `news.example.com`, or `News <news.example.com>`"),
             ),
         }
@@ -106,7 +109,7 @@ pub(in crate::job) fn send(section: &Section<'_>, house: &House<'_>, path: &Path
         images: given(images)?.unwrap_or_default(),
         headers: or(headers, reading, Vec::new)?,
         unsubscribe: or(given(unsubscribe), reading, || None)?,
-        list_id: or(given(list_id), reading, || None)?,
+        list_id: or(given(id_of_list), reading, || None)?,
         feedback_id: or(given(feedback_id), reading, || None)?,
         vars: vars?,
         relay: or(relay, reading, relay::nowhere)?,
