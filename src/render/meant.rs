@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 
+use super::scan::bare;
+
 /// How a template asks for a column: by its name, or through `row` where that is no name.
 pub(super) fn reference(column: &str) -> String {
     let name = column.chars().all(|sign| sign.is_alphanumeric() || sign == '_');
@@ -92,18 +94,24 @@ pub(super) fn operator(expression: &str) -> Option<String> {
 /// The first words that everybody would get as they stand: one of these names in single braces, anything in the
 /// double ones of a Chinese keyboard.
 pub(super) fn unfilled(source: &str, is_name: impl Fn(&str) -> bool) -> Option<Range<usize>> {
+    bare(source).find_map(|text| {
+        let found = in_braces(&source[text.clone()], &is_name)?;
+        Some(text.start + found.start..text.start + found.end)
+    })
+}
+
+fn in_braces(text: &str, is_name: impl Fn(&str) -> bool) -> Option<Range<usize>> {
     const OPEN: [char; 2] = ['{', '｛'];
     const CLOSE: [char; 2] = ['}', '｝'];
     let mut at = 0;
-    while let Some(start) = source[at..].find(OPEN).map(|found| at + found) {
-        let inner = source[start..].trim_start_matches(OPEN);
-        let opening = &source[start..source.len() - inner.len()];
+    while let Some(start) = text[at..].find(OPEN).map(|found| at + found) {
+        let inner = text[start..].trim_start_matches(OPEN);
+        let opening = &text[start..text.len() - inner.len()];
         let len = inner.find(|sign: char| CLOSE.contains(&sign) || sign == '\n').unwrap_or(inner.len());
         let rest = inner[len..].trim_start_matches(CLOSE);
-        at = source.len() - rest.len();
+        at = text.len() - rest.len();
         let closed = inner[len..].starts_with(CLOSE);
-        let template = opening.starts_with("{{") || inner.starts_with(['%', '#']);
-        if closed && !template && (opening.starts_with("｛｛") || is_name(inner[..len].trim())) {
+        if closed && (opening.starts_with("｛｛") || is_name(inner[..len].trim())) {
             return Some(start..at);
         }
     }
@@ -125,6 +133,11 @@ mod tests {
             ("p {color: red} a{name", None),
             ("{name\n}", None),
             ("｛别的｝", None),
+            ("{# Dear\n{name}, #}{# ｛｛ 别的 ｝｝ #}x", None),
+            ("{% raw %}{name} ｛｛ 别的 ｝｝{% endraw %}{%- raw -%}\n {name} {%- endraw -%} x", None),
+            ("{% raw %}{{ x }}{% endraw %} { name } {#\n#}", Some("{ name }")),
+            ("{% if name %}\n{name}{% endif %}", Some("{name}")),
+            ("{{ '{name}' }}{% set x = '{name}' %}{{ {'name': name}|length }}{{{ name }}}", None),
         ] {
             let found = unfilled(source, |name| ["name", "姓名"].contains(&name));
             assert_eq!(found.map(|span| &source[span]), expected, "{source}");

@@ -108,6 +108,20 @@ pub(super) fn plain(source: &str) -> Option<Vec<Plain>> {
     parts.collect()
 }
 
+/// Where the text of a template stands that everybody gets, but for what `raw` gives on as it is.
+pub(super) fn bare(source: &str) -> impl Iterator<Item = Range<usize>> {
+    let tokens = tokenize(source, false, Default::default()).map_while(Result::ok);
+    tokens.filter(|(token, _)| matches!(token, Token::TemplateData(_))).map(|(_, span)| range(span)).filter(
+        |text| {
+            let tag =
+                source[..text.start].trim_end().strip_suffix("%}").and_then(|tag| tag.rsplit("{%").next());
+            tag.is_none_or(|tag| {
+                tag.trim_matches(|sign: char| sign.is_whitespace() || "-+".contains(sign)) != "raw"
+            })
+        },
+    )
+}
+
 /// Where what `~` puts together ends, on either side of each, but for words in quotes. The places of the tree leave
 /// out parentheses, so it is told from the tokens.
 pub(super) fn joined(source: &str) -> Option<BTreeSet<usize>> {
