@@ -44,20 +44,27 @@ pub(super) fn wide_sign(source: &str) -> Option<String> {
 }
 
 fn wide_sign_in(expression: &str) -> Option<String> {
-    let mut quote = None;
-    for sign in expression.chars() {
-        match quote {
-            Some(open) if sign == open => quote = None,
-            Some(_) => {}
-            None if matches!(sign, '"' | '\'') => quote = Some(sign),
-            None => {
-                if let Some(right) = narrow(sign) {
-                    return Some(format!("`{sign}` is a sign of a Chinese keyboard: write `{right}`"));
-                }
-            }
+    let words = unquoted(expression);
+    let (sign, right) = words.chars().find_map(|sign| Some((sign, narrow(sign)?)))?;
+    Some(format!("`{sign}` is a sign of a Chinese keyboard: write `{right}`"))
+}
+
+/// An expression with nothing between its quotation marks.
+fn unquoted(expression: &str) -> String {
+    let (mut quote, mut escaped) = (None, false);
+    let without = expression.chars().filter(|&sign| match quote {
+        Some(_) if std::mem::take(&mut escaped) => false,
+        Some(open) => {
+            escaped = sign == '\\';
+            quote = Some(open).filter(|open| *open != sign);
+            quote.is_none()
         }
-    }
-    None
+        None => {
+            quote = Some(sign).filter(|sign| matches!(sign, '"' | '\''));
+            true
+        }
+    });
+    without.collect()
 }
 
 /// The sign of ASCII that a wide one stands for.
@@ -80,7 +87,7 @@ pub(super) fn operator(expression: &str) -> Option<String> {
         return Some(help);
     }
     let bare =
-        ["==", "!=", "<=", ">="].iter().fold(expression.to_owned(), |text, sign| text.replace(sign, ""));
+        ["==", "!=", "<=", ">="].iter().fold(unquoted(expression), |text, sign| text.replace(sign, ""));
     let known = [
         ("&&", "`and` stands between two conditions of which both hold"),
         ("||", "`or` stands between two conditions of which one holds"),
@@ -184,6 +191,11 @@ mod tests {
             ("a == “x”", Some("`“` is a sign")),
             ("a＝'b'", Some("write `=`")),
             ("a >= 1 and b != 2", None),
+            ("url == \"http://x?a=b\" and", None),
+            ("a == 'x && y' or b == \"!<>||'\" or", None),
+            ("a == 'it\\'s =' and", None),
+            ("a == \"x=\" and b = 'y'", Some("`==`")),
+            ("a == 'x' and b = 'y", Some("`==`")),
         ] {
             let help = operator(expression);
             assert_eq!(help.is_some(), expected.is_some(), "{expression}");
