@@ -177,6 +177,7 @@ fn replace_some(state: &mut State, args: Rest<ValueOrKwargs>) -> Result<Value, E
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn nothing_is_put_together_with_a_null() {
@@ -355,6 +356,40 @@ mod tests {
             assert_eq!(env.render_str(template, &context).ok().as_deref(), expected, "{template}");
             let all = template.replace(", 1)", ")").replace(", count=1)", ")");
             assert_eq!(env.render_str(&all, &context).ok().as_deref(), expected, "{all}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_guard_changes_no_words(words in "((a|b|d\\.x|l\\[0\\]|l|'q'|\"~\"|2|-b|d\\.get\\('x'\\)|a\\.upper\\(\\)|\\[a, b\\]|\\(a, b\\)|\\{'k': a\\})(\\|upper|\\|replace\\('a', 'b'\\)| is string|\\.x|\\[0\\]|)( ~ |~| \\+ | \\* | ~ \\(| if a else | and | == | in |\\) ~ |, )){0,5}(a|b|'q'|l\\|first|d\\.x)\\)?") {
+            let mut env = Environment::new();
+            add_to(&mut env);
+            let context =
+                minijinja::context! { a => "ü", b => 2, l => ["x", "y"], d => minijinja::context! { x => "x" } };
+            for source in [
+                format!("{{{{ {words} }}}}"),
+                format!("{{% set v = {words} %}}{{{{- v }}}}"),
+                format!("{{{{ [{words}]|join('~') ~ ({words}) }}}}"),
+            ] {
+                let Ok(expected) = env.render_str(&source, &context) else { continue };
+                let guarded = guarded(source.clone());
+                let none = scan::joined(&source).is_some_and(|ends| ends.is_empty());
+                prop_assert_eq!(guarded == source, none, "{}", source);
+                prop_assert_eq!(env.render_str(&guarded, &context).ok(), Some(expected), "{}", guarded);
+            }
+        }
+
+        #[test]
+        fn no_null_is_behind_a_guard(words in "((a|n|d\\.n|l\\|last|d\\.get\\('n'\\)|n\\|d\\('z', true\\)|n is none|\\(n or d\\.n\\)|\\(d if a else l\\)\\.n|l\\[1\\]|\\(a or n\\)|\\(n\\))(~| ~ \\(| if a else | or |\\) ~ | ~ )){1,4}(a|n|l\\[1\\]|d\\.n)\\)?") {
+            let mut env = Environment::new();
+            add_to(&mut env);
+            env.add_filter("d", |value: &Value, other: Value| if value.is_none() { other } else { value.clone() });
+            let context =
+                minijinja::context! { a => "ü", n => (), l => [Some("x"), None], d => minijinja::context! { n => () } };
+            let bare = format!("{{% set v = '' ~ ({words}) %}}{{{{ v }}}}");
+            let found = env.render_str(&guarded(bare.clone()), &context).ok();
+            let expected = env.render_str(&bare, &context).ok().filter(|text| !text.contains("one"));
+            prop_assert_eq!(found, expected, "{}", words);
         }
     }
 }
