@@ -577,6 +577,7 @@ impl Compiler<'_> {
             }
         };
         let inline = matches!(source, TemplateSource::Inline(_));
+        let silent = main.source.trim().is_empty();
         let name = main.name.clone();
         let family = self.family(main, text, folder.as_deref())?;
         let perhaps = self.perhaps(&family, text);
@@ -631,7 +632,7 @@ impl Compiler<'_> {
         self.env(role).set_loader(move |name| {
             Ok(confined(&templates, name).and_then(|path| read(&path).ok()).map(strict::guarded))
         });
-        Some(Body { name, at: if inline { line_of(text) } else { 0 } })
+        Some(Body { name, at: if inline { line_of(text) } else { 0 }, silent })
     }
 
     /// Names in a family of templates whose values a row may have made: columns, and what flows

@@ -87,6 +87,8 @@ enum Many {
 struct Body {
     name: String,
     at: usize,
+    /// The job says that there are no words: `{inline: ""}`.
+    silent: bool,
 }
 
 struct Attachment {
@@ -199,6 +201,11 @@ impl Templates {
             // Every letter has a text, for those who read it without a picture of the page.
             None => html.as_deref().map(plain::text),
         };
+        let words = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.trim().is_empty());
+        let mut meant = [&self.html, &self.text].into_iter().flatten().filter(|body| !body.silent);
+        if let (Some(body), false) = (meant.next(), words(&html) || words(&text)) {
+            return Err(RowError::new(body.name.clone(), body.at, "the letter has no words in it"));
+        }
         let mut headers = Vec::with_capacity(self.headers.len());
         for (name, line) in &self.headers {
             headers.push((name.clone(), line.render_line(&view)?));

@@ -376,6 +376,22 @@ fn programs_are_told_of_more_bad_rows_than_people() {
 }
 
 #[test]
+fn a_letter_whose_body_comes_out_empty_is_not_sent() {
+    let list = "email,name\nada@example.org,Ada\nbob@example.org,Bob\n";
+    let body = r#"body: {text: {inline: "{% if name != 'Bob' %}Hello{% endif %}\n"}}"#;
+    let lines = |line: &str| if line.starts_with("body:") { body.to_owned() } else { line.to_owned() };
+    let job = SHORT.lines().map(lines).collect::<Vec<_>>().join("\n");
+    let scene = Scene::new().relay([] as [&str; 0]).job(&job).recipients(list);
+    scene.send().exit(Exit::SomeFailed).says(&["the letter has no words in it"]);
+    assert_eq!(scene.its_relay().letters().len(), 1);
+    // Who means it says so.
+    let scene = Scene::new().relay([] as [&str; 0]).job(&job.replace(body, r#"body: {text: {inline: ""}}"#));
+    let scene = scene.recipients(list);
+    scene.send().exit(Exit::Done);
+    assert_eq!(scene.its_relay().letters().len(), 2);
+}
+
+#[test]
 fn a_pipe_is_no_list() {
     let job = changed("list.csv}", "/dev/stdin, format: csv}").replace("@PORT@", "25");
     let scene = Scene::new().job(&job);
