@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::letter::{Piece, RecipientKey};
 
-/// Files and the recipients they were first found for: some 25 bytes for each file and, where values are
+/// Files and the recipients they were first found for: 20 to 40 bytes for each file and, where values are
 /// compared, as many for what found it, so that a million files are borne. Hashes stand for all of them, by a
 /// secret of this process: nobody can choose a name or a key that has the hash of another. Should two files
 /// ever have one hash, a row is refused that need not be.
@@ -20,7 +20,7 @@ pub struct Claims {
 #[derive(Debug, Default)]
 struct Held {
     /// Of a file: the first key. Of a file and a pattern: the [`Contribution`] that found it first.
-    first: First,
+    first: HashMap<u64, u64>,
     /// Files that a second key asked for: they are nobody's. And whether that was of a row that is left out.
     contested: HashMap<u64, bool>,
     /// A contested file was found for somebody before that was known.
@@ -65,7 +65,7 @@ impl Claims {
         let file = self.file(path);
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let key = self.hasher.hash_one(key.as_str());
-        let first = held.first.of(file, key);
+        let first = *held.first.entry(file).or_insert(key);
         let other = words.and_then(|words| self.found_otherwise(&mut held, file, words, false));
         let otherwise = other.is_some_and(Contribution::is_left_out);
         if first == key && !otherwise && !held.contested.contains_key(&file) {
@@ -84,7 +84,7 @@ impl Claims {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(other) = self.found_otherwise(&mut held, file, words, true) {
             held.contested.entry(file).or_insert(true);
-            held.any_contested |= !other.is_left_out() || held.first.knows(file);
+            held.any_contested |= !other.is_left_out() || held.first.contains_key(&file);
         }
     }
 
@@ -137,7 +137,8 @@ impl Claims {
         left_out: bool,
     ) -> Option<Contribution> {
         let own = Contribution(words.values & !1 | u64::from(left_out));
-        let first = Contribution(held.first.of(self.hasher.hash_one((file, words.pattern)), own.0));
+        let found = self.hasher.hash_one((file, words.pattern));
+        let first = Contribution(*held.first.entry(found).or_insert(own.0));
         (first.0 >> 1 != own.0 >> 1).then_some(first)
     }
 }
@@ -145,78 +146,6 @@ impl Claims {
 impl Contribution {
     fn is_left_out(self) -> bool {
         self.0 & 1 == 1
-    }
-}
-
-/// Parts of the table: growing copies one of them, so that it never holds the whole table twice. They are few,
-/// for large ones are given back to the system when they are left; small ones would lie about.
-const PARTS: usize = 16;
-
-/// A hash table of what was noted first: 16 bytes a slot, two to four of five in use.
-#[derive(Debug)]
-struct First {
-    parts: Vec<Part>,
-}
-
-#[derive(Debug, Default, Clone)]
-struct Part {
-    /// Zero is an empty slot.
-    hashes: Vec<u64>,
-    /// Beside each hash.
-    notes: Vec<u64>,
-    used: usize,
-}
-
-impl Default for First {
-    fn default() -> First {
-        First { parts: vec![Part::default(); PARTS] }
-    }
-}
-
-impl First {
-    /// What was noted of a hash first: this, if nothing was.
-    fn of(&mut self, hash: u64, note: u64) -> u64 {
-        let hash = hash.max(1);
-        let part = &mut self.parts[hash as usize % PARTS];
-        // Four fifths full: then a search still ends within some cache lines.
-        if (part.used + 1) * 5 > part.hashes.len() * 4 {
-            part.grow();
-        }
-        let at = part.place(hash);
-        if part.hashes[at] == 0 {
-            (part.hashes[at], part.notes[at]) = (hash, note);
-            part.used += 1;
-        }
-        part.notes[at]
-    }
-
-    fn knows(&self, hash: u64) -> bool {
-        let hash = hash.max(1);
-        let part = &self.parts[hash as usize % PARTS];
-        !part.hashes.is_empty() && part.hashes[part.place(hash)] == hash
-    }
-}
-
-impl Part {
-    /// Where a hash is, or would be: there is always an empty slot.
-    fn place(&self, hash: u64) -> usize {
-        let slots = self.hashes.len();
-        let mut at = (((hash >> 32) * slots as u64) >> 32) as usize;
-        while self.hashes[at] != 0 && self.hashes[at] != hash {
-            at = if at + 1 == slots { 0 } else { at + 1 };
-        }
-        at
-    }
-
-    /// A quarter larger.
-    fn grow(&mut self) {
-        let slots = self.hashes.len() + (self.hashes.len() / 4).max(8);
-        let hashes = std::mem::replace(&mut self.hashes, vec![0; slots]);
-        let notes = std::mem::replace(&mut self.notes, vec![0; slots]);
-        for (hash, note) in hashes.into_iter().zip(notes).filter(|(hash, _)| *hash != 0) {
-            let at = self.place(hash);
-            (self.hashes[at], self.notes[at]) = (hash, note);
-        }
     }
 }
 
@@ -239,19 +168,5 @@ mod tests {
             assert_eq!(claims.claim(Path::new(path), &key(name), None).is_ok(), expected, "{path} {name}");
             assert_eq!(claims.any_contested(), contested, "{path} {name}");
         }
-    }
-
-    #[test]
-    fn what_is_first_stays_and_takes_few_bytes() {
-        let (hasher, mut first) = (RandomState::new(), First::default());
-        for round in 0..2 {
-            for n in 0..200_000u64 {
-                assert_eq!(first.of(hasher.hash_one(n), n + round), n);
-            }
-        }
-        assert!((0..200_000u64).all(|n| first.knows(hasher.hash_one(n))));
-        assert!((200_000..400_000u64).all(|n| !first.knows(hasher.hash_one(n))));
-        let slots: usize = first.parts.iter().map(|part| part.hashes.capacity()).sum();
-        assert!(slots * 16 <= 200_000 * 27, "{slots} slots");
     }
 }
