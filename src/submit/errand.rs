@@ -32,10 +32,11 @@ impl Errand {
         let (answer, answered) = channel();
         let waker = Arc::clone(waker);
         thread::Builder::new().name("errand".to_owned()).spawn(move || {
-            // Should the work break, its end of the channel is dropped, and that is seen, too.
-            let bell = Bell(waker);
+            // Should the work break, its end of the channel is dropped, and that is seen, too. Dropped in the other
+            // order: when the bell rings the end is gone.
+            let _bell = Bell(waker);
+            let answer = answer;
             let _ = answer.send(work());
-            drop((answer, bell));
         })?;
         Ok(Errand(answered))
     }
@@ -57,5 +58,31 @@ impl Drop for Bell {
     fn drop(&mut self) {
         // A failed wake-up means that the poll is gone, and with it the pool.
         let _ = self.0.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use mio::{Events, Poll, Token};
+
+    use super::*;
+
+    #[test]
+    fn whoever_is_woken_finds_what_came_of_it() {
+        let mut poll = Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
+        for round in 0..50 {
+            let breaks = round % 2 == 0;
+            let work = move || if breaks { panic!("on purpose") } else { Ok(Found::Addresses(Vec::new())) };
+            let errand = Errand::begin(&waker, work).unwrap();
+            let mut events = Events::with_capacity(1);
+            while events.is_empty() {
+                poll.poll(&mut events, Some(Duration::from_secs(30))).unwrap();
+            }
+            let back = errand.is_back().expect("it is back when the bell rings");
+            assert_eq!(back.is_none(), breaks);
+        }
     }
 }

@@ -2,8 +2,9 @@
 //! a reply means is decided in [`outcome`] alone, what is said next in `wire::smtp`.
 //!
 //! The engine hands over [`Consignment`]s whose mark `sending` is already durable: as many as were
-//! [`Event::Wanted`], and some more, so that a turn never waits for the disk. It gets exactly one [`Event::Settled`] or [`Event::Returned`] for
-//! each in return, whatever happens, before [`Event::Closed`].
+//! [`Event::Wanted`], and some more, so that a turn never waits for the disk. It gets exactly one
+//! [`Event::Settled`] or [`Event::Returned`] for each in return, whatever happens, before
+//! [`Event::Closed`].
 
 mod account;
 mod addresses;
@@ -117,8 +118,8 @@ impl Submitter {
         &self.relay
     }
 
-    /// Hands letters over. What is handed over when all is closed already (the relay
-    /// failed a moment ago) returns, too: then [`Event::Returned`] comes behind [`Event::Closed`].
+    /// Hands letters over. What is handed over when all is closed already (the relay failed a moment ago) returns, too:
+    /// then [`Event::Returned`] comes behind [`Event::Closed`].
     pub fn submit(&self, letters: Vec<Consignment>) {
         let door = self.door.lock().unwrap_or_else(PoisonError::into_inner);
         match &*door {
