@@ -44,10 +44,6 @@ const WRITER_CACHE_KIB: i64 = 6 * 1024;
 /// The page cache of a reading connection, in KiB: it walks through the tables and comes back to little.
 const READER_CACHE_KIB: i64 = 2 * 1024;
 
-/// Pages in the log at which a commit folds them into the file. A larger log means fewer, longer
-/// pauses, and more that several commits' changes to one page are written back once.
-const CHECKPOINT_PAGES: i64 = 4000;
-
 /// How many prepared statements a connection keeps.
 const STATEMENTS: usize = 64;
 
@@ -85,8 +81,7 @@ impl Sqlite {
             });
         }
         conn.execute_batch(&format!(
-            "PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF; PRAGMA cache_size = -{WRITER_CACHE_KIB};
-             PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES};"
+            "PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF; PRAGMA cache_size = -{WRITER_CACHE_KIB};"
         ))
         .map_err(said)?;
         conn.set_prepared_statement_cache_capacity(STATEMENTS);
