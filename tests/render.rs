@@ -118,6 +118,9 @@ fn a_text_sees_the_row_over_the_vars() {
             "{{ nothing }}",
             "body.text, line 2: `nothing`: it is null, which is never printed; `default` gives it a value",
         ),
+        ("{{ [count, nothing] }}", "line 2: `[count, nothing]`: a null is in it, which is never printed"),
+        ("{{ {'n': [nothing]} }}", "line 2: `{'n': [nothing]}`: a null is in it"),
+        ("{{ nothing|int + 5 }}", "line 2: it is null, which is never printed"),
         ("{{ nested.zz }}", "body.text, line 2: `nested.zz` is undefined"),
         ("{% if absent %}{% endif %}", "body.text, line 2: `absent` is undefined"),
         (

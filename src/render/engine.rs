@@ -80,6 +80,13 @@ pub(super) fn null() -> Error {
     Error::new(ErrorKind::InvalidOperation, "it is null, which is never printed; `default` gives it a value")
 }
 
+fn null_within() -> Error {
+    Error::new(
+        ErrorKind::InvalidOperation,
+        "a null is in it, which is never printed; `default` gives it a value",
+    )
+}
+
 fn print_text(out: &mut Output, _state: &mut State, value: &Value) -> Result<(), Error> {
     if let Some(text) = value.as_str() {
         return Ok(out.write_str(text)?);
@@ -87,6 +94,7 @@ fn print_text(out: &mut Output, _state: &mut State, value: &Value) -> Result<(),
     match value.kind() {
         ValueKind::None => Err(null()),
         ValueKind::Invalid => Err(Error::new(ErrorKind::InvalidOperation, "it holds an error")),
+        _ if strict::holds_null(value) => Err(null_within()),
         _ => Ok(write!(out, "{value}")?),
     }
 }
@@ -104,6 +112,7 @@ fn print_html(out: &mut Output, state: &mut State, value: &Value) -> Result<(), 
         ValueKind::None => Err(null()),
         ValueKind::Invalid => Err(Error::new(ErrorKind::InvalidOperation, "it holds an error")),
         ValueKind::Number | ValueKind::Bool | ValueKind::Undefined => Ok(write!(out, "{value}")?),
+        _ if strict::holds_null(value) => Err(null_within()),
         _ => write_escaped(out, &value.to_string()),
     }
 }

@@ -1,10 +1,11 @@
-//! Jinja's own filters of text, Python's methods, and `~`. Of a null they make `None`, and `Dear None` is a letter that nobody is to
-//! get.
+//! Jinja's own filters, Python's methods, and `~`. Of a null they make `None` or 0, and `Dear None` is a letter that
+//! nobody is to get.
 
 use std::ops::Range;
 
 use minijinja::filters::{
-    capitalize, escape, format, indent, join, lower, replace, safe, string, title, trim, upper,
+    capitalize, escape, float, format, indent, int, join, lower, pprint, replace, safe, string, sum, title,
+    trim, upper,
 };
 use minijinja::value::{Kwargs, Rest, StringInput, ValueKind, ValueOrKwargs, from_args};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value};
@@ -25,9 +26,9 @@ pub(super) fn add_to(env: &mut Environment<'static>) {
         ("capitalize", Value::from_function(capitalize)),
         ("e", Value::from_function(escape)),
         ("escape", Value::from_function(escape)),
-        ("format", Value::from_function(format_filled)),
         ("indent", Value::from_function(narrow_indent)),
         ("lower", Value::from_function(lower)),
+        ("pprint", Value::from_function(pprint)),
         ("replace", Value::from_function(replace_some)),
         ("safe", Value::from_function(safe)),
         ("string", Value::from_function(string)),
@@ -36,13 +37,28 @@ pub(super) fn add_to(env: &mut Environment<'static>) {
         ("upper", Value::from_function(upper)),
     ] {
         env.add_filter(name, move |state: &mut State, args: Rest<ValueOrKwargs>| {
+            let args = args.into_values();
+            // A list that can be gone through only once is none that a filter prints.
+            if args.iter().any(|arg| arg.kind() != ValueKind::Iterable && holds_null(arg)) {
+                return Err(null());
+            }
+            filter.call(state, &args)
+        });
+    }
+    for (name, filter) in [
+        ("float", Value::from_function(float)),
+        ("int", Value::from_function(int)),
+        ("sum", Value::from_function(sum)),
+    ] {
+        env.add_filter(name, move |state: &mut State, args: Rest<ValueOrKwargs>| {
             filter.call(state, without_nulls(&args.into_values())?)
         });
     }
     env.add_filter(
         &GUARD[1..],
-        |value: &Value| if value.is_none() { Err(null()) } else { Ok(value.clone()) },
+        |value: &Value| if holds_null(value) { Err(null()) } else { Ok(value.clone()) },
     );
+    env.add_filter("format", format_filled);
     env.add_filter("join", join_whole);
     env.set_unknown_method_callback(method);
 }
@@ -62,6 +78,18 @@ fn without_nulls(args: &[Value]) -> Result<&[Value], Error> {
     let null_in =
         |arg: &Value| arg.is_none() || (arg.is_kwargs() && fields(arg).any(|(_, value)| value.is_none()));
     if args.iter().any(null_in) { Err(null()) } else { Ok(args) }
+}
+
+/// Whether a value is null, or a list or map with one in it: printed whole it shows `None`.
+pub(super) fn holds_null(value: &Value) -> bool {
+    match value.kind() {
+        ValueKind::None => true,
+        ValueKind::Map => fields(value).any(|(_, value)| holds_null(&value)),
+        ValueKind::Seq | ValueKind::Iterable => {
+            value.try_iter().is_ok_and(|mut items| items.any(|item| holds_null(&item)))
+        }
+        _ => false,
+    }
 }
 
 /// Arguments for a text that may look into them, as `{d.n}` and `%(n)s` do: no null is found there.
@@ -292,6 +320,13 @@ mod tests {
             ("{{ '%s'|format(v) }}", None),
             ("{{ v|indent(2) }}", None),
             ("{{ v|join }}", None),
+            ("{{ v|int }}", None),
+            ("{{ v|float }}", None),
+            ("{{ v|sum }}", None),
+            ("{{ v|pprint }}", None),
+            ("{{ list|string }}", None),
+            ("{{ [d]|upper }}", None),
+            ("{{ '7'|int }}{{ '1.5'|float }}{{ [1, 2]|sum }}{{ [d]|sum(attribute='x') }}", Some("71.531")),
             ("{{ list|join(',') }}", None),
             ("{{ list|map('upper')|list }}", None),
             ("{{ [d]|join(',', 'n') }}", None),
