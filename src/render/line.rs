@@ -111,6 +111,15 @@ pub(super) enum Part {
 }
 
 impl Line {
+    /// The text, where it is the same for every row.
+    pub(super) fn words(&self) -> Option<String> {
+        let Form::Parts(parts) = &self.form else { return None };
+        parts
+            .iter()
+            .map(|part| if let Part::Text(text) = part { Some(text.as_str()) } else { None })
+            .collect()
+    }
+
     /// The text for the row of the view.
     pub(super) fn render(&self, view: &View) -> Result<String, RowError> {
         match &self.form {
