@@ -41,9 +41,9 @@ pub struct Config {
     pub stop_when: Option<StopWhen>,
 }
 
-/// The doubt limit: no more letters than are answered within [`Doubt::SYNCS`] and two round trips,
-/// between these two. A fast relay answers hundreds while the ledger syncs a mark and an outcome, a far
-/// one while a letter is on its way; any other needs no more than `least`.
+/// The doubt limit: no more letters than are answered within [`Doubt::SYNCS`] of the ledger and two round trips,
+/// between these two. A fast relay answers hundreds while the ledger syncs a mark and an outcome, on a slow disk
+/// more, a far one while a letter is on its way; any other needs no more than `least`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Doubt {
     /// As many as that at any pace.
@@ -53,8 +53,10 @@ pub struct Doubt {
 }
 
 impl Doubt {
-    /// Milliseconds: some turns of mark, sync, wire, answer, sync.
-    const SYNCS: f64 = 12.0;
+    /// A mark and an outcome, which each may have to wait for the sync before theirs.
+    const SYNCS: f64 = 4.0;
+    /// Milliseconds of work about each of them.
+    const WORK: f64 = 2.0;
 
     /// The same at any pace; at least one, or nothing would ever be sent.
     pub fn fixed(limit: usize) -> Doubt {
@@ -62,9 +64,11 @@ impl Doubt {
         Doubt { least: limit, most: limit }
     }
 
-    /// The limit while so many letters a millisecond are answered, the fastest after so many milliseconds.
-    fn at(self, pace: f64, trip: f64) -> usize {
-        ((pace * (Self::SYNCS + 2.0 * trip)) as usize).min(self.most).max(self.least)
+    /// The limit while so many letters a millisecond are answered, a mark is durable after `lag` milliseconds,
+    /// and the fastest answer came after `trip`.
+    fn at(self, pace: f64, lag: f64, trip: f64) -> usize {
+        let turn = Self::SYNCS * (lag + Self::WORK) + 2.0 * trip;
+        ((pace * turn) as usize).min(self.most).max(self.least)
     }
 }
 
@@ -863,8 +867,8 @@ impl Core {
 
     fn mark(&mut self, now: i64, actions: &mut Vec<Action>) {
         let mut seqs = Vec::new();
-        let (ahead, limit) =
-            (self.pulse.ahead(now), self.config.doubt.at(self.pulse.pace, self.pulse.trip()));
+        let ahead = self.pulse.ahead(now);
+        let limit = self.config.doubt.at(self.pulse.pace, self.pulse.lag, self.pulse.trip());
         let allowed = self.left_by_limit();
         while !self.paused && self.credits > -ahead && self.doubt < limit {
             if allowed.is_some_and(|allowed| seqs.len() >= allowed)
@@ -1037,18 +1041,24 @@ mod tests {
     }
 
     #[test]
-    fn only_a_fast_relay_or_a_far_one_may_leave_more_in_doubt() {
+    fn only_a_fast_relay_a_far_one_or_a_slow_disk_may_leave_more_in_doubt() {
         let auto = Doubt { least: 256, most: 1024 };
-        for (pace, trip, limit) in [
-            (0.0, 0.0, 256),
-            (0.6, 40.0, 256),
-            (20.0, 0.0, 256),
-            (50.0, 0.0, 600),
-            (5.0, 40.0, 460),
-            (1e9, 1e9, 1024),
+        for (pace, lag, trip, limit) in [
+            (0.0, 0.0, 0.0, 256),
+            (0.6, 1.0, 40.0, 256),
+            (20.0, 1.0, 0.0, 256),
+            (50.0, 1.0, 0.0, 600),
+            (20.0, 10.0, 0.0, 960),
+            (0.6, 10.0, 10.0, 256),
+            (5.0, 1.0, 40.0, 460),
+            (1e9, 1.0, 1e9, 1024),
         ] {
-            assert_eq!(auto.at(pace, trip), limit, "{pace} letters a millisecond after {trip} ms");
-            assert_eq!(Doubt::fixed(7).at(pace, trip), 7);
+            let limits = auto.at(pace, lag, trip);
+            assert_eq!(
+                limits, limit,
+                "{pace} letters a millisecond, syncs of {lag} ms, answers after {trip} ms"
+            );
+            assert_eq!(Doubt::fixed(7).at(pace, lag, trip), 7);
         }
     }
 }
