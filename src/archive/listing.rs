@@ -17,6 +17,20 @@ pub struct Listed {
     pub uidl: Option<Box<str>>,
 }
 
+/// What identifies a message over the sessions of one run: its UIDL, or else its number.
+pub type Key = Box<str>;
+
+/// The key of a message.
+pub(super) fn key(uidl: Option<&str>, number: u32) -> Key {
+    uidl.map_or_else(|| format!("#{number}").into(), Box::from)
+}
+
+impl Listed {
+    pub(super) fn key(&self) -> Key {
+        key(self.uidl.as_deref(), self.number)
+    }
+}
+
 /// What is to be done about a listed message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {

@@ -1,6 +1,7 @@
 //! Pulls a mailbox into files, and proves that they are all there: retrieve → store → journal → index.
 //! Understanding a message is the affair of `read`.
 
+pub mod balance;
 pub mod committer;
 mod digest;
 pub mod export;
