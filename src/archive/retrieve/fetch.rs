@@ -10,14 +10,71 @@ use crate::archive::digest::Digest;
 use crate::archive::listing::{Key, Listed};
 use crate::archive::quarantine;
 use crate::archive::session::{Session, SessionError};
-use crate::archive::store::{Parcel, Receipt, StoreError};
+use crate::archive::store::{Incoming, Parcel, Receipt, StoreError};
 use crate::measure::ByteSize;
-use crate::wire::pop3::{Retrieval, Wanted, Window};
+use crate::wire::pop3::{Reply, Retrieval, Wanted, Window};
 
 /// A message whose connection broke so often while it was coming is left for the next run.
 const CUTS: u32 = 2;
 /// Free space to leave when messages are fetched.
 const RESERVE: u64 = 1 << 20;
+
+/// The messages of one session that are to come, and how it stands with those that did not come at once.
+struct Coming<'l> {
+    /// By number.
+    listed: HashMap<u32, &'l Listed>,
+    retrieval: Retrieval,
+    /// Refused while several were asked for.
+    refused: Vec<Wanted>,
+    /// So many of them since a message came.
+    refused_in_a_row: usize,
+    /// Those that were refused, once they are asked for again one by one.
+    alone: HashSet<u32>,
+    /// Came in an odd size while several were asked for: its number, and the hash of what came.
+    odd: Option<(u32, Digest)>,
+    /// When those without a UIDL were archived.
+    archived: HashMap<u32, i64>,
+}
+
+/// The message that the next reply answers.
+#[derive(Clone, Copy)]
+struct Next<'l> {
+    wanted: Wanted,
+    listed: &'l Listed,
+    /// Others were asked for behind it.
+    several: bool,
+}
+
+impl<'l> Coming<'l> {
+    fn new(listing: &'l [Listed], indices: &[usize], pipelined: bool) -> Coming<'l> {
+        let listed = || indices.iter().map(|&index| &listing[index]);
+        let wanted = listed().map(|listed| Wanted { number: listed.number, size: listed.size }).collect();
+        Coming {
+            listed: listed().map(|listed| (listed.number, listed)).collect(),
+            retrieval: Retrieval::new(wanted, Window::default(), pipelined),
+            refused: Vec::new(),
+            refused_in_a_row: 0,
+            alone: HashSet::new(),
+            odd: None,
+            archived: HashMap::new(),
+        }
+    }
+
+    fn next(&self) -> Option<Next<'l>> {
+        let wanted = self.retrieval.current()?;
+        let several = self.retrieval.asked().nth(1).is_some();
+        Some(Next { wanted, listed: self.listed[&wanted.number], several })
+    }
+
+    /// Wants those that were refused once more, one by one.
+    fn ask_again_alone(&mut self) {
+        self.retrieval.step_down();
+        for wanted in self.refused.drain(..) {
+            self.alone.insert(wanted.number);
+            self.retrieval.again(wanted);
+        }
+    }
+}
 
 impl Work<'_> {
     /// Fetches messages and hands them over. Returns the archiving times of those without a UIDL.
@@ -29,154 +86,161 @@ impl Work<'_> {
     ) -> Result<HashMap<u32, i64>, SessionError> {
         self.noted_last(listing, &mut indices)?;
         self.leave_monsters(listing, &mut indices)?;
-        let counts = Arc::clone(&self.mailbox.counts);
-        let received = counts.received.load(Relaxed);
-        let allowed = self.mailbox.limit.map_or(usize::MAX, |limit| limit.saturating_sub(received) as usize);
-        if indices.len() > allowed {
-            self.balance.skipped += (indices.len() - allowed) as u64;
-            indices.truncate(allowed);
-        }
-        let by_number: HashMap<u32, usize> =
-            indices.iter().map(|&index| (listing[index].number, index)).collect();
-        let wanted: Vec<Wanted> = indices
-            .iter()
-            .map(|&index| Wanted { number: listing[index].number, size: listing[index].size })
-            .collect();
-        counts.wanted.store(received + wanted.len() as u64, Relaxed);
-        let bytes: u64 = wanted.iter().map(|wanted| wanted.size).sum();
-        counts.wanted_bytes.store(counts.received_bytes.load(Relaxed) + bytes, Relaxed);
-
-        let window = Window::default();
-        let mut retrieval = Retrieval::new(wanted, window, self.pipelines(session));
-        let mut flight = Vec::new();
-        let mut refused: Vec<(Wanted, String)> = Vec::new();
-        let mut in_a_row = 0;
-        // Asked for again alone: those refused when sent together, and one whose size surprised.
-        let mut alone: HashSet<u32> = HashSet::new();
-        let mut audit: Option<(u32, Digest)> = None;
-        let mut fetched = HashMap::new();
+        self.keep_the_limit(&mut indices);
+        self.count_wanted(listing, &indices);
+        let mut coming = Coming::new(listing, &indices, self.pipelines(session));
         loop {
             if self.mailbox.stop.asked() {
-                retrieval.stop();
+                coming.retrieval.stop();
             }
-            flight.clear();
-            // While an odd size is looked into nothing else is asked for.
-            let asked = match audit {
-                Some(_) => retrieval.command_alone(&mut flight),
-                None => retrieval.commands(&mut flight),
-            };
-            if asked > 0 {
-                let coming: u64 = retrieval.asked().map(|wanted| wanted.size).sum();
-                self.folder()?.room_for(coming + coming / 8 + RESERVE)?;
-                session.send_prepared(&flight, asked)?;
+            self.ask(session, &mut coming)?;
+            match coming.next() {
+                Some(next) => self.receive(session, &mut coming, next)?,
+                None if coming.refused.is_empty() => break,
+                None => coming.ask_again_alone(),
             }
-            let Some(current) = retrieval.current() else {
-                if refused.is_empty() {
-                    break;
-                }
-                retrieval.step_down();
-                for (wanted, _) in refused.drain(..) {
-                    alone.insert(wanted.number);
-                    retrieval.again(wanted);
-                }
-                continue;
-            };
-            let several = retrieval.asked().nth(1).is_some();
-            let patience = if several { session.stall() } else { session.patience() };
-            let listed = &listing[by_number[&current.number]];
-            let reply = match session.reply_within(patience) {
-                Ok(reply) => reply,
-                Err(error) => {
-                    self.at_message = true;
-                    // Asked for together with others it may not be at fault: that shows when it is asked for alone.
-                    if several && !self.balance_has_cut() {
-                        self.suspected = Some(listed.key());
-                    } else {
-                        self.cut(listed, &error, "instead of it", &[])?;
-                    }
-                    return Err(error);
-                }
-            };
-            if !reply.is_ok() {
-                retrieval.answered();
-                let was_alone = alone.contains(&current.number) || !retrieval.is_pipelined();
-                if was_alone && !several {
-                    self.fail(listed, reply.text, &[])?;
-                } else {
-                    refused.push((current, reply.text));
-                    in_a_row += 1;
-                    if in_a_row >= REFUSALS {
-                        retrieval.step_down();
-                    }
-                }
-                continue;
-            }
-            in_a_row = 0;
-            let mut incoming = self.folder()?.begin(std::mem::take(&mut self.buffer));
-            let came = session.content(session.patience(), |piece| incoming.write(piece));
-            let size = match came {
-                Ok(size) => size,
-                Err(SessionError::Store(trouble)) => {
-                    self.buffer = incoming.abandon();
-                    return Err(SessionError::Store(trouble));
-                }
-                Err(error) => {
-                    let noted = self.cut(listed, &error, "in the middle of it", incoming.beginning());
-                    self.buffer = incoming.abandon();
-                    noted?;
-                    return Err(error);
-                }
-            };
-            // Servers that add a last line end do not count it.
-            let odd = size != current.size && size != current.size + 2;
-            match audit.take() {
-                // It came again, alone: the same bytes mean that LIST lies, others that the order was lost.
-                Some((number, digest)) if number == current.number && !several => {
-                    let (receipt, buffer) = incoming.finish()?;
-                    self.buffer = buffer;
-                    if receipt.sha256 == digest {
-                        self.liar = true;
-                    } else {
-                        self.stumbled();
-                        retrieval.step_down();
-                    }
-                    retrieval.answered();
-                    self.hand_over(listed, size, odd, receipt, &mut fetched)?;
-                    continue;
-                }
-                Some(pending) => {
-                    // In flight behind the odd one: it may be another's, and is asked for again.
-                    audit = Some(pending);
-                    self.buffer = incoming.abandon();
-                    retrieval.answered();
-                    retrieval.again(current);
-                    continue;
-                }
-                None => {}
-            }
-            if odd && several && retrieval.is_pipelined() && !self.liar {
-                let (receipt, buffer) = incoming.finish()?;
-                self.buffer = buffer;
-                self.folder()?.discard(&receipt);
-                audit = Some((current.number, receipt.sha256));
-                retrieval.answered();
-                retrieval.first(current);
-                continue;
-            }
-            let (receipt, buffer) = incoming.finish()?;
-            self.buffer = buffer;
-            retrieval.answered();
-            if alone.remove(&current.number) {
-                // Refused when sent together, given when asked for alone.
-                self.stumbled();
-            }
-            self.hand_over(listed, size, odd, receipt, &mut fetched)?;
         }
         if self.mailbox.stop.asked() {
             self.commit()?;
             return Err(SessionError::Stopped);
         }
-        Ok(fetched)
+        Ok(coming.archived)
+    }
+
+    /// Asks for as many as may be on their way now.
+    fn ask(&mut self, session: &mut Session, coming: &mut Coming<'_>) -> Result<(), SessionError> {
+        let mut commands = Vec::new();
+        // While an odd size is looked into nothing else is asked for.
+        let asked = match coming.odd {
+            Some(_) => coming.retrieval.command_alone(&mut commands),
+            None => coming.retrieval.commands(&mut commands),
+        };
+        if asked > 0 {
+            let bytes: u64 = coming.retrieval.asked().map(|wanted| wanted.size).sum();
+            self.folder()?.room_for(bytes + bytes / 8 + RESERVE)?;
+            session.send_prepared(&commands, asked)?;
+        }
+        Ok(())
+    }
+
+    /// Takes what answers the next RETR: a refusal, or the message.
+    fn receive<'l>(
+        &mut self,
+        session: &mut Session,
+        coming: &mut Coming<'l>,
+        next: Next<'l>,
+    ) -> Result<(), SessionError> {
+        let reply = self.reply(session, next)?;
+        if !reply.is_ok() {
+            return self.refused(coming, next, reply.text);
+        }
+        coming.refused_in_a_row = 0;
+        let (incoming, size) = self.take_in(session, next)?;
+        coming.retrieval.answered();
+        if coming.odd.is_some_and(|(number, _)| number != next.wanted.number || next.several) {
+            // In flight behind the odd one: it may be another's, and is asked for again.
+            self.buffer = incoming.abandon();
+            coming.retrieval.again(next.wanted);
+            return Ok(());
+        }
+        let (receipt, buffer) = incoming.finish()?;
+        self.buffer = buffer;
+        // Servers that add a last line end do not count it.
+        let odd = size != next.wanted.size && size != next.wanted.size + 2;
+        if let Some((_, digest)) = coming.odd.take() {
+            self.came_again(coming, receipt.sha256 == digest);
+        } else if odd && next.several && coming.retrieval.is_pipelined() && !self.liar {
+            self.folder()?.discard(&receipt);
+            coming.odd = Some((next.wanted.number, receipt.sha256));
+            coming.retrieval.first(next.wanted);
+            return Ok(());
+        } else if coming.alone.remove(&next.wanted.number) {
+            // Refused when sent together, given when asked for alone.
+            self.stumbled();
+        }
+        if odd {
+            self.lies.0 += 1;
+            self.lies.1.get_or_insert((next.wanted.number, next.wanted.size, size));
+        }
+        if next.listed.uidl.is_none() {
+            coming.archived.insert(next.wanted.number, (self.mailbox.now)());
+        }
+        self.hand_over(next.listed, receipt)
+    }
+
+    /// Waits for the reply to RETR.
+    fn reply(&mut self, session: &mut Session, next: Next<'_>) -> Result<Reply, SessionError> {
+        let patience = if next.several { session.stall() } else { session.patience() };
+        session.reply_within(patience).or_else(|error| {
+            self.at_message = true;
+            // Asked for together with others it may not be at fault: that shows when it is asked for alone.
+            if next.several && !self.balance_has_cut() {
+                self.suspected = Some(next.listed.key());
+            } else {
+                self.cut(next.listed, &error, "instead of it", &[])?;
+            }
+            Err(error)
+        })
+    }
+
+    /// A refusal counts if nothing was asked for beside it.
+    fn refused(&mut self, coming: &mut Coming<'_>, next: Next<'_>, text: String) -> Result<(), SessionError> {
+        coming.retrieval.answered();
+        let one_by_one = coming.alone.contains(&next.wanted.number) || !coming.retrieval.is_pipelined();
+        if one_by_one && !next.several {
+            return self.fail(next.listed, text, &[]);
+        }
+        coming.refused.push(next.wanted);
+        coming.refused_in_a_row += 1;
+        if coming.refused_in_a_row >= REFUSALS {
+            coming.retrieval.step_down();
+        }
+        Ok(())
+    }
+
+    /// Writes a message aside as it comes, and gives its size.
+    fn take_in(
+        &mut self,
+        session: &mut Session,
+        next: Next<'_>,
+    ) -> Result<(Incoming<'_>, u64), SessionError> {
+        let mut incoming = self.folder()?.begin(std::mem::take(&mut self.buffer));
+        match session.content(session.patience(), |piece| incoming.write(piece)) {
+            Ok(size) => Ok((incoming, size)),
+            Err(error) => {
+                let noted = match &error {
+                    SessionError::Store(_) => Ok(()),
+                    _ => self.cut(next.listed, &error, "in the middle of it", incoming.beginning()),
+                };
+                self.buffer = incoming.abandon();
+                noted.and(Err(error))
+            }
+        }
+    }
+
+    /// A message of an odd size came again, alone. The same bytes mean that LIST lies, others that the order
+    /// was lost.
+    fn came_again(&mut self, coming: &mut Coming<'_>, the_same: bool) {
+        if the_same {
+            self.liar = true;
+        } else {
+            self.stumbled();
+            coming.retrieval.step_down();
+        }
+    }
+
+    fn keep_the_limit(&mut self, indices: &mut Vec<usize>) {
+        let received = self.mailbox.counts.received.load(Relaxed);
+        let allowed = self.mailbox.limit.map_or(usize::MAX, |limit| limit.saturating_sub(received) as usize);
+        self.balance.skipped += indices.len().saturating_sub(allowed) as u64;
+        indices.truncate(allowed);
+    }
+
+    fn count_wanted(&self, listing: &[Listed], indices: &[usize]) {
+        let counts = &self.mailbox.counts;
+        let bytes: u64 = indices.iter().map(|&index| listing[index].size).sum();
+        counts.wanted.store(counts.received.load(Relaxed) + indices.len() as u64, Relaxed);
+        counts.wanted_bytes.store(counts.received_bytes.load(Relaxed) + bytes, Relaxed);
     }
 
     /// Puts what could not be archived by an earlier run behind all others: should it fail again, those are
@@ -237,25 +301,12 @@ impl Work<'_> {
         self.fail(listed, reason, beginning)
     }
 
-    fn hand_over(
-        &mut self,
-        listed: &Listed,
-        size: u64,
-        odd: bool,
-        receipt: Receipt,
-        fetched: &mut HashMap<u32, i64>,
-    ) -> Result<(), SessionError> {
+    /// Hands a message over, to be committed.
+    fn hand_over(&mut self, listed: &Listed, receipt: Receipt) -> Result<(), SessionError> {
         self.left_in_a_row = 0;
         if self.suspected.take_if(|key| **key == *listed.key()).is_some() && !self.together {
             // Alone it comes.
             self.stumbled();
-        }
-        if odd {
-            self.lies.0 += 1;
-            self.lies.1.get_or_insert((listed.number, listed.size, size));
-        }
-        if listed.uidl.is_none() {
-            fetched.insert(listed.number, (self.mailbox.now)());
         }
         let counts = &self.mailbox.counts;
         counts.received.fetch_add(1, Relaxed);
