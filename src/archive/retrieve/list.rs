@@ -13,15 +13,13 @@ const MAX_MESSAGES: usize = 10_000_000;
 impl Work<'_> {
     /// CAPA after login, STAT, LIST and UIDL, together where the server takes that.
     pub(super) fn list(&mut self, session: &mut Session) -> Result<Vec<Listed>, SessionError> {
-        let together =
-            self.together && (session.capabilities.pipelining || self.mailbox.spec.pipelining == Some(true));
+        let together = self.pipelines(session);
         let commands = [Command::Capa, Command::Stat, Command::List, Command::Uidl];
         let begun = Instant::now();
         if together {
             session.send(&commands)?;
         }
-        let mut listing: Vec<Listed> = Vec::new();
-        let mut in_order = true;
+        let mut listing = Vec::new();
         let mut unreadable = 0;
         let mut stat = None;
         for (index, command) in commands.iter().enumerate() {
@@ -36,37 +34,10 @@ impl Work<'_> {
             let reply = session.reply_within(patience)?;
             match command {
                 Command::Stat if reply.is_ok() => stat = reply.first_number(),
-                Command::List if reply.is_ok() => {
-                    session.list("LIST", MAX_MESSAGES, |line| {
-                        let Some((number, size)) = list_line(line) else {
-                            unreadable += 1;
-                            return;
-                        };
-                        in_order &= listing.last().is_none_or(|last| last.number < number);
-                        listing.push(Listed { number, size, uidl: None });
-                    })?;
-                    if !in_order {
-                        listing.sort_by_key(|listed| listed.number);
-                        listing.dedup_by_key(|listed| listed.number);
-                    }
-                }
+                Command::List if reply.is_ok() => (listing, unreadable) = sizes(session)?,
                 Command::Uidl if reply.is_ok() => {
                     self.named = true;
-                    let mut at = 0;
-                    session.list("UIDL", MAX_MESSAGES, |line| {
-                        let Some((number, uidl)) = uidl_line(line) else { return };
-                        // Both lists come in the same order, so the next one is nearly always it.
-                        if listing.get(at).is_none_or(|listed| listed.number != number) {
-                            let Ok(found) = listing.binary_search_by_key(&number, |listed| listed.number) else {
-                                return;
-                            };
-                            at = found;
-                        }
-                        if let Some(listed) = listing.get_mut(at) {
-                            listed.uidl = Some(uidl.into());
-                        }
-                        at += 1;
-                    })?;
+                    names(session, &mut listing)?;
                 }
                 Command::Uidl => self.warn(format!(
                     "the server has no UIDL (`{}`): messages are known again by header and size, or by fetching them",
@@ -105,4 +76,44 @@ impl Work<'_> {
             self.warn(format!("{shared} UIDLs are given to several messages each; those are never deleted"));
         }
     }
+}
+
+/// The lines of LIST, by number, and how many of them cannot be read.
+fn sizes(session: &mut Session) -> Result<(Vec<Listed>, u64), SessionError> {
+    let mut listing: Vec<Listed> = Vec::new();
+    let mut in_order = true;
+    let mut unreadable = 0;
+    session.list("LIST", MAX_MESSAGES, |line| {
+        let Some((number, size)) = list_line(line) else {
+            unreadable += 1;
+            return;
+        };
+        in_order &= listing.last().is_none_or(|last| last.number < number);
+        listing.push(Listed { number, size, uidl: None });
+    })?;
+    if !in_order {
+        listing.sort_by_key(|listed| listed.number);
+        listing.dedup_by_key(|listed| listed.number);
+    }
+    Ok((listing, unreadable))
+}
+
+/// Enters the lines of UIDL.
+fn names(session: &mut Session, listing: &mut [Listed]) -> Result<(), SessionError> {
+    let mut at = 0;
+    session.list("UIDL", MAX_MESSAGES, |line| {
+        let Some((number, uidl)) = uidl_line(line) else { return };
+        // Both lists come in the same order, so the next one is nearly always it.
+        if listing.get(at).is_none_or(|listed| listed.number != number) {
+            let Ok(found) = listing.binary_search_by_key(&number, |listed| listed.number) else {
+                return;
+            };
+            at = found;
+        }
+        if let Some(listed) = listing.get_mut(at) {
+            listed.uidl = Some(uidl.into());
+        }
+        at += 1;
+    })?;
+    Ok(())
 }

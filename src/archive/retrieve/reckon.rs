@@ -1,15 +1,28 @@
 //! Reckoning with what is known: which UIDLs of earlier runs still say something, and what is to be fetched.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Work;
 use crate::archive::committer::Counts;
-use crate::archive::journal::What;
+use crate::archive::journal::{Entry, What};
 use crate::archive::listing::{self, Listed, Standing};
 use crate::archive::session::SessionError;
 use crate::archive::store::{Shelf, locked};
 use crate::job::Deletion;
+
+/// How many known UIDLs say nothing any more, by the reason.
+#[derive(Debug, Default)]
+struct Outdated {
+    /// Deleted, as was asked for.
+    deleted: u64,
+    /// Listed though their deletion was asked for.
+    still: u64,
+    /// Listed with another size.
+    resized: u64,
+    /// Their files are not in the store.
+    lost: u64,
+}
 
 impl Work<'_> {
     /// Compares the listing with what is known: which deletions of earlier runs are done, and which UIDLs say
@@ -19,37 +32,57 @@ impl Work<'_> {
         if !self.named {
             return Ok(());
         }
-        let known = locked(&self.mailbox.known);
-        let Some(mailbox) = known.mailbox(&self.mailbox.name) else { return Ok(()) };
         let listed = listing::times(listing);
-        let doubtful = listing::doubtful(listing, mailbox, self.mailbox.delete);
+        let lost = self.lost(&self.files_of(&listed))?;
+        let (entries, outdated) = self.outdated(listing, &listed, &lost);
+        self.balance.deleted += outdated.deleted;
+        self.warn_of(outdated);
+        if entries.is_empty() {
+            return Ok(());
+        }
+        self.entries.extend(entries);
+        self.commit()
+    }
+
+    /// The files of those that are listed and known.
+    fn files_of(&self, listed: &HashMap<&str, u32>) -> Vec<u32> {
+        let known = locked(&self.mailbox.known);
+        let Some(mailbox) = known.mailbox(&self.mailbox.name) else { return Vec::new() };
         let here = mailbox.uidls.iter().filter(|(uidl, _)| listed.contains_key(&***uidl));
         let mut files: Vec<u32> = here.map(|(_, uid)| uid.file).collect();
         files.sort_unstable();
         files.dedup();
-        drop(known);
-        let lost = self.lost(&files)?;
+        files
+    }
+
+    /// What the journal is to say of the known UIDLs that say nothing any more.
+    fn outdated(
+        &self,
+        listing: &[Listed],
+        listed: &HashMap<&str, u32>,
+        lost: &HashSet<u32>,
+    ) -> (Vec<Entry>, Outdated) {
+        let (mut entries, mut outdated) = (Vec::new(), Outdated::default());
         let known = locked(&self.mailbox.known);
-        let Some(mailbox) = known.mailbox(&self.mailbox.name) else { return Ok(()) };
-        let mut entries = Vec::new();
-        let (mut deleted, mut still, mut other, mut again) = (0u64, 0u64, 0u64, 0u64);
+        let Some(mailbox) = known.mailbox(&self.mailbox.name) else { return (entries, outdated) };
+        let doubtful = listing::doubtful(listing, mailbox, self.mailbox.delete);
         for (uidl, uid) in &mailbox.uidls {
             let what = match (listed.contains_key(&**uidl), uid.deleting) {
                 (true, _) if lost.contains(&uid.file) => {
-                    again += 1;
+                    outdated.lost += 1;
                     What::Gone
                 }
                 (true, _) if !doubtful.contains(&**uidl) => continue,
                 (true, true) => {
-                    still += 1;
+                    outdated.still += 1;
                     What::Gone
                 }
                 (true, false) => {
-                    other += 1;
+                    outdated.resized += 1;
                     What::Gone
                 }
                 (false, true) => {
-                    deleted += 1;
+                    outdated.deleted += 1;
                     What::Deleted
                 }
                 // Should it come back, it may be another message's name.
@@ -57,30 +90,28 @@ impl Work<'_> {
             };
             entries.push(self.entry(what, Some(uidl)));
         }
-        drop(known);
-        self.balance.deleted += deleted;
+        (entries, outdated)
+    }
+
+    fn warn_of(&mut self, outdated: Outdated) {
+        let Outdated { still, resized, lost, deleted: _ } = outdated;
         if still > 0 {
             self.warn(format!(
                 "{still} messages are still there though their deletion was asked for, or others have their UIDLs; \
                  they are fetched anew"
             ));
         }
-        if other > 0 {
+        if resized > 0 {
             self.warn(format!(
                 "the server lists known UIDLs with other sizes than before: they may be other messages' by now, and \
-                 {other} messages are fetched anew"
+                 {resized} messages are fetched anew"
             ));
         }
-        if again > 0 {
+        if lost > 0 {
             self.warn(format!(
-                "the files of {again} archived messages are missing or have another size; they are fetched again"
+                "the files of {lost} archived messages are missing or have another size; they are fetched again"
             ));
         }
-        if entries.is_empty() {
-            return Ok(());
-        }
-        self.entries.extend(entries);
-        self.commit()
     }
 
     /// Those of the files that are not in the store as long as they must be.
