@@ -99,30 +99,26 @@ pub fn times(listing: &[Listed]) -> HashMap<&str, u32> {
 
 /// Archived messages that the listing does not name, by their size: a server that gave new UIDLs has
 /// them under other names.
-fn gone<'k>(
-    times: &HashMap<&str, u32>,
-    known: &'k Known,
-    mailbox: &Mailbox,
-) -> HashMap<u64, Vec<&'k Record>> {
+fn gone(times: &HashMap<&str, u32>, known: &Known, mailbox: &Mailbox) -> HashMap<u64, Vec<Record>> {
     let (here, absent): (Vec<_>, Vec<_>) =
         mailbox.uidls.iter().partition(|(uidl, _)| times.contains_key(&***uidl));
     let here: HashSet<u32> = here.into_iter().map(|(_, uid)| uid.file).collect();
     let absent = absent.into_iter().map(|(_, uid)| uid.file).chain(mailbox.unnamed.iter().copied());
-    let mut gone: HashMap<u64, Vec<&Record>> = HashMap::new();
+    let mut gone: HashMap<u64, Vec<Record>> = HashMap::new();
     for file in absent.filter(|file| !here.contains(file)) {
         if let Some(record) = known.file(file).filter(|record| record.head.is_some()) {
-            gone.entry(record.listed).or_default().push(record);
+            gone.entry(record.listed).or_default().push(*record);
         }
     }
     gone
 }
 
 /// The archived message that a candidate is by size and header, if it is one.
-pub fn recognised<'k>(
+pub fn recognised(
     listing: &[Listed],
-    known: &'k Known,
+    known: &Known,
     mailbox: &str,
-) -> impl Fn(u64, u64) -> Option<&'k Record> + use<'k> {
+) -> impl Fn(u64, u64) -> Option<Record> + use<> {
     let gone =
         known.mailbox(mailbox).map(|mailbox| gone(&times(listing), known, mailbox)).unwrap_or_default();
     move |size, head| gone.get(&size)?.iter().find(|record| record.head == Some(head)).copied()

@@ -1,7 +1,10 @@
 //! Knowing messages again that have other names than they were archived under: by size and header.
 
+use std::time::Duration;
+
 use super::{FLIGHT, Work};
 use crate::archive::journal::{Entry, What};
+use crate::archive::known::Record;
 use crate::archive::listing::{self, Listed};
 use crate::archive::session::{Session, SessionError};
 use crate::archive::store::{Shelf, StoreError, head_hash, locked};
@@ -22,17 +25,15 @@ impl Work<'_> {
         candidates: Vec<usize>,
     ) -> Result<Vec<usize>, SessionError> {
         self.balance.skipped = 0;
-        if candidates.is_empty() {
-            return Ok(wanted);
-        }
-        if !session.capabilities.top && !self.mailbox_has_top(session, listing, &candidates)? {
+        let Some(&first) = candidates.first() else { return Ok(wanted) };
+        if !session.capabilities.top && !has_top(session, listing[first].number)? {
             wanted.extend(candidates);
             wanted.sort_unstable();
             return Ok(wanted);
         }
-        let group = if self.pipelines(session) { FLIGHT } else { 1 };
+        let archived = listing::recognised(listing, &locked(&self.mailbox.known), &self.mailbox.name);
         let shelf = Shelf::of(self.folder()?.path())?;
-        let mut header = Vec::new();
+        let group = if self.pipelines(session) { FLIGHT } else { 1 };
         for flight in candidates.chunks(group) {
             let commands: Vec<Command<'_>> =
                 flight.iter().map(|&index| Command::Top(listing[index].number, 0)).collect();
@@ -40,40 +41,10 @@ impl Work<'_> {
             for &index in flight {
                 let listed = &listing[index];
                 let patience = if group > 1 { session.stall() } else { session.patience() };
-                if !session.reply_within(patience)?.is_ok() {
-                    wanted.push(index);
-                    continue;
-                }
-                header.clear();
-                session.content(session.patience(), |piece| {
-                    let room = MAX_HEADER.saturating_sub(header.len());
-                    header.extend_from_slice(&piece[..piece.len().min(room)]);
-                    Ok::<(), StoreError>(())
-                })?;
-                let (end, _) = read::header_end(&header);
-                let known = locked(&self.mailbox.known);
-                let record = listing::recognised(listing, &known, &self.mailbox.name)(
-                    listed.size,
-                    head_hash(&header[..end]),
-                )
-                .copied();
-                drop(known);
-                match record {
+                match header(session, patience)?.and_then(|head| archived(listed.size, head)) {
                     // What is lost here is worth fetching, whatever its name.
-                    Some(record) if !shelf.holds(&record)? => wanted.push(index),
-                    Some(record) => {
-                        self.balance.skipped += 1;
-                        if let Some(uidl) = listed.uidl.as_deref() {
-                            self.entries.push(Entry {
-                                sha256: Some(record.sha256),
-                                size: record.size,
-                                listed: listed.size,
-                                head: record.head,
-                                ..self.entry(What::Probably, Some(uidl))
-                            });
-                        }
-                    }
-                    None => wanted.push(index),
+                    Some(record) if shelf.holds(&record)? => self.pass_over(listed, &record),
+                    _ => wanted.push(index),
                 }
             }
         }
@@ -88,18 +59,41 @@ impl Work<'_> {
         Ok(wanted)
     }
 
-    /// TOP is older than CAPA: whether a server has it that does not say so is seen by asking once.
-    fn mailbox_has_top(
-        &mut self,
-        session: &mut Session,
-        listing: &[Listed],
-        candidates: &[usize],
-    ) -> Result<bool, SessionError> {
-        let Some(&first) = candidates.first() else { return Ok(false) };
-        let reply = session.ask(Command::Top(listing[first].number, 0))?;
-        if reply.is_ok() {
-            session.content(session.patience(), |_| Ok::<(), StoreError>(()))?;
+    /// This one is archived already, as far as likeness can tell.
+    fn pass_over(&mut self, listed: &Listed, record: &Record) {
+        self.balance.skipped += 1;
+        if let Some(uidl) = listed.uidl.as_deref() {
+            self.entries.push(Entry {
+                sha256: Some(record.sha256),
+                size: record.size,
+                listed: listed.size,
+                head: record.head,
+                ..self.entry(What::Probably, Some(uidl))
+            });
         }
-        Ok(reply.is_ok())
     }
+}
+
+/// The hash of the header that answers a TOP; `None` where it is refused.
+fn header(session: &mut Session, patience: Duration) -> Result<Option<u64>, SessionError> {
+    if !session.reply_within(patience)?.is_ok() {
+        return Ok(None);
+    }
+    let mut header = Vec::new();
+    session.content(session.patience(), |piece| {
+        let room = MAX_HEADER.saturating_sub(header.len());
+        header.extend_from_slice(&piece[..piece.len().min(room)]);
+        Ok::<(), StoreError>(())
+    })?;
+    let (end, _) = read::header_end(&header);
+    Ok(Some(head_hash(&header[..end])))
+}
+
+/// TOP is older than CAPA: whether a server has it that does not say so is seen by asking once.
+fn has_top(session: &mut Session, number: u32) -> Result<bool, SessionError> {
+    let reply = session.ask(Command::Top(number, 0))?;
+    if reply.is_ok() {
+        session.content(session.patience(), |_| Ok::<(), StoreError>(()))?;
+    }
+    Ok(reply.is_ok())
 }
