@@ -151,6 +151,21 @@ fn wrong_sizes_are_a_warning() {
     assert!(scene.journal().iter().all(|line| line["what"] == "kept"));
 }
 
+/// A message of another size than LIST says is asked for twice. What cannot be had twice keeps no other back.
+#[test]
+fn a_message_of_a_wrong_size_that_is_given_once_is_left_for_the_next_run() {
+    let scene = Scene::counting(20);
+    let server = scene.serve(|options| {
+        options.wrong_sizes = true;
+        options.faults = faults(&["retr if=1 every=2 reply -ERR read once"]);
+    });
+    for (archived, expected) in [(19, Exit::SomeFailed), (20, Exit::Done)] {
+        assert_eq!(scene.run(server.port()), expected);
+        assert_eq!(scene.archived().len(), archived);
+    }
+    assert_eq!(scene.archived(), scene.sent());
+}
+
 #[test]
 fn a_server_that_lists_less_than_it_counts_is_no_success() {
     for (stat, list, missing) in [

@@ -186,6 +186,11 @@ impl Work<'_> {
     /// A refusal counts if nothing was asked for beside it.
     fn refused(&mut self, coming: &mut Coming<'_>, next: Next<'_>, text: String) -> Result<(), SessionError> {
         coming.retrieval.answered();
+        if coming.odd.take_if(|(number, _)| *number == next.wanted.number).is_some() {
+            // What came first was not kept, and whose it was is not to be found out. One by one nothing else is
+            // asked for twice.
+            coming.retrieval.step_down();
+        }
         let one_by_one = coming.alone.contains(&next.wanted.number) || !coming.retrieval.is_pipelined();
         if one_by_one && !next.several {
             return self.fail(next.listed, text, &[]);
