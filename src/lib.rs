@@ -48,6 +48,7 @@ pub mod mail;
 pub mod net;
 pub mod wire;
 
+pub mod database;
 pub mod diagnostic;
 pub mod exit;
 pub mod failpoint;

@@ -22,6 +22,7 @@ use super::digest::Digest;
 use super::journal::{self, Entry, Position};
 use super::session::Stop;
 use super::store::Places;
+use crate::database;
 use crate::failpoint;
 use crate::read::{Address, Keep, Part, Scanner, html};
 
@@ -148,21 +149,8 @@ pub fn open_to_read(store: &Path) -> Result<Connection, IndexError> {
         database.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
         Ok(database)
     });
-    // Reading a database with a write-ahead log writes beside it. Where the store cannot be written and the log is
-    // empty, the file is all there is.
-    let log = std::fs::metadata(store.join(format!("{NAME}-wal"))).map_or(0, |log| log.len());
-    if log > 0 {
-        return Ok(opened?);
-    }
-    Ok(opened.or_else(|_| {
-        let uri = format!(
-            "file:{}?immutable=1",
-            path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23")
-        );
-        let flags =
-            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        Connection::open_with_flags(uri, flags)
-    })?)
+    // Reading a database with a write-ahead log writes beside it.
+    Ok(opened.or_else(|error| database::open_alone(&path)?.ok_or(error))?)
 }
 
 fn remove(store: &Path) -> io::Result<()> {

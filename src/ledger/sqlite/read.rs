@@ -8,6 +8,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Params, Row,
 use rustix::fs::StatVfsMountFlags;
 use serde_json::Value as Json;
 
+use crate::database;
 use crate::ledger::{
     Claimed, Component, Counts, Domains, Edition, EditionId, Flags, LedgerError, LetterRecord, Reader,
     Record, Reject, SourceRecord, Standing, State,
@@ -41,9 +42,7 @@ pub struct SqliteReader {
     conn: Connection,
 }
 
-/// Opens a database for reading. On a disk that is read-only SQLite cannot make the files through which
-/// readers and writers know of one another; nobody can write there either, and where the log is empty
-/// the file alone tells all.
+/// Opens a database for reading. On a disk that is read-only nobody else can write either.
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags)?;
@@ -51,19 +50,12 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) => error,
         _ => return Ok(conn),
     };
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    let logged = std::fs::metadata(&log).is_ok_and(|log| log.len() > 0);
     let read_only =
         rustix::fs::statvfs(path).is_ok_and(|disk| disk.f_flag.contains(StatVfsMountFlags::RDONLY));
-    match path.to_str() {
-        Some(name) if read_only && !logged => {
-            let name = name.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
-            let uri = format!("file:{name}?immutable=1");
-            Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI)
-        }
-        _ => Err(blocked),
+    if !read_only {
+        return Err(blocked);
     }
+    database::open_alone(path)?.ok_or(blocked)
 }
 
 impl SqliteReader {
