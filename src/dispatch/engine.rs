@@ -1,6 +1,6 @@
 //! The shell around the engine's core: threads, channels and the real clock.
 //!
-//! One thread turns the core; the ledger's writer, its reader, the makers (rayon) and the
+//! One thread turns the core; the ledger's writer, its queue, the makers (rayon) and the
 //! submitter have threads of their own and speak to it by channels, many letters to a message, so
 //! that a hand-over costs little more than a push.
 
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded, never, select, unbounded};
 
-use crate::ledger::{Claimed, Domains, EditionId, Group, Ledger, LedgerError, Mark, Reader, Settlement};
+use crate::ledger::{Claimed, Domains, EditionId, Group, Ledger, LedgerError, Mark, Queue, Settlement};
 use crate::letter::{Answer, Message, Purpose, RcptOutcome};
 use crate::submit::{self, Consignment, SubmitError, Submitter};
 
@@ -129,8 +129,8 @@ pub struct Engine<M, L> {
     pub job: (String, Purpose),
     /// Writes; it is given back when the run has ended.
     pub ledger: L,
-    /// Reads, on a connection of its own.
-    pub reader: Box<dyn Reader>,
+    /// Who is next, read on a connection of its own.
+    pub queue: Box<dyn Queue>,
     /// Which domains the claims of each group are taken from; one group without limits: none named.
     pub domains: Vec<Domains>,
     /// Submits.
@@ -224,8 +224,7 @@ impl Clock {
 impl<M: Maker, L: Ledger + 'static> Engine<M, L> {
     /// Runs until all is said and recorded. `tell` is called now and then with where it stands.
     pub fn run(self, mut tell: impl FnMut(&Progress)) -> Ended<L> {
-        let Engine { config, maker, edition, job, ledger, reader, domains, submitter, mut answers, .. } =
-            self;
+        let Engine { config, maker, edition, job, ledger, queue, domains, submitter, mut answers, .. } = self;
         let (control, group_of, first_due) = (self.control, self.group_of, self.first_due);
         let clock = Clock::new();
         let (notes, heard) = unbounded();
@@ -244,7 +243,7 @@ impl<M: Maker, L: Ledger + 'static> Engine<M, L> {
         };
         let claimer = {
             let (notes, maker) = (notes.clone(), Arc::clone(&maker));
-            let books = Books { reader, edition, job, domains };
+            let books = Books { queue, edition, job, domains };
             let alarm = Alarm { thread: CLAIMS, notes: notes.clone() };
             let work = move || {
                 let _alarm = alarm;
@@ -662,7 +661,7 @@ fn one_by_one<L: Ledger>(
 
 /// What the claims' thread reads.
 struct Books {
-    reader: Box<dyn Reader>,
+    queue: Box<dyn Queue>,
     edition: EditionId,
     job: (String, Purpose),
     domains: Vec<Domains>,
@@ -701,7 +700,7 @@ impl Books {
 
     /// What is wished of whoever runs this job.
     fn flags(&self) -> Note {
-        match self.reader.flags(&self.job.0, self.job.1) {
+        match self.queue.flags(&self.job.0, self.job.1) {
             Ok(flags) => Note::Flags { stop: flags.stop, paused: flags.pause },
             Err(error) => Note::Unreadable(error),
         }
@@ -711,16 +710,16 @@ impl Books {
         match *action {
             Action::Claim { group, after, limit } => {
                 let rows = match self.domains.get(group) {
-                    Some(domains) => self.reader.claim_of(self.edition, domains, after, limit)?,
-                    None => self.reader.claim(self.edition, after, limit)?,
+                    Some(domains) => self.queue.claim_of(self.edition, domains, after, limit)?,
+                    None => self.queue.claim(self.edition, after, limit)?,
                 };
                 Ok(Some(Note::Claimed { group, end: rows.len() < limit, rows }))
             }
             Action::ClaimDue { now, limit } => {
                 let now = now.div_euclid(1000);
-                let rows = self.reader.claim_due(self.edition, now, limit)?;
+                let rows = self.queue.claim_due(self.edition, now, limit)?;
                 let more = rows.len() == limit;
-                let next = if more { Some(now) } else { self.reader.next_due(self.edition, now)? };
+                let next = if more { Some(now) } else { self.queue.next_due(self.edition, now)? };
                 Ok(Some(Note::Due { rows, next }))
             }
             _ => Ok(None),

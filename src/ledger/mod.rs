@@ -6,7 +6,7 @@
 //! With SQLite a claim is the engine's own memory: one writer, held by a lock that its death
 //! releases, needs no durable claim.
 //!
-//! [`Ledger`] writes and [`Reader`] reads; both are traits, so that a ledger that many machines
+//! [`Ledger`] writes, [`Reader`] reads, and [`Queue`] is what the engine needs of that; they are traits, so that a ledger that many machines
 //! share can stand in for the embedded [`Sqlite`] one.
 
 mod changes;
@@ -117,20 +117,8 @@ pub trait Ledger: Send {
     fn set_flag(&mut self, job: &str, purpose: Purpose, flag: Flag, on: bool) -> Result<(), LedgerError>;
 }
 
-/// What a run reads while it writes.
-pub trait Reader: Send {
-    /// All editions of a job, the one begun last at the end.
-    fn editions(&self, job: &str, purpose: Purpose) -> Result<Vec<Edition>, LedgerError>;
-
-    /// All editions of all jobs, in the order they were begun.
-    fn all_editions(&self) -> Result<Vec<Edition>, LedgerError>;
-
-    /// One edition.
-    fn edition(&self, id: EditionId) -> Result<Option<Edition>, LedgerError>;
-
-    /// The pieces of an edition's fingerprint, by name.
-    fn components(&self, edition: EditionId) -> Result<Vec<Component>, LedgerError>;
-
+/// Who is next: what the engine claims from while it sends.
+pub trait Queue: Send {
     /// At most `limit` pending deliveries after `after_seq`, in order.
     fn claim(&self, edition: EditionId, after_seq: u64, limit: usize) -> Result<Vec<Claimed>, LedgerError>;
 
@@ -146,11 +134,29 @@ pub trait Reader: Send {
     /// At most `limit` deferred deliveries whose time has come, the longest due first.
     fn claim_due(&self, edition: EditionId, now: i64, limit: usize) -> Result<Vec<Claimed>, LedgerError>;
 
-    /// Deliveries by number, whatever their state; those that do not exist are left out.
-    fn claim_these(&self, edition: EditionId, seqs: &[u64]) -> Result<Vec<Claimed>, LedgerError>;
-
     /// When the next deferred delivery is due of those that are due after `after`, Unix seconds.
     fn next_due(&self, edition: EditionId, after: i64) -> Result<Option<i64>, LedgerError>;
+
+    /// The flags of a job: a few microseconds, to be asked each second.
+    fn flags(&self, job: &str, purpose: Purpose) -> Result<Flags, LedgerError>;
+}
+
+/// What became of everybody, beside who is next.
+pub trait Reader: Queue {
+    /// All editions of a job, the one begun last at the end.
+    fn editions(&self, job: &str, purpose: Purpose) -> Result<Vec<Edition>, LedgerError>;
+
+    /// All editions of all jobs, in the order they were begun.
+    fn all_editions(&self) -> Result<Vec<Edition>, LedgerError>;
+
+    /// One edition.
+    fn edition(&self, id: EditionId) -> Result<Option<Edition>, LedgerError>;
+
+    /// The pieces of an edition's fingerprint, by name.
+    fn components(&self, edition: EditionId) -> Result<Vec<Component>, LedgerError>;
+
+    /// Deliveries by number, whatever their state; those that do not exist are left out.
+    fn claim_these(&self, edition: EditionId, seqs: &[u64]) -> Result<Vec<Claimed>, LedgerError>;
 
     /// The numbers of the deliveries with these keys, however they are spelled here or there; reads the whole
     /// edition once.
@@ -184,9 +190,6 @@ pub trait Reader: Send {
 
     /// Rows of the list that are no delivery, at most `limit` of those after row `after`, in order.
     fn rejects(&self, edition: EditionId, after: u64, limit: usize) -> Result<Vec<Reject>, LedgerError>;
-
-    /// The flags of a job: a few microseconds, to be asked each second.
-    fn flags(&self, job: &str, purpose: Purpose) -> Result<Flags, LedgerError>;
 }
 
 /// Which deliveries are put back.

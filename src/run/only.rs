@@ -1,11 +1,6 @@
-//! `--only KEY`: a reader that claims nobody else.
+//! `--only KEY`: a queue of nobody else.
 
-use std::ops::ControlFlow;
-
-use crate::ledger::{
-    Claimed, Component, Counts, Domains, Edition, EditionId, Flags, LedgerError, LetterRecord, Reader,
-    Record, Reject, Standing, State,
-};
+use crate::ledger::{Claimed, Domains, EditionId, Flags, LedgerError, Queue, Reader, State};
 use crate::letter::Purpose;
 
 /// Reads the ledger as if these deliveries were all there is to claim.
@@ -29,10 +24,6 @@ impl Only {
         seqs.sort_unstable();
         seqs.dedup();
         Ok(Ok(Only { reader, seqs }))
-    }
-
-    fn wanted(&self, claimed: Vec<Claimed>) -> Vec<Claimed> {
-        claimed.into_iter().filter(|claimed| self.seqs.binary_search(&claimed.seq).is_ok()).collect()
     }
 
     /// Of these behind `after` at most `limit` that `next` gives: the next one behind a number. Altogether that
@@ -70,7 +61,7 @@ impl Only {
     }
 }
 
-impl Reader for Only {
+impl Queue for Only {
     fn claim(&self, edition: EditionId, after: u64, limit: usize) -> Result<Vec<Claimed>, LedgerError> {
         self.behind(after, limit, |before| self.reader.rows_in(edition, &[State::Pending], before, 1))
     }
@@ -93,68 +84,9 @@ impl Reader for Only {
         self.reader.claim_these(edition, &seqs)
     }
 
-    fn claim_these(&self, edition: EditionId, seqs: &[u64]) -> Result<Vec<Claimed>, LedgerError> {
-        Ok(self.wanted(self.reader.claim_these(edition, seqs)?))
-    }
-
     /// Those who are deferred and not wanted are nobody to wait for.
     fn next_due(&self, edition: EditionId, after: i64) -> Result<Option<i64>, LedgerError> {
         Ok(self.deferred(edition)?.into_iter().map(|(at, _)| at).filter(|at| *at > after).min())
-    }
-
-    fn editions(&self, job: &str, purpose: Purpose) -> Result<Vec<Edition>, LedgerError> {
-        self.reader.editions(job, purpose)
-    }
-
-    fn all_editions(&self) -> Result<Vec<Edition>, LedgerError> {
-        self.reader.all_editions()
-    }
-
-    fn edition(&self, id: EditionId) -> Result<Option<Edition>, LedgerError> {
-        self.reader.edition(id)
-    }
-
-    fn components(&self, edition: EditionId) -> Result<Vec<Component>, LedgerError> {
-        self.reader.components(edition)
-    }
-
-    fn find_keys(&self, edition: EditionId, keys: &[String]) -> Result<Vec<Option<u64>>, LedgerError> {
-        self.reader.find_keys(edition, keys)
-    }
-
-    fn counts(&self, edition: EditionId) -> Result<Counts, LedgerError> {
-        self.reader.counts(edition)
-    }
-
-    fn rows_in(
-        &self,
-        edition: EditionId,
-        states: &[State],
-        after: u64,
-        limit: usize,
-    ) -> Result<Vec<Claimed>, LedgerError> {
-        self.reader.rows_in(edition, states, after, limit)
-    }
-
-    fn standing(&self, edition: EditionId) -> Result<Standing, LedgerError> {
-        self.reader.standing(edition)
-    }
-
-    fn each(
-        &self,
-        edition: EditionId,
-        states: &[State],
-        visit: &mut dyn FnMut(Record) -> ControlFlow<()>,
-    ) -> Result<(), LedgerError> {
-        self.reader.each(edition, states, visit)
-    }
-
-    fn letter(&self, edition: EditionId, seq: u64) -> Result<Option<LetterRecord>, LedgerError> {
-        self.reader.letter(edition, seq)
-    }
-
-    fn rejects(&self, edition: EditionId, after: u64, limit: usize) -> Result<Vec<Reject>, LedgerError> {
-        self.reader.rejects(edition, after, limit)
     }
 
     fn flags(&self, job: &str, purpose: Purpose) -> Result<Flags, LedgerError> {

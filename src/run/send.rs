@@ -12,7 +12,7 @@ use crate::dispatch::core::{Config, Doubt, End};
 use crate::dispatch::{Ended, Engine, Trouble};
 use crate::exit::Exit;
 use crate::job::{DomainLimit, RelaySpec, SendJob, TlsMode, preset};
-use crate::ledger::{Domains, Edition, Enlisting, Flag, Ledger, RunLock, Sqlite, State};
+use crate::ledger::{Domains, Edition, Enlisting, Flag, Ledger, Queue, RunLock, Sqlite, State};
 use crate::letter::Purpose;
 use crate::measure;
 use crate::net::transcript::Transcript;
@@ -247,17 +247,8 @@ impl Sending<'_> {
         ledger.bring_forward(self.edition.id, now, now.saturating_add(config.longest_wait()))?;
         let maker = Letters::new(self.plan, self.edition, ledger.secret(), self.kept.clone());
         let limits = spec.limits.clone();
-        let mut reader = ledger.reader()?;
-        if !self.args.only.is_empty() {
-            reader = match Only::find(reader, self.edition.id, &self.args.only)? {
-                Ok(only) => Box::new(only),
-                Err(key) => {
-                    let words = format!("edition {} has nobody with the key {key}", self.edition.name);
-                    return Err(Stop::new(Exit::Usage, words));
-                }
-            };
-        }
-        let first_due = reader.next_due(self.edition.id, i64::MIN)?;
+        let queue = self.queue(&ledger)?;
+        let first_due = queue.next_due(self.edition.id, i64::MIN)?;
         let (events, answers) = unbounded();
         let trace = self.args.trace.then(Transcript::stderr);
         let accounts = match &self.relay.embedded {
@@ -272,7 +263,7 @@ impl Sending<'_> {
             edition: self.edition.id,
             job: (self.plan.job.name.clone(), self.plan.purpose),
             ledger,
-            reader,
+            queue,
             domains: domains(&limits),
             submitter,
             answers,
@@ -285,6 +276,21 @@ impl Sending<'_> {
         let ended = engine.run(|progress| show.tell(progress));
         show.end();
         Ok(ended)
+    }
+
+    /// Who is next: everybody who is open, or those of `--only`.
+    fn queue(&self, ledger: &Sqlite) -> Result<Box<dyn Queue>, Stop> {
+        let reader = ledger.reader()?;
+        if self.args.only.is_empty() {
+            return Ok(reader);
+        }
+        match Only::find(reader, self.edition.id, &self.args.only)? {
+            Ok(only) => Ok(Box::new(only)),
+            Err(key) => {
+                let words = format!("edition {} has nobody with the key {key}", self.edition.name);
+                Err(Stop::new(Exit::Usage, words))
+            }
+        }
     }
 
     /// Whether `postroom stop` was said, for the time in which no engine looks at that.

@@ -408,6 +408,7 @@ fn state_of(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<State> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::Queue as _;
 
     #[test]
     fn it_does_what_every_ledger_must() {

@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 
 use crate::database;
 use crate::ledger::{
-    Claimed, Component, Counts, Domains, Edition, EditionId, Flags, LedgerError, LetterRecord, Reader,
+    Claimed, Component, Counts, Domains, Edition, EditionId, Flags, LedgerError, LetterRecord, Queue, Reader,
     Record, Reject, SourceRecord, Standing, State,
 };
 use crate::letter::{Outcome, Purpose};
@@ -182,27 +182,7 @@ impl SqliteReader {
     }
 }
 
-impl Reader for SqliteReader {
-    fn editions(&self, job: &str, purpose: Purpose) -> Result<Vec<Edition>, LedgerError> {
-        self.editions_where("job = ?1 AND purpose = ?2", [job, purpose.word()])
-    }
-
-    fn all_editions(&self) -> Result<Vec<Edition>, LedgerError> {
-        self.editions_where("1", [])
-    }
-
-    fn edition(&self, id: EditionId) -> Result<Option<Edition>, LedgerError> {
-        Ok(self.editions_where("id = ?1", [id.0])?.pop())
-    }
-
-    fn components(&self, edition: EditionId) -> Result<Vec<Component>, LedgerError> {
-        self.all(
-            "SELECT name, hash, text FROM components WHERE edition = ?1 ORDER BY name",
-            [edition.0],
-            |row| Ok(Component { name: row.get(0)?, hash: row.get(1)?, text: row.get(2)? }),
-        )
-    }
-
+impl Queue for SqliteReader {
     fn claim(&self, edition: EditionId, after_seq: u64, limit: usize) -> Result<Vec<Claimed>, LedgerError> {
         let (_, last) = schema::bounds(edition);
         self.claimed(
@@ -258,18 +238,50 @@ impl Reader for SqliteReader {
         self.claimed(DUE, params![first, last, now, limit as i64])
     }
 
+    fn next_due(&self, edition: EditionId, after: i64) -> Result<Option<i64>, LedgerError> {
+        let (first, last) = schema::bounds(edition);
+        let due = self.one(NEXT_DUE, [first, last, after], |row| row.get(0))?;
+        Ok(due.flatten())
+    }
+
+    fn flags(&self, job: &str, purpose: Purpose) -> Result<Flags, LedgerError> {
+        let words = self.all(
+            "SELECT flag FROM flags WHERE job = ?1 AND purpose = ?2",
+            [job, purpose.word()],
+            |row| row.get::<_, String>(0),
+        )?;
+        let set = |flag: &str| words.iter().any(|word| word == flag);
+        Ok(Flags { stop: set("stop"), pause: set("pause") })
+    }
+}
+
+impl Reader for SqliteReader {
+    fn editions(&self, job: &str, purpose: Purpose) -> Result<Vec<Edition>, LedgerError> {
+        self.editions_where("job = ?1 AND purpose = ?2", [job, purpose.word()])
+    }
+
+    fn all_editions(&self) -> Result<Vec<Edition>, LedgerError> {
+        self.editions_where("1", [])
+    }
+
+    fn edition(&self, id: EditionId) -> Result<Option<Edition>, LedgerError> {
+        Ok(self.editions_where("id = ?1", [id.0])?.pop())
+    }
+
+    fn components(&self, edition: EditionId) -> Result<Vec<Component>, LedgerError> {
+        self.all(
+            "SELECT name, hash, text FROM components WHERE edition = ?1 ORDER BY name",
+            [edition.0],
+            |row| Ok(Component { name: row.get(0)?, hash: row.get(1)?, text: row.get(2)? }),
+        )
+    }
+
     fn claim_these(&self, edition: EditionId, seqs: &[u64]) -> Result<Vec<Claimed>, LedgerError> {
         let mut these = Vec::with_capacity(seqs.len());
         for &seq in seqs {
             these.extend(self.claimed("WHERE d.id = ?1", [schema::delivery(edition, seq)])?);
         }
         Ok(these)
-    }
-
-    fn next_due(&self, edition: EditionId, after: i64) -> Result<Option<i64>, LedgerError> {
-        let (first, last) = schema::bounds(edition);
-        let due = self.one(NEXT_DUE, [first, last, after], |row| row.get(0))?;
-        Ok(due.flatten())
     }
 
     fn find_keys(&self, edition: EditionId, keys: &[String]) -> Result<Vec<Option<u64>>, LedgerError> {
@@ -333,16 +345,6 @@ impl Reader for SqliteReader {
                 })
             },
         )
-    }
-
-    fn flags(&self, job: &str, purpose: Purpose) -> Result<Flags, LedgerError> {
-        let words = self.all(
-            "SELECT flag FROM flags WHERE job = ?1 AND purpose = ?2",
-            [job, purpose.word()],
-            |row| row.get::<_, String>(0),
-        )?;
-        let set = |flag: &str| words.iter().any(|word| word == flag);
-        Ok(Flags { stop: set("stop"), pause: set("pause") })
     }
 }
 
