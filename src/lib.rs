@@ -12,7 +12,12 @@
 /// The standard library's macro of this name panics where stderr is closed: a terminal that went away, a
 /// pipe that nobody reads any more. What is said is no reason to end a run in its middle.
 macro_rules! eprintln {
-    ($($words:tt)*) => { $crate::talk::line(&format!($($words)*)) };
+    ($($words:tt)*) => { say!(Note, $($words)*) };
+}
+
+/// Says a line that is meant so: `say!(Warning, "{damage}")`.
+macro_rules! say {
+    ($level:ident, $($words:tt)*) => { $crate::talk::say($crate::talk::Level::$level, &format!($($words)*)) };
 }
 
 pub mod cli;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use serde_json::{Value as Json, json};
 
-use crate::diagnostic::{self, Diagnostic, Level};
+use crate::diagnostic::{self, Diagnostic};
 
 /// How all of this process is said: set once, before anything is.
 static JSON: AtomicBool = AtomicBool::new(false);
@@ -14,7 +14,7 @@ static JSON: AtomicBool = AtomicBool::new(false);
 /// From here on everything is said in JSON, the last words of a thread that breaks among it.
 pub fn begin_json() {
     JSON.store(true, Relaxed);
-    std::panic::set_hook(Box::new(|broken| line(&format!("error: {broken}"))));
+    std::panic::set_hook(Box::new(|broken| say(Level::Error, &broken.to_string())));
 }
 
 /// Whether everything is said in JSON.
@@ -22,18 +22,51 @@ pub fn is_json() -> bool {
     JSON.load(Relaxed)
 }
 
-/// Words of a line or several. What stands before the first colon tells how they are meant.
-pub fn line(words: &str) {
+/// How a line is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// Something cannot be done.
+    Error,
+    /// One of many has failed.
+    Failed,
+    /// It goes on, and somebody should know.
+    Warning,
+    /// What can be done about the line before.
+    Help,
+    /// What is going on.
+    Note,
+}
+
+impl Level {
+    /// What stands before the words for people.
+    fn prefix(self) -> &'static str {
+        match self {
+            Level::Error => "error: ",
+            Level::Failed => "failed: ",
+            Level::Warning => "warning: ",
+            Level::Help => "help: ",
+            Level::Note => "",
+        }
+    }
+
+    /// The word for programs.
+    fn word(self) -> &'static str {
+        match self {
+            Level::Error | Level::Failed => "error",
+            Level::Warning => "warning",
+            Level::Help => "help",
+            Level::Note => "note",
+        }
+    }
+}
+
+/// Words of a line or several.
+pub fn say(level: Level, words: &str) {
     if !is_json() {
-        return write(&format!("{words}\n"));
+        return write(&format!("{}{words}\n", level.prefix()));
     }
     let words = words.trim();
-    let (level, text) =
-        [("error", "error: "), ("warning", "warning: "), ("help", "help: "), ("error", "failed: ")]
-            .into_iter()
-            .find_map(|(level, prefix)| Some((level, words.strip_prefix(prefix)?)))
-            .unwrap_or(("note", words.strip_prefix("postroom: ").unwrap_or(words)));
-    message(level, text);
+    message(level.word(), words.strip_prefix("postroom: ").unwrap_or(words));
 }
 
 /// Why a command ends as it does.
@@ -82,8 +115,8 @@ fn message(level: &str, text: &str) {
 
 fn object(of: &Diagnostic) -> Json {
     let level = match of.level {
-        Level::Error => "error",
-        Level::Warning => "warning",
+        diagnostic::Level::Error => "error",
+        diagnostic::Level::Warning => "warning",
     };
     let mut object = json!({"level": level, "text": of.title});
     if let Some(place) = &of.place {

@@ -83,9 +83,7 @@ pub fn run(job: &ArchiveJob, options: &Options) -> Exit {
     let begun = Instant::now();
     let opened = Store::open(&job.store, job.layout, unix_now(), |damage| {
         let store = job.store.display();
-        eprintln!(
-            "warning: {damage}; `postroom verify {store}` tells more, `postroom rebuild {store}` mends it"
-        );
+        say!(Warning, "{damage}; `postroom verify {store}` tells more, `postroom rebuild {store}` mends it");
     });
     let mut store = match opened {
         Ok(store) => store,
@@ -120,7 +118,7 @@ pub fn run(job: &ArchiveJob, options: &Options) -> Exit {
                 now: unix_now,
             }),
             Err(error) => {
-                eprintln!("error: {}: {error}", spec.name);
+                say!(Error, "{}: {error}", spec.name);
                 say_hint(spec, &error);
                 exits.push(exit(&error));
             }
@@ -157,11 +155,11 @@ pub fn run(job: &ArchiveJob, options: &Options) -> Exit {
         quarantine::release(&job.store, &known, outdated)
     };
     if let Err(error) = released {
-        eprintln!("warning: cannot tidy the quarantine: {error}");
+        say!(Warning, "cannot tidy the quarantine: {error}");
     }
     // The archive is complete without it; the next start goes on where it was left.
     if let Err(error) = index.finish(&options.stop) {
-        eprintln!("warning: cannot complete the index: {error}; `postroom rebuild` makes it anew");
+        say!(Warning, "cannot complete the index: {error}; `postroom rebuild` makes it anew");
     }
     let committed = done.last_commit.map(|at| at.duration_since(begun));
     for (spec, name, balance) in &balances {
@@ -234,7 +232,7 @@ pub fn preview(job: &ArchiveJob, options: &Options) -> Exit {
                 }
             }
             Err(error) => {
-                eprintln!("error: {name}: {error}");
+                say!(Error, "{name}: {error}");
                 say_hint(spec, &error);
                 worst = worst.or_worse(exit(&error));
             }
@@ -296,14 +294,14 @@ fn panicked() -> Balance {
 }
 
 fn say(error: &StoreError) {
-    eprintln!("error: {}", with_causes(error));
+    say!(Error, "{}", with_causes(error));
 }
 
 fn say_hint(spec: &MailboxSpec, error: &SessionError) {
     if let SessionError::Login { .. } = error
         && let Some(hint) = login_hint(spec)
     {
-        eprintln!("help: {hint}");
+        say!(Help, "{hint}");
     }
 }
 
@@ -330,18 +328,21 @@ fn report(
     options: &Options,
 ) -> Exit {
     for warning in &balance.warnings {
-        eprintln!("warning: {name}: {}", safe_line(warning));
+        say!(Warning, "{name}: {}", safe_line(warning));
     }
     for failure in &balance.failed {
         let uidl = failure.uidl.as_deref().unwrap_or("-");
         let text = format!("message {} ({uidl}): {}", failure.number, failure.reason);
-        eprintln!("failed: {name}: {}", safe_line(&text));
+        say!(Failed, "{name}: {}", safe_line(&text));
     }
     if let Some(too_many) = &balance.too_many {
-        eprintln!(
-            "error: {name}: {} messages are due for deletion, {} at once are allowed by max_fraction; nothing was \
+        say!(
+            Error,
+            "{name}: {} messages are due for deletion, {} at once are allowed by max_fraction; nothing was \
              deleted. If that is right: --confirm-deletions {}",
-            too_many.due, too_many.allowed, too_many.due
+            too_many.due,
+            too_many.allowed,
+            too_many.due
         );
     }
     if let Some(error) = &balance.error {
@@ -350,14 +351,14 @@ fn report(
             _ => None,
         };
         let text = format!("{error}{}", source.map(|text| format!(": {text}")).unwrap_or_default());
-        eprintln!("error: {name}: {}", safe_line(&text));
+        say!(Error, "{name}: {}", safe_line(&text));
         say_hint(spec, error);
     }
     // A mailbox that shows nothing may be one that shows POP3 only a part.
     if balance.on_server == Some(0)
         && let Some(hint) = listing_hint(spec)
     {
-        eprintln!("help: {name}: {hint}");
+        say!(Help, "{name}: {hint}");
     }
     let text = if options.json {
         balance_json(name, balance, committed)

@@ -13,13 +13,13 @@ use crate::exit::Exit;
 /// Runs the command.
 pub fn run(args: &cli::Export) -> Exit {
     if !args.store.is_dir() {
-        eprintln!("error: there is no archive {}", args.store.display());
+        say!(Error, "there is no archive {}", args.store.display());
         return Exit::NoInput;
     }
     let _lock = match store::lock(&args.store, FlockOperation::NonBlockingLockShared) {
         Ok(lock) => lock,
         Err(error) => {
-            eprintln!("error: {}", with_causes(&error));
+            say!(Error, "{}", with_causes(&error));
             return store_exit(&error);
         }
     };
@@ -38,7 +38,7 @@ pub fn run(args: &cli::Export) -> Exit {
             if packed.left_out.is_empty() { said } else { said.or_worse(Exit::SomeFailed) }
         }
         Err(error) => {
-            eprintln!("error: cannot write {}: {error}", out.display());
+            say!(Error, "cannot write {}: {error}", out.display());
             Exit::Io
         }
     }

@@ -10,7 +10,7 @@ use crate::exit::Exit;
 /// Runs the command. Nothing found is an answer too, and exit 0.
 pub fn run(args: &cli::Find) -> Exit {
     if !args.store.is_dir() {
-        eprintln!("error: there is no archive {}", args.store.display());
+        say!(Error, "there is no archive {}", args.store.display());
         return Exit::NoInput;
     }
     let mut out = BufWriter::new(std::io::stdout().lock());
@@ -27,12 +27,12 @@ pub fn run(args: &cli::Find) -> Exit {
     match found {
         Ok(()) => super::answer::printed(written.and_then(|()| out.flush())),
         Err(error) => {
-            eprintln!("error: {error}");
+            say!(Error, "{error}");
             match error {
                 FindError::Word { .. } => Exit::Usage,
                 FindError::Index(IndexError::Missing) => Exit::NoInput,
                 FindError::Index(_) => {
-                    eprintln!("help: `postroom rebuild` makes the index anew");
+                    say!(Help, "`postroom rebuild` makes the index anew");
                     Exit::Io
                 }
             }

@@ -18,18 +18,18 @@ pub fn run(args: &cli::Rebuild) -> Exit {
     // The manifest alone says enough: what it names is taken in again.
     let is_archive = [journal::NAME, manifest::NAME].iter().any(|name| args.store.join(name).is_file());
     if !is_archive {
-        eprintln!("error: {} has no journal.jsonl: it is no archive", args.store.display());
+        say!(Error, "{} has no journal.jsonl: it is no archive", args.store.display());
         return Exit::NoInput;
     }
     let vouched = match manifest::vouched(&args.store) {
         Ok(vouched) => vouched,
         Err(error) => {
-            eprintln!("error: cannot read the manifest: {error}");
+            say!(Error, "cannot read the manifest: {error}");
             return Exit::Io;
         }
     };
     // It is locked for as long as this runs.
-    let opened = Store::open(&args.store, Layout::Dated, unix_now(), |damage| eprintln!("warning: {damage}"));
+    let opened = Store::open(&args.store, Layout::Dated, unix_now(), |damage| say!(Warning, "{damage}"));
     let mended = opened.and_then(|mut store| {
         let mended = mend::mend(&mut store, &vouched, unix_now())?;
         Ok((store, mended))
@@ -37,13 +37,13 @@ pub fn run(args: &cli::Rebuild) -> Exit {
     let (_store, mended) = match mended {
         Ok(mended) => mended,
         Err(error) => {
-            eprintln!("error: {}", with_causes(&error));
+            say!(Error, "{}", with_causes(&error));
             return store_exit(&error);
         }
     };
     let said = tell(&args.store, &mended);
     if let Err(error) = manifest::rewrite(&args.store) {
-        eprintln!("error: cannot write the manifest: {error}");
+        say!(Error, "cannot write the manifest: {error}");
         return Exit::Io;
     }
     match index::rebuild(&args.store) {
@@ -55,7 +55,7 @@ pub fn run(args: &cli::Rebuild) -> Exit {
             said.or_worse(made).or_worse(missing(&args.store)).or_worse(mended)
         }
         Err(error) => {
-            eprintln!("error: {error}");
+            say!(Error, "{error}");
             Exit::Io
         }
     }
@@ -77,13 +77,15 @@ fn tell(store: &Path, mended: &Mended) -> Exit {
     }
     let said = print(lines);
     for path in mended.strangers.iter().map(|path| safe_line(path)) {
-        eprintln!(
-            "warning: {path} is in no line of the journal, and its name is not that of its content, or a copy's"
+        say!(
+            Warning,
+            "{path} is in no line of the journal, and its name is not that of its content, or a copy's"
         );
     }
     if !mended.sealed.is_empty() {
-        eprintln!(
-            "help: whatever else the lost lines said, what was archived before them and is still on the server is \
+        say!(
+            Help,
+            "whatever else the lost lines said, what was archived before them and is still on the server is \
              compared again by the next run"
         );
     }
@@ -96,11 +98,11 @@ fn missing(store: &Path) -> Exit {
         Ok(0) => Exit::Done,
         Ok(count) => {
             let said = print(format!("{}: {count} files are missing\n", store.display()));
-            eprintln!("help: `postroom run` fetches again what is missing here and still on the server");
+            say!(Help, "`postroom run` fetches again what is missing here and still on the server");
             said.or_worse(Exit::SomeFailed)
         }
         Err(error) => {
-            eprintln!("error: cannot read {}: {error}", store.display());
+            say!(Error, "cannot read {}: {error}", store.display());
             Exit::Io
         }
     }

@@ -27,19 +27,16 @@ pub fn run(args: &cli::Show) -> Exit {
     let (message, bytes) = match read {
         Ok(read) => read,
         Err(error) => {
-            eprintln!("error: cannot read {}: {error}", args.file.display());
+            say!(Error, "cannot read {}: {error}", args.file.display());
             return if error.kind() == io::ErrorKind::NotFound { Exit::NoInput } else { Exit::Io };
         }
     };
     if is_no_message(&message) {
-        eprintln!(
-            "error: {} is no message: it has no header, and its content is no text",
-            args.file.display()
-        );
+        say!(Error, "{} is no message: it has no header, and its content is no text", args.file.display());
         return Exit::Data;
     }
     if message.left_out {
-        eprintln!("warning: the message has more than {MAX_PARTS} parts; those behind are left out");
+        say!(Warning, "the message has more than {MAX_PARTS} parts; those behind are left out");
     }
     if let Some(folder) = &args.extract {
         return match extract(&message, &bytes, folder) {
@@ -51,7 +48,7 @@ pub fn run(args: &cli::Show) -> Exit {
                 print(text)
             }
             Err(error) => {
-                eprintln!("error: cannot write into {}: {error}", folder.display());
+                say!(Error, "cannot write into {}: {error}", folder.display());
                 Exit::Io
             }
         };

@@ -12,7 +12,6 @@ use signal_hook::iterator::Signals as Incoming;
 
 use crate::dispatch::Control;
 use crate::exit::Exit;
-use crate::talk;
 
 /// What this process does, as far as a signal is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,13 +51,12 @@ impl Signals {
         let now = Arc::clone(&doing);
         thread::Builder::new().name("signals".into()).spawn(move || {
             // Nobody reads it where the terminal has gone away, and the signal is heeded all the same.
-            let say = |words: &str| talk::line(words);
             for signal in incoming.forever() {
                 let doing = now.lock().unwrap_or_else(PoisonError::into_inner);
                 if *doing != Doing::Work {
                     // Behind the question a line of its own.
                     let line = if *doing == Doing::Question { "\n" } else { "" };
-                    say(&format!("{line}postroom: stopped: nothing more was sent"));
+                    eprintln!("{line}postroom: stopped: nothing more was sent");
                     std::process::exit(128 + signal);
                 }
                 drop(doing);
@@ -66,7 +64,7 @@ impl Signals {
                 match counted.fetch_add(1, Ordering::Relaxed) {
                     0 => {
                         let _ = passed.send(Control::Stop);
-                        say("postroom: stopping: replies are awaited; a second signal ends it at once");
+                        eprintln!("postroom: stopping: replies are awaited; a second signal ends it at once");
                     }
                     1 => {
                         let _ = passed.send(Control::Abort);

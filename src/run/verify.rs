@@ -21,13 +21,13 @@ use crate::measure::ByteSize;
 /// Runs the command. `server` is the job of `--server`, read.
 pub fn run(args: &cli::Verify, server: Option<&ArchiveJob>) -> Exit {
     if !args.store.is_dir() {
-        eprintln!("error: there is no archive {}", args.store.display());
+        say!(Error, "there is no archive {}", args.store.display());
         return Exit::NoInput;
     }
     let lock = match store::lock(&args.store, FlockOperation::NonBlockingLockShared) {
         Ok(lock) => lock,
         Err(error) => {
-            eprintln!("error: {}", with_causes(&error));
+            say!(Error, "{}", with_causes(&error));
             return store_exit(&error);
         }
     };
@@ -47,7 +47,7 @@ pub fn run(args: &cli::Verify, server: Option<&ArchiveJob>) -> Exit {
     let proof = match proof {
         Ok(proof) => proof,
         Err(error) => {
-            eprintln!("error: cannot read {}: {error}", args.store.display());
+            say!(Error, "cannot read {}: {error}", args.store.display());
             return if error.kind() == io::ErrorKind::NotFound { Exit::NoInput } else { Exit::Io };
         }
     };
@@ -65,14 +65,16 @@ pub fn run(args: &cli::Verify, server: Option<&ArchiveJob>) -> Exit {
         said = print(summary);
     }
     if lost {
-        eprintln!(
-            "help: `postroom run` fetches again what is missing here and still on the server; move a changed file away \
+        say!(
+            Help,
+            "`postroom run` fetches again what is missing here and still on the server; move a changed file away \
              first"
         );
     }
     if unsealed {
-        eprintln!(
-            "help: `postroom rebuild` takes in again what only the journal has lost, and seals damage of the journal"
+        say!(
+            Help,
+            "`postroom rebuild` takes in again what only the journal has lost, and seals damage of the journal"
         );
     }
     let archive = said.or_worse(if findings == 0 { Exit::Done } else { Exit::SomeFailed });
@@ -84,12 +86,11 @@ pub fn run(args: &cli::Verify, server: Option<&ArchiveJob>) -> Exit {
 
 /// Lists the mailboxes of a job and names what is not archived.
 fn against_server(args: &cli::Verify, job: &ArchiveJob) -> Exit {
-    let opened =
-        store::Store::open(&args.store, job.layout, unix_now(), |damage| eprintln!("warning: {damage}"));
+    let opened = store::Store::open(&args.store, job.layout, unix_now(), |damage| say!(Warning, "{damage}"));
     let store = match opened {
         Ok(store) => store,
         Err(error) => {
-            eprintln!("error: {}", with_causes(&error));
+            say!(Error, "{}", with_causes(&error));
             return store_exit(&error);
         }
     };
@@ -120,7 +121,7 @@ fn against_server(args: &cli::Verify, job: &ArchiveJob) -> Exit {
                 let shelf = match store::Shelf::of(&args.store) {
                     Ok(shelf) => shelf,
                     Err(error) => {
-                        eprintln!("error: {}", with_causes(&error));
+                        say!(Error, "{}", with_causes(&error));
                         return store_exit(&error);
                     }
                 };
@@ -162,7 +163,7 @@ fn against_server(args: &cli::Verify, job: &ArchiveJob) -> Exit {
                 }
             }
             Err(error) => {
-                eprintln!("error: {name}: {error}");
+                say!(Error, "{name}: {error}");
                 worst = worst.or_worse(exit(&error));
             }
         }
