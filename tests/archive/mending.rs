@@ -5,13 +5,14 @@ use std::fs;
 use std::time::Duration;
 
 use postroom::exit::Exit;
-use postroom::job::{Credential, Deletion, Layout};
+use postroom::job::{ArchiveJob, Credential, Deletion, Layout};
+use postroom::sandbox::Maildrop;
 use postroom::secret::Secret;
 
 use super::scene::{Scene, job_file, message, output, postroom};
 
 /// Twenty messages, archived; the server goes on.
-fn archived(layout: Layout) -> (Scene, postroom::sandbox::Maildrop) {
+fn archived(layout: Layout) -> (Scene, Maildrop) {
     let scene = Scene::counting(20);
     let server = scene.serve(|_| {});
     let mut job = scene.job(server.port());
@@ -28,6 +29,38 @@ fn verify(scene: &Scene) -> (Option<i32>, String) {
 fn rebuild(scene: &Scene) -> (Option<i32>, String) {
     let (code, said, words) = output(postroom().arg("rebuild").arg(scene.store()));
     (code, said + &words)
+}
+
+fn report(body: &str) -> Vec<u8> {
+    format!("Subject: report {body}\r\n\r\n{body}\r\n").into_bytes()
+}
+
+/// A report and another message, archived; the report is deleted elsewhere, and `more` is done before the next run,
+/// which notes that its UIDL is free.
+fn freed(more: impl FnOnce(&Scene)) -> (Scene, Maildrop) {
+    let scene = Scene::with(&[&report("one"), &message(2)]);
+    let server = scene.serve(|_| {});
+    assert_eq!(scene.run(server.port()), Exit::Done);
+    fs::remove_file(scene.maildrop().join("00001.eml")).unwrap();
+    more(&scene);
+    assert_eq!(scene.run(server.port()), Exit::Done);
+    assert!(fs::read_to_string(scene.store().join("journal.jsonl")).unwrap().contains("\"gone\""));
+    (scene, server)
+}
+
+/// Another report of the same size has the UIDL of the first. It is archived before it is deleted.
+fn another_is_not_taken_for_it(scene: &Scene, mut job: ArchiveJob, what: &str) {
+    fs::write(scene.maildrop().join("00001.eml"), report("two")).unwrap();
+    job.delete = Deletion::After { after: Duration::ZERO, keep_newest: 0, max_fraction: 1.0 };
+    assert_eq!(scene.run_with(&job), Exit::Done);
+    assert!(scene.sent().is_empty() && scene.archived().contains_key(&report("two")), "{what}");
+}
+
+/// The job with a password that the server refuses: it opens the archive and gets no further.
+fn stranger(job: &ArchiveJob) -> ArchiveJob {
+    let mut job = job.clone();
+    job.mailboxes[0].auth.credential = Credential::Literal(Secret::new("wrong"));
+    job
 }
 
 fn flipped(line: &str) -> String {
@@ -158,17 +191,9 @@ fn what_only_the_manifest_remembers_is_named_until_it_is_there_again() {
 /// The line that said of a UIDL that it is free is lost, and another message of the same size has that UIDL.
 #[test]
 fn a_name_is_not_believed_behind_lost_lines() {
-    let report = |body: &str| {
-        format!("From: cron@example.org\r\nSubject: report {body}\r\n\r\n{body}\r\n").into_bytes()
-    };
     for sealed in [false, true] {
         for deletes in [false, true] {
-            let scene = Scene::with(&[&report("one"), &message(2)]);
-            let server = scene.serve(|_| {});
-            assert_eq!(scene.run(server.port()), Exit::Done);
-            let first = scene.maildrop().join("00001.eml");
-            fs::remove_file(&first).unwrap();
-            assert_eq!(scene.run(server.port()), Exit::Done);
+            let (scene, server) = freed(|_| {});
             let path = scene.store().join("journal.jsonl");
             let whole = fs::read_to_string(&path).unwrap();
             let gone = whole.lines().find(|line| line.contains("\"gone\"")).unwrap();
@@ -177,7 +202,7 @@ fn a_name_is_not_believed_behind_lost_lines() {
             assert_eq!(scene.run(server.port()), Exit::Done);
             let whole = fs::read_to_string(&path).unwrap();
             fs::write(&path, whole.replace(gone, &flipped(gone))).unwrap();
-            fs::write(&first, report("two")).unwrap();
+            fs::write(scene.maildrop().join("00001.eml"), report("two")).unwrap();
             if sealed {
                 assert_eq!(rebuild(&scene).0, Some(0));
             }
@@ -201,27 +226,19 @@ fn a_name_is_not_believed_behind_lost_lines() {
 /// is not believed again.
 #[test]
 fn a_spoilt_last_line_stays_one_that_may_have_said_something() {
-    let report = |body: &str| format!("Subject: report {body}\r\n\r\n{body}\r\n").into_bytes();
     for opener in ["a run", "rebuild", "verify --server"] {
-        let scene = Scene::with(&[&report("one"), &message(2)]);
-        let server = scene.serve(|_| {});
-        assert_eq!(scene.run(server.port()), Exit::Done);
-        let first = scene.maildrop().join("00001.eml");
-        fs::remove_file(&first).unwrap();
-        assert_eq!(scene.run(server.port()), Exit::Done);
+        let (scene, server) = freed(|_| {});
         let path = scene.store().join("journal.jsonl");
         let whole = fs::read_to_string(&path).unwrap();
         let last = whole.lines().last().unwrap();
         assert!(last.contains("\"gone\""), "{last}");
         fs::write(&path, whole.replace(last, &flipped(last))).unwrap();
-        let mut job = scene.job(server.port());
-        let mut stranger = job.clone();
-        stranger.mailboxes[0].auth.credential = Credential::Literal(Secret::new("wrong"));
+        let job = scene.job(server.port());
         let file = job_file(&scene, server.port(), "");
         for _ in 0..2 {
             match opener {
                 "rebuild" => assert_eq!(rebuild(&scene).0, Some(0)),
-                "a run" => assert_eq!(scene.run_with(&stranger), Exit::Login),
+                "a run" => assert_eq!(scene.run_with(&stranger(&job)), Exit::Login),
                 _ => {
                     let mut verify = postroom();
                     verify.arg("verify").arg(scene.store()).arg("--server").arg(&file);
@@ -229,10 +246,7 @@ fn a_spoilt_last_line_stays_one_that_may_have_said_something() {
                 }
             }
         }
-        fs::write(&first, report("two")).unwrap();
-        job.delete = Deletion::After { after: Duration::ZERO, keep_newest: 0, max_fraction: 1.0 };
-        assert_eq!(scene.run_with(&job), Exit::Done);
-        assert!(scene.sent().is_empty() && scene.archived().contains_key(&report("two")), "{opener}");
+        another_is_not_taken_for_it(&scene, job, opener);
     }
 }
 
@@ -240,29 +254,21 @@ fn a_spoilt_last_line_stays_one_that_may_have_said_something() {
 /// only to the manifest. One of them said of a UIDL that it is free.
 #[test]
 fn an_older_journal_is_noticed_and_its_names_are_not_believed() {
-    let report = |body: &str| format!("Subject: report {body}\r\n\r\n{body}\r\n").into_bytes();
     for opener in ["rebuild", "a run"] {
-        let scene = Scene::with(&[&report("one"), &message(2)]);
-        let server = scene.serve(|_| {});
-        assert_eq!(scene.run(server.port()), Exit::Done);
-        let path = scene.store().join("journal.jsonl");
-        let older = fs::read_to_string(&path).unwrap();
-        let first = scene.maildrop().join("00001.eml");
-        fs::remove_file(&first).unwrap();
-        fs::write(scene.maildrop().join("00003.eml"), message(3)).unwrap();
-        assert_eq!(scene.run(server.port()), Exit::Done);
-        assert!(fs::read_to_string(&path).unwrap().contains("\"gone\""));
-        fs::write(&path, &older).unwrap();
-        let mut job = scene.job(server.port());
-        let mut stranger = job.clone();
-        stranger.mailboxes[0].auth.credential = Credential::Literal(Secret::new("wrong"));
+        let mut older = String::new();
+        let (scene, server) = freed(|scene| {
+            older = fs::read_to_string(scene.store().join("journal.jsonl")).unwrap();
+            fs::write(scene.maildrop().join("00003.eml"), message(3)).unwrap();
+        });
+        fs::write(scene.store().join("journal.jsonl"), &older).unwrap();
+        let job = scene.job(server.port());
         let named = fs::read_to_string(scene.store().join("manifest-sha256.txt")).unwrap();
         for _ in 0..2 {
             if opener == "rebuild" {
                 assert_eq!(rebuild(&scene).0, Some(0));
                 continue;
             }
-            assert_eq!(scene.run_with(&stranger), Exit::Login);
+            assert_eq!(scene.run_with(&stranger(&job)), Exit::Login);
             let now = fs::read_to_string(scene.store().join("manifest-sha256.txt")).unwrap();
             assert_eq!(now, named, "what only the manifest knows stays in it");
             let seals = scene.journal().iter().filter(|line| line["what"] == "sealed").count();
@@ -277,10 +283,7 @@ fn an_older_journal_is_noticed_and_its_names_are_not_believed() {
                 "{words}"
             );
         }
-        fs::write(&first, report("two")).unwrap();
-        job.delete = Deletion::After { after: Duration::ZERO, keep_newest: 0, max_fraction: 1.0 };
-        assert_eq!(scene.run_with(&job), Exit::Done);
-        assert!(scene.sent().is_empty() && scene.archived().contains_key(&report("two")), "{opener}");
+        another_is_not_taken_for_it(&scene, job, opener);
     }
 }
 
