@@ -79,6 +79,13 @@ fn render_text(template: &str, row: &Row) -> Result<String, String> {
     Ok(letter.letter.text.unwrap_or_default())
 }
 
+/// Writes a file of a project.
+fn write(root: &Path, path: &str, content: &str) {
+    let path = root.join(path);
+    std::fs::create_dir_all(path.parent().expect("a parent")).expect("folders");
+    std::fs::write(path, content).expect("written");
+}
+
 #[test]
 fn a_text_sees_the_row_over_the_vars() {
     let row = row(&[
@@ -366,11 +373,7 @@ fn a_letter_of_leave_keeps_its_subject() {
 #[test]
 fn all_mistakes_are_found_at_once_where_they_are() {
     let root = tempfile::tempdir().expect("a folder");
-    let write = |path: &str, content: &str| {
-        let path = root.path().join(path);
-        std::fs::create_dir_all(path.parent().expect("a parent")).expect("folders");
-        std::fs::write(path, content).expect("written");
-    };
+    let write = |path: &str, content: &str| write(root.path(), path, content);
     write(
         "templates/welcome.html",
         "<p>Hello {{ first_name }},\n{% include \"footer.html\" %}{{ name|uppper }}</p>",
@@ -418,11 +421,7 @@ fn all_mistakes_are_found_at_once_where_they_are() {
 #[test]
 fn pictures_of_a_sheet_of_styles_are_embedded_and_what_is_not_is_told() {
     let root = tempfile::tempdir().expect("a folder");
-    let write = |path: &str, content: &str| {
-        let path = root.path().join(path);
-        std::fs::create_dir_all(path.parent().expect("a parent")).expect("folders");
-        std::fs::write(path, content).expect("written");
-    };
+    let write = |path: &str, content: &str| write(root.path(), path, content);
     write("images/a.png", "a picture");
     write("templates/s.css", "p > b { background: url(images/a.png) } /* <img src='none.png'> */");
     let page = "<style>{% include \"s.css\" %}</style>\n<img src=\"images/a.png\" srcset=\"images/b.png 2x\">\
@@ -451,11 +450,7 @@ fn pictures_of_a_sheet_of_styles_are_embedded_and_what_is_not_is_told() {
 #[test]
 fn templates_named_in_part_are_prepared_as_if_they_were_named() {
     let root = tempfile::tempdir().expect("a folder");
-    let write = |path: &str, content: &str| {
-        let path = root.path().join(path);
-        std::fs::create_dir_all(path.parent().expect("a parent")).expect("folders");
-        std::fs::write(path, content).expect("written");
-    };
+    let write = |path: &str, content: &str| write(root.path(), path, content);
     write("images/a.png", "a picture");
     write("templates/letter.html", "{% include lang ~ \".html\" %}");
     write("templates/de.html", "<img src=\"images/a.png\">{{ city }}{% include \"foot.txt\" %}");
@@ -499,11 +494,7 @@ fn templates_named_in_part_are_prepared_as_if_they_were_named() {
 #[test]
 fn templates_inherit_include_and_stay_in_their_folder() {
     let root = tempfile::tempdir().expect("a folder");
-    let write = |path: &str, content: &str| {
-        let path = root.path().join(path);
-        std::fs::create_dir_all(path.parent().expect("a parent")).expect("folders");
-        std::fs::write(path, content).expect("written");
-    };
+    let write = |path: &str, content: &str| write(root.path(), path, content);
     write("templates/base.html", "<body>{% block main %}{% endblock %}{% include \"part.html\" %}</body>");
     write("templates/part.html", "[{{ name }}]");
     write(
@@ -567,11 +558,7 @@ fn an_edition_is_named_by_the_clock_of_the_job() {
 #[test]
 fn pictures_on_the_disk_are_embedded_once() {
     let root = tempfile::tempdir().expect("a folder");
-    let write = |path: &str, content: &str| {
-        let path = root.path().join(path);
-        std::fs::create_dir_all(path.parent().expect("a parent")).expect("folders");
-        std::fs::write(path, content).expect("written");
-    };
+    let write = |path: &str, content: &str| write(root.path(), path, content);
     write("images/a.png", "a");
     write("images/logo.png", "logo");
     write("templates/beside.png", "b");

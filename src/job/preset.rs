@@ -121,12 +121,22 @@ const NOBODY: Preset = Preset {
     listing: None,
 };
 
-const NETEASE_LOGIN: &str = "NetEase takes no account password here: turn POP3/SMTP on in the web mail's settings \
-     (设置 → POP3/SMTP/IMAP) and use the authorisation code (授权码) it shows";
-const NETEASE_SENDER: &str = "the From address must be the account that logs in (553 \"Mail from must equal authorized user\", \
-     554 DT:SUM); 554 DT:SPM and 550 RP:TRC speak of what is sent and how much";
-const NETEASE_LISTING: &str = "the web mail's settings (设置 → POP3/SMTP/IMAP) say whether POP3 shows all mail or \
-     only that of the last 30 days (收取最近30天邮件 / 收取全部邮件)";
+/// What NetEase's services have in common.
+const NETEASE: Preset = Preset {
+    connections: Some(1),
+    messages_per_connection: Some(50),
+    login: "NetEase takes no account password here: turn POP3/SMTP on in the web mail's settings \
+            (设置 → POP3/SMTP/IMAP) and use the authorisation code (授权码) it shows",
+    sender: Some(
+        "the From address must be the account that logs in (553 \"Mail from must equal authorized user\", \
+             554 DT:SUM); 554 DT:SPM and 550 RP:TRC speak of what is sent and how much",
+    ),
+    listing: Some(
+        "the web mail's settings (设置 → POP3/SMTP/IMAP) say whether POP3 shows all mail or \
+             only that of the last 30 days (收取最近30天邮件 / 收取全部邮件)",
+    ),
+    ..NOBODY
+};
 
 const QQ_LISTING: &str =
     "QQ Mail's settings (设置 → 账号 → 收取选项) say how far back POP3 looks, and whether it sees folders";
@@ -213,34 +223,19 @@ static ALL: &[Preset] = &[
         names: &["163", "netease"],
         smtp: implicit("smtp.163.com", 465),
         pop3: implicit("pop.163.com", 995),
-        connections: Some(1),
-        messages_per_connection: Some(50),
-        login: NETEASE_LOGIN,
-        sender: Some(NETEASE_SENDER),
-        listing: Some(NETEASE_LISTING),
-        ..NOBODY
+        ..NETEASE
     },
     Preset {
         names: &["126"],
         smtp: implicit("smtp.126.com", 465),
         pop3: implicit("pop.126.com", 995),
-        connections: Some(1),
-        messages_per_connection: Some(50),
-        login: NETEASE_LOGIN,
-        sender: Some(NETEASE_SENDER),
-        listing: Some(NETEASE_LISTING),
-        ..NOBODY
+        ..NETEASE
     },
     Preset {
         names: &["yeah"],
         smtp: implicit("smtp.yeah.net", 465),
         pop3: implicit("pop.yeah.net", 995),
-        connections: Some(1),
-        messages_per_connection: Some(50),
-        login: NETEASE_LOGIN,
-        sender: Some(NETEASE_SENDER),
-        listing: Some(NETEASE_LISTING),
-        ..NOBODY
+        ..NETEASE
     },
     Preset {
         names: &["aliyun", "alimail"],

@@ -21,271 +21,244 @@ pub fn schema() -> Json {
 }
 
 fn definitions() -> Json {
-    let mut all = Map::new();
-    let mut define = |name: &str, schema: Json| {
-        all.insert(definition(name), schema);
-    };
-    let shared = shared_keys();
-    let with_shared = |own: Json, keys: &[&str]| {
-        let mut own = match own {
-            Json::Object(own) => own,
-            _ => Map::new(),
-        };
-        for key in keys {
-            own.insert((*key).to_owned(), shared[*key].clone());
-        }
-        Json::Object(own)
-    };
+    let all = [files(), letter(), logins(), rules()].into_iter().flatten();
+    Json::Object(all.map(|(under, schema)| (definition(under), schema)).collect())
+}
 
-    define(
-        "kind: send",
-        object(
-            &["kind", "name", "edition", "recipients", "subject", "body"],
-            with_shared(
-                json!({
-                    "kind": {"const": "send"},
-                    "name": text("What the job is called; part of what the ledger says."),
-                    "edition": text("A recipient gets each edition once. May be a template of `now`: \"{{ now | date('%G-W%V') }}\"."),
-                    "timezone": text("For `now` and the Date header, such as Asia/Shanghai; otherwise the system's."),
-                    "recipients": reference("recipients"),
-                    "subject": text("A template."),
-                    "body": reference("body"),
-                    "attachments": one_or_more(any_of(&[text("A pattern, rendered for each recipient; expects at least one file."), reference("attachments")])),
-                    "images": {"type": "object", "description": "Names for cid: and their files.", "additionalProperties": {"type": "string"}},
-                    "ledger": text("sqlite:PATH; otherwise sqlite:.postroom/ledger.db."),
-                }),
-                &[
-                    "class",
-                    "from",
-                    "return_path",
-                    "reply_to",
-                    "headers",
-                    "unsubscribe",
-                    "list_id",
-                    "feedback_id",
-                    "vars",
-                    "vars_file",
-                    "relay",
-                    "keep",
-                    "notify",
-                ],
-            ),
-        ),
-    );
-    define(
-        "kind: archive",
-        object(
-            &["kind", "name", "store"],
-            with_shared(
-                json!({
-                    "kind": {"const": "archive"},
-                    "name": text("What the job is called."),
-                    "mailbox": mailbox_or_name(),
-                    "mailboxes": {"type": "array", "items": mailbox_or_name(), "minItems": 1},
-                    "store": text("The archive's folder, from the root."),
-                }),
-                &["layout", "delete"],
-            ),
-        ),
-    );
-    define(
-        "postroom.yaml",
-        object(
-            &[],
-            json!({
-                "relays": {"type": "object", "additionalProperties": reference("relay")},
-                "mailboxes": {"type": "object", "additionalProperties": reference("mailbox")},
-                "defaults": reference("defaults"),
-                "ledger": text("sqlite:PATH, for jobs that name none."),
-                "timezone": text("For jobs that name none."),
-            }),
-        ),
-    );
-    let names: Vec<&str> = shared.keys().map(String::as_str).collect();
-    define("defaults", object(&[], with_shared(json!({}), &names)));
-    define("recipients", recipients());
-    define(
-        "recipients: ledger",
-        object(
-            &["job", "edition", "outcome"],
-            json!({
-                "job": text("The other job's name."),
-                "edition": text("Its edition."),
-                "outcome": words(&["accepted", "refused", "failed", "unsure", "deferred", "skipped"], "What became of them there."),
-            }),
-        ),
-    );
-    define(
-        "cc",
-        object(
-            &["each", "split"],
-            json!({
-                "each": text("A template that gives several mailboxes."),
-                "split": text("What stands between two of them."),
-            }),
-        ),
-    );
-    let part = any_of(&[text("A file: templates/NAME, else from the root."), reference("body: html")]);
-    define(
-        "body",
-        json!({
-            "type": "object", "additionalProperties": false, "minProperties": 1,
-            "properties": {"html": part, "text": part},
-        }),
-    );
-    define("body: html", object(&["inline"], json!({"inline": text("The template itself.")})));
-    define(
-        "attachments",
-        object(
-            &["files"],
-            json!({
-                "files": text("A pattern, rendered for each recipient."),
-                "as": text("The name the recipient sees, a template."),
-                "type": text("The content type; otherwise found out."),
-                "when": expression("Enclosed only if this holds."),
-                "expect": any_of(&[count(0, "So many files."), text("1..3, 0.. or any; otherwise at least one.")]),
-                "shared": flag("Several recipients may be given the same file."),
-            }),
-        ),
-    );
-    define(
-        "unsubscribe",
-        json!({
-            "type": "object", "additionalProperties": false, "minProperties": 1,
-            "properties": {
-                "url": text("A template of an https URL."),
-                "mailto": text("A template of a mail address."),
-                "one_click": flag("List-Unsubscribe-Post (RFC 8058)."),
-            },
-        }),
-    );
-    define(
-        "notify",
-        object(
-            &["to"],
-            json!({
-                "to": one_or_more(text("A mailbox.")),
-                "when": words(&["finished", "trouble"], "After every edition, or only when something went wrong."),
-            }),
-        ),
-    );
-    define("relay", relay());
-    define("mailbox", mailbox());
-    define(
-        "auth",
-        object(
-            &[],
-            json!({
-                "user": text("The login name."),
-                "password": secret(),
-                "token": any_of(&[text("The secret itself: a warning."), reference("token")]),
-                "mechanism": words(
-                    &["auto", "plain", "login", "cram-md5", "scram-sha-1", "scram-sha-256", "scram-sha-256-plus", "xoauth2", "oauthbearer"],
-                    "The SASL mechanism; otherwise the strongest that both sides have.",
+/// Whole files, and what jobs share.
+fn files() -> Vec<(&'static str, Json)> {
+    vec![
+        (
+            "kind: send",
+            object(
+                &["kind", "name", "edition", "recipients", "subject", "body"],
+                both(
+                    json!({
+                        "kind": {"const": "send"},
+                        "name": text("What the job is called; part of what the ledger says."),
+                        "edition": text("A recipient gets each edition once. May be a template of `now`: \"{{ now | date('%G-W%V') }}\"."),
+                        "timezone": text("For `now` and the Date header, such as Asia/Shanghai; otherwise the system's."),
+                        "recipients": reference("recipients"),
+                        "subject": text("A template."),
+                        "body": reference("body"),
+                        "attachments": one_or_more(any_of(&[text("A pattern, rendered for each recipient; expects at least one file."), reference("attachments")])),
+                        "images": {"type": "object", "description": "Names for cid: and their files.", "additionalProperties": {"type": "string"}},
+                        "ledger": text("sqlite:PATH; otherwise sqlite:.postroom/ledger.db."),
+                    }),
+                    defaults_of_letters(),
                 ),
-            }),
+            ),
         ),
-    );
-    define(
-        "password",
-        json!({
-            "type": "object", "additionalProperties": false, "minProperties": 1, "maxProperties": 1,
-            "properties": {
-                "env": text("The name of an environment variable."),
-                "file": text("A file whose first line it is."),
-                "command": {"type": "array", "items": {"type": "string"}, "minItems": 1, "description": "A command and its arguments; no shell; 10 seconds."},
-            },
-        }),
-    );
-    define(
-        "token",
-        json!({
-            "type": "object", "additionalProperties": false, "minProperties": 1, "maxProperties": 1,
-            "properties": {
-                "env": text("The name of an environment variable."),
-                "file": text("A file whose first line it is."),
-                "command": {"type": "array", "items": {"type": "string"}, "minItems": 1, "description": "A command and its arguments; no shell; 10 seconds."},
-                "refresh": reference("refresh"),
-            },
-        }),
-    );
-    define(
-        "refresh",
-        object(
-            &["client_id", "refresh_token"],
+        (
+            "kind: archive",
+            object(
+                &["kind", "name", "store"],
+                both(
+                    json!({
+                        "kind": {"const": "archive"},
+                        "name": text("What the job is called."),
+                        "mailbox": mailbox_or_name(),
+                        "mailboxes": {"type": "array", "items": mailbox_or_name(), "minItems": 1},
+                        "store": text("The archive's folder, from the root."),
+                    }),
+                    defaults_of_archives(),
+                ),
+            ),
+        ),
+        (
+            "postroom.yaml",
+            object(
+                &[],
+                json!({
+                    "relays": {"type": "object", "additionalProperties": reference("relay")},
+                    "mailboxes": {"type": "object", "additionalProperties": reference("mailbox")},
+                    "defaults": reference("defaults"),
+                    "ledger": text("sqlite:PATH, for jobs that name none."),
+                    "timezone": text("For jobs that name none."),
+                }),
+            ),
+        ),
+        ("defaults", object(&[], both(defaults_of_letters(), defaults_of_archives()))),
+    ]
+}
+
+/// Who gets what.
+fn letter() -> Vec<(&'static str, Json)> {
+    let part = any_of(&[text("A file: templates/NAME, else from the root."), reference("body: html")]);
+    vec![
+        ("recipients", recipients()),
+        (
+            "recipients: ledger",
+            object(
+                &["job", "edition", "outcome"],
+                json!({
+                    "job": text("The other job's name."),
+                    "edition": text("Its edition."),
+                    "outcome": words(&["accepted", "refused", "failed", "unsure", "deferred", "skipped"], "What became of them there."),
+                }),
+            ),
+        ),
+        (
+            "cc",
+            object(
+                &["each", "split"],
+                json!({
+                    "each": text("A template that gives several mailboxes."),
+                    "split": text("What stands between two of them."),
+                }),
+            ),
+        ),
+        (
+            "body",
             json!({
-                "url": text("The provider's token server, https; known of some providers."),
-                "client_id": text("What the provider calls our application."),
-                "client_secret": secret(),
-                "refresh_token": secret(),
-                "scope": text("Scopes, with spaces between them; otherwise those that were granted."),
-                "ca_file": text("Trusted besides the system's, PEM."),
+                "type": "object", "additionalProperties": false, "minProperties": 1,
+                "properties": {"html": part, "text": part},
             }),
         ),
-    );
+        ("body: html", object(&["inline"], json!({"inline": text("The template itself.")}))),
+        (
+            "attachments",
+            object(
+                &["files"],
+                json!({
+                    "files": text("A pattern, rendered for each recipient."),
+                    "as": text("The name the recipient sees, a template."),
+                    "type": text("The content type; otherwise found out."),
+                    "when": expression("Enclosed only if this holds."),
+                    "expect": any_of(&[count(0, "So many files."), text("1..3, 0.. or any; otherwise at least one.")]),
+                    "shared": flag("Several recipients may be given the same file."),
+                }),
+            ),
+        ),
+        (
+            "unsubscribe",
+            json!({
+                "type": "object", "additionalProperties": false, "minProperties": 1,
+                "properties": {
+                    "url": text("A template of an https URL."),
+                    "mailto": text("A template of a mail address."),
+                    "one_click": flag("List-Unsubscribe-Post (RFC 8058)."),
+                },
+            }),
+        ),
+        (
+            "notify",
+            object(
+                &["to"],
+                json!({
+                    "to": one_or_more(text("A mailbox.")),
+                    "when": words(&["finished", "trouble"], "After every edition, or only when something went wrong."),
+                }),
+            ),
+        ),
+    ]
+}
+
+/// Servers, and how to log in.
+fn logins() -> Vec<(&'static str, Json)> {
+    vec![
+        ("relay", relay()),
+        ("mailbox", mailbox()),
+        (
+            "auth",
+            object(
+                &[],
+                json!({
+                    "user": text("The login name."),
+                    "password": secret(),
+                    "token": any_of(&[text("The secret itself: a warning."), reference("token")]),
+                    "mechanism": words(
+                        &["auto", "plain", "login", "cram-md5", "scram-sha-1", "scram-sha-256", "scram-sha-256-plus", "xoauth2", "oauthbearer"],
+                        "The SASL mechanism; otherwise the strongest that both sides have.",
+                    ),
+                }),
+            ),
+        ),
+        ("password", one_of(places())),
+        ("token", one_of(both(places(), json!({"refresh": reference("refresh")})))),
+        (
+            "refresh",
+            object(
+                &["client_id", "refresh_token"],
+                json!({
+                    "url": text("The provider's token server, https; known of some providers."),
+                    "client_id": text("What the provider calls our application."),
+                    "client_secret": secret(),
+                    "refresh_token": secret(),
+                    "scope": text("Scopes, with spaces between them; otherwise those that were granted."),
+                    "ca_file": text("Trusted besides the system's, PEM."),
+                }),
+            ),
+        ),
+    ]
+}
+
+/// How long, how fast, how often; what is signed and what is deleted.
+fn rules() -> Vec<(&'static str, Json)> {
     let times = ["connect", "greeting", "command", "mail", "rcpt", "data", "block", "end"];
     let times: Map<String, Json> =
         times.into_iter().map(|key| (key.to_owned(), duration("How long at most."))).collect();
-    define("timeouts", object(&[], Json::Object(times)));
-    define(
-        "limits",
-        object(
-            &["domains"],
-            json!({
-                "domains": one_or_more(text("A domain; *.example.com names those below it.")),
-                "rate": rate("Their pace together."),
-                "connections": count(1, "Their connections together."),
-            }),
+    vec![
+        ("timeouts", object(&[], Json::Object(times))),
+        (
+            "limits",
+            object(
+                &["domains"],
+                json!({
+                    "domains": one_or_more(text("A domain; *.example.com names those below it.")),
+                    "rate": rate("Their pace together."),
+                    "connections": count(1, "Their connections together."),
+                }),
+            ),
         ),
-    );
-    define(
-        "retry",
-        object(
-            &[],
-            json!({
-                "first": duration("The wait after a first deferral."),
-                "factor": {"type": "number", "minimum": 1, "maximum": 100, "description": "Each wait is this many times the last."},
-                "max": duration("The longest wait."),
-                "stay": duration("How long a run waits for what is due (then it exits with 75), or for a relay that has gone away (then 69)."),
-                "give_up": duration("After this long a deferred recipient has failed."),
-            }),
+        (
+            "retry",
+            object(
+                &[],
+                json!({
+                    "first": duration("The wait after a first deferral."),
+                    "factor": {"type": "number", "minimum": 1, "maximum": 100, "description": "Each wait is this many times the last."},
+                    "max": duration("The longest wait."),
+                    "stay": duration("How long a run waits for what is due (then it exits with 75), or for a relay that has gone away (then 69)."),
+                    "give_up": duration("After this long a deferred recipient has failed."),
+                }),
+            ),
         ),
-    );
-    define(
-        "stop_when",
-        object(
-            &[],
-            json!({
-                "refused": percent("The part that was refused."),
-                "after": count(1, "Not before so many; otherwise 200."),
-                "code": one_or_more(text("A recipient is refused with it: \"550\", \"5.7.1\" or \"5.7.*\".")),
-            }),
+        (
+            "stop_when",
+            object(
+                &[],
+                json!({
+                    "refused": percent("The part that was refused."),
+                    "after": count(1, "Not before so many; otherwise 200."),
+                    "code": one_or_more(text("A recipient is refused with it: \"550\", \"5.7.1\" or \"5.7.*\".")),
+                }),
+            ),
         ),
-    );
-    define(
-        "dkim",
-        object(
-            &["domain", "selector", "key"],
-            json!({"domain": text("d="), "selector": text("s="), "key": secret()}),
+        (
+            "dkim",
+            object(
+                &["domain", "selector", "key"],
+                json!({"domain": text("d="), "selector": text("s="), "key": secret()}),
+            ),
         ),
-    );
-    define(
-        "delete",
-        object(
-            &["after"],
-            json!({
-                "after": duration("Counted from archiving."),
-                "keep_newest": count(0, "So many stay whatever their age."),
-                "max_fraction": percent("More of the mailbox at once is refused."),
-            }),
+        (
+            "delete",
+            object(
+                &["after"],
+                json!({
+                    "after": duration("Counted from archiving."),
+                    "keep_newest": count(0, "So many stay whatever their age."),
+                    "max_fraction": percent("More of the mailbox at once is refused."),
+                }),
+            ),
         ),
-    );
-    Json::Object(all)
+    ]
 }
 
-/// Keys that `defaults` of postroom.yaml and a job have in common.
-fn shared_keys() -> Map<String, Json> {
-    let keys = json!({
+/// The keys of a job that sends which `defaults` of postroom.yaml may have.
+fn defaults_of_letters() -> Json {
+    json!({
         "class": words(&["bulk", "personal"], "Which headers, and which lint."),
         "from": text("The author: Name <user@example.com>."),
         "return_path": text("The address of the envelope; otherwise that of `from`."),
@@ -299,13 +272,39 @@ fn shared_keys() -> Map<String, Json> {
         "relay": any_of(&[text("A relay of postroom.yaml."), reference("relay")]),
         "keep": text("A folder for the exact bytes of every letter that was accepted; `digest`: only their hash, in the ledger."),
         "notify": any_of(&[one_or_more(text("A mailbox.")), reference("notify")]),
+    })
+}
+
+/// The keys of a job that archives which `defaults` may have.
+fn defaults_of_archives() -> Json {
+    json!({
         "layout": words(&["dated", "maildir"], "How the archive's files lie."),
         "delete": any_of(&[words(&["never"], "Nothing is ever deleted."), reference("delete")]),
-    });
-    match keys {
-        Json::Object(keys) => keys,
-        _ => Map::new(),
+    })
+}
+
+/// The keys of both.
+fn both(mut one: Json, other: Json) -> Json {
+    if let (Some(one), Json::Object(other)) = (one.as_object_mut(), other) {
+        one.extend(other);
     }
+    one
+}
+
+/// Where a secret may be had.
+fn places() -> Json {
+    json!({
+        "env": text("The name of an environment variable."),
+        "file": text("A file whose first line it is."),
+        "command": {"type": "array", "items": {"type": "string"}, "minItems": 1, "description": "A command and its arguments; no shell; 10 seconds."},
+    })
+}
+
+fn one_of(properties: Json) -> Json {
+    json!({
+        "type": "object", "additionalProperties": false, "minProperties": 1, "maxProperties": 1,
+        "properties": properties,
+    })
 }
 
 fn recipients() -> Json {
@@ -341,7 +340,7 @@ fn recipients() -> Json {
 }
 
 /// What a relay and a mailbox have in common.
-fn server_keys() -> Json {
+fn server() -> Json {
     json!({
         "provider": {
             "description": "A provider whose host, port and TLS are known.",
@@ -360,47 +359,42 @@ fn server_keys() -> Json {
     })
 }
 
-fn with_server(own: Json) -> Json {
-    let mut keys = match server_keys() {
-        Json::Object(keys) => keys,
-        _ => Map::new(),
-    };
-    if let Json::Object(own) = own {
-        keys.extend(own);
-    }
-    Json::Object(keys)
-}
-
 fn relay() -> Json {
     object(
         &[],
-        with_server(json!({
-            "region": text("Of a provider that has regions: eu-west-1."),
-            "connections": count(1, "How many at once; otherwise 4."),
-            "messages_per_connection": count(1, "A connection is opened anew after so many."),
-            "rate": rate("Per account, over all jobs and machines."),
-            "burst": count(1, "So many at once within the rate; otherwise 1."),
-            "limits": {"type": "array", "items": reference("limits")},
-            "retry": reference("retry"),
-            "pipelining": words(&["auto", "off", "envelope", "message", "window"], "How much one flight holds."),
-            "doubt": any_of(&[words(&["auto"], ""), count(1, "Most letters that a crash may leave unsure.")]),
-            "unsure": words(&["hold", "resend"], "What is done where content was sent and no reply came."),
-            "helo": text("The name we give."),
-            "local_address": text("An IP address of this machine."),
-            "fallback": any_of(&[text("A relay of postroom.yaml."), reference("relay")]),
-            "stop_when": any_of(&[percent("The part that was refused."), reference("stop_when")]),
-            "dkim": reference("dkim"),
-        })),
+        both(
+            server(),
+            json!({
+                "region": text("Of a provider that has regions: eu-west-1."),
+                "connections": count(1, "How many at once; otherwise 4."),
+                "messages_per_connection": count(1, "A connection is opened anew after so many."),
+                "rate": rate("Per account, over all jobs and machines."),
+                "burst": count(1, "So many at once within the rate; otherwise 1."),
+                "limits": {"type": "array", "items": reference("limits")},
+                "retry": reference("retry"),
+                "pipelining": words(&["auto", "off", "envelope", "message", "window"], "How much one flight holds."),
+                "doubt": any_of(&[words(&["auto"], ""), count(1, "Most letters that a crash may leave unsure.")]),
+                "unsure": words(&["hold", "resend"], "What is done where content was sent and no reply came."),
+                "helo": text("The name we give."),
+                "local_address": text("An IP address of this machine."),
+                "fallback": any_of(&[text("A relay of postroom.yaml."), reference("relay")]),
+                "stop_when": any_of(&[percent("The part that was refused."), reference("stop_when")]),
+                "dkim": reference("dkim"),
+            }),
+        ),
     )
 }
 
 fn mailbox() -> Json {
     object(
         &["auth"],
-        with_server(json!({
-            "apop": flag("Log in with APOP."),
-            "pipelining": words(&["auto", "on", "off"], "Several messages asked for at once."),
-        })),
+        both(
+            server(),
+            json!({
+                "apop": flag("Log in with APOP."),
+                "pipelining": words(&["auto", "on", "off"], "Several messages asked for at once."),
+            }),
+        ),
     )
 }
 
