@@ -1,7 +1,7 @@
 //! `postroom run` for a job that sends: plan, edition, enlisting, the question, the engine, the summary.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::unbounded;
@@ -12,7 +12,7 @@ use crate::dispatch::core::{Config, Doubt, End};
 use crate::dispatch::{Ended, Engine, Trouble};
 use crate::exit::Exit;
 use crate::job::{DomainLimit, RelaySpec, SendJob, TlsMode, preset};
-use crate::ledger::{Domains, Edition, Enlisting, Flag, Ledger, Queue, RunLock, Sqlite, State};
+use crate::ledger::{Counts, Domains, Edition, Enlisting, Flag, Ledger, Queue, RunLock, Sqlite, State};
 use crate::letter::Purpose;
 use crate::measure;
 use crate::net::transcript::Transcript;
@@ -72,26 +72,12 @@ fn carry_out(
         (false, None) => Purpose::Real,
     };
     let asks = purpose != Purpose::Sandbox && !args.yes;
-    if asks && !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
-        return Err(Stop::new(
-            Exit::Usage,
-            "there is no terminal to ask whether to send: say --yes, or try it with --sandbox",
-        ));
-    }
-    // A trial needs neither certificates nor secrets.
-    if purpose != Purpose::Sandbox && !job.absent.is_empty() {
-        return Err(refused(&job.absent, global));
-    }
+    can_be_sent(&job, purpose, asks, global)?;
     super::warn(&job.warnings, global);
 
     let path = ledger_file::path(&job, purpose);
-    if purpose == Purpose::Real && !global.quiet && path.try_exists().is_ok_and(|is_there| !is_there) {
-        // Whoever has lost the old one, or stands in another project than they think, can still say no.
-        eprintln!(
-            "postroom: {}: a new ledger is begun, {}: nobody has got anything yet",
-            job.name,
-            path.display()
-        );
+    if purpose == Purpose::Real && !global.quiet {
+        tell_of_a_new_ledger(&job, &path);
     }
     let mut ledger = Sqlite::open(&path)?;
     let mut lock = ledger.lock(&job.name, purpose)?;
@@ -108,17 +94,7 @@ fn carry_out(
     super::warn(plan.templates().warnings(), global);
     super::warn(&source::empty_suppress_lists(&plan.job), global);
     if purpose != Purpose::Real && ledger_file::is_stale(&plan, &ledger)? {
-        // A trial that is over, or of another letter, makes room for the next one.
-        let path = ledger.path().to_owned();
-        drop((ledger, lock));
-        ledger_file::remove(&path)?;
-        ledger = Sqlite::open(&path)?;
-        lock = ledger.lock(&plan.job.name, purpose)?;
-        if let Some((embedded, outbox)) = &relay.embedded {
-            embedded.empty_outbox().map_err(|error| {
-                Stop::new(Exit::Io, format!("cannot empty {}: {error}", outbox.display()))
-            })?;
-        }
+        (ledger, lock) = another_trial(ledger, lock, &plan, &relay)?;
     }
     let edition = begin::edition(&plan, &mut ledger, args, global)?;
     plan.set_now(edition.begun);
@@ -129,44 +105,64 @@ fn carry_out(
     begin::name_doubtful(&unsure, global);
 
     let kept = kept::of(&plan, &edition, &ledger)?.map(Arc::new);
+    let (plan, edition, enlisting) = (&plan, &edition, enlisting.as_ref());
+    let sending = Sending { plan, edition, enlisting, relay: &relay, args, global, signals, kept };
     let counts = ledger.reader()?.counts(edition.id)?;
     if counts.open() == 0 {
-        kept::close(kept.as_deref());
-        let words = match edition.finished_at.is_none() && enlisting.is_some() {
-            true => "nobody on the list gets a letter".to_owned(),
-            false => format!("edition {} is finished: there is nothing left to send", edition.name),
-        };
-        ledger.finish(edition.id, super::unix_now())?;
-        if !global.quiet {
-            eprintln!("postroom: {}: {words}", plan.job.name);
-        }
-        drop(lock);
-        let standing = ledger.reader()?.standing(edition.id)?;
-        let said = last_words(&plan, &mut ledger, &edition, &standing, enlisting.as_ref(), args, global);
-        // Once for an edition: a run that died behind its last letter has told nobody.
-        let trouble = notify::is_trouble(&standing);
-        notify::tell(&plan, &mut ledger, &edition, &relay.spec, Kind::Finished, trouble, None);
-        return said;
+        return sending.nothing_to_send(ledger, lock);
     }
-    if asks {
-        let bad = counts.of(State::Failed) + ledger.reader()?.standing(edition.id)?.rejected;
-        let mut letters = counts.open().min(args.limit.unwrap_or(u64::MAX));
-        if !args.only.is_empty() {
-            letters = letters.min(args.only.len() as u64);
-        }
-        signals.find(Doing::Question);
-        let yes = ask(&plan, &edition, letters, bad, &relay)?;
-        signals.find(Doing::Preparation);
-        if !yes {
-            return Err(Stop::new(Exit::Usage, "nothing was sent"));
-        }
+    if asks && !sending.is_agreed_to(&ledger, &counts)? {
+        return Err(Stop::new(Exit::Usage, "nothing was sent"));
     }
-    let (plan, edition, enlisting) = (&plan, &edition, enlisting.as_ref());
-    let sending =
-        Sending { plan, edition, enlisting, relay: &relay, args, global, signals, kept: kept.clone() };
     let ended = sending.send(ledger, counts.open());
-    kept::close(kept.as_deref());
+    kept::close(sending.kept.as_deref());
     sending.close(ended?, lock)
+}
+
+/// Whether somebody can be asked, and everything is there that real mail needs.
+fn can_be_sent(job: &SendJob, purpose: Purpose, asks: bool, global: &cli::Global) -> Result<(), Stop> {
+    if asks && !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
+        return Err(Stop::new(
+            Exit::Usage,
+            "there is no terminal to ask whether to send: say --yes, or try it with --sandbox",
+        ));
+    }
+    // A trial needs neither certificates nor secrets.
+    if purpose != Purpose::Sandbox && !job.absent.is_empty() {
+        return Err(refused(&job.absent, global));
+    }
+    Ok(())
+}
+
+/// Whoever has lost the old one, or stands in another project than they think, can still say no.
+fn tell_of_a_new_ledger(job: &SendJob, path: &Path) {
+    if path.try_exists().is_ok_and(|is_there| !is_there) {
+        eprintln!(
+            "postroom: {}: a new ledger is begun, {}: nobody has got anything yet",
+            job.name,
+            path.display()
+        );
+    }
+}
+
+/// A trial that is over, or of another letter, makes room for the next one.
+fn another_trial(
+    ledger: Sqlite,
+    lock: RunLock,
+    plan: &Plan,
+    relay: &Relay,
+) -> Result<(Sqlite, RunLock), Stop> {
+    let path = ledger.path().to_owned();
+    drop((ledger, lock));
+    ledger_file::remove(&path)?;
+    let ledger = Sqlite::open(&path)?;
+    let lock = ledger.lock(&plan.job.name, plan.purpose)?;
+    if let Some((embedded, outbox)) = &relay.embedded {
+        embedded
+            .empty_outbox()
+            .map_err(|error| Stop::new(Exit::Io, format!("cannot empty {}: {error}", outbox.display())))?;
+    }
+    Ok((ledger, lock))
 }
 
 fn refused(mistakes: &[Diagnostic], global: &cli::Global) -> Stop {
@@ -239,6 +235,40 @@ struct Sending<'a> {
 }
 
 impl Sending<'_> {
+    /// Says why nobody gets a letter, and ends the edition.
+    fn nothing_to_send(&self, mut ledger: Sqlite, lock: RunLock) -> Result<Exit, Stop> {
+        let (plan, edition) = (self.plan, self.edition);
+        kept::close(self.kept.as_deref());
+        let words = match edition.finished_at.is_none() && self.enlisting.is_some() {
+            true => "nobody on the list gets a letter".to_owned(),
+            false => format!("edition {} is finished: there is nothing left to send", edition.name),
+        };
+        ledger.finish(edition.id, super::unix_now())?;
+        if !self.global.quiet {
+            eprintln!("postroom: {}: {words}", plan.job.name);
+        }
+        drop(lock);
+        let standing = ledger.reader()?.standing(edition.id)?;
+        let said = last_words(plan, &mut ledger, edition, &standing, self.enlisting, self.args, self.global);
+        // Once for an edition: a run that died behind its last letter has told nobody.
+        let trouble = notify::is_trouble(&standing);
+        notify::tell(plan, &mut ledger, edition, &self.relay.spec, Kind::Finished, trouble, None);
+        said
+    }
+
+    /// Whether the person at the terminal says yes.
+    fn is_agreed_to(&self, ledger: &Sqlite, counts: &Counts) -> Result<bool, Stop> {
+        let bad = counts.of(State::Failed) + ledger.reader()?.standing(self.edition.id)?.rejected;
+        let mut letters = counts.open().min(self.args.limit.unwrap_or(u64::MAX));
+        if !self.args.only.is_empty() {
+            letters = letters.min(self.args.only.len() as u64);
+        }
+        self.signals.find(Doing::Question);
+        let yes = ask(self.plan, self.edition, letters, bad, self.relay)?;
+        self.signals.find(Doing::Preparation);
+        Ok(yes)
+    }
+
     /// Opens the pool and runs the engine; the ledger comes back with the end.
     fn send(&self, mut ledger: Sqlite, open: u64) -> Result<Ended<Sqlite>, Stop> {
         let spec = &self.relay.spec;
