@@ -6,6 +6,7 @@ use jiff::civil;
 use rusqlite::types::Value;
 
 use super::index::{self, IndexError};
+use super::terms;
 
 /// A message that was found.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -127,7 +128,7 @@ fn parse(words: &[String]) -> Result<Query, FindError> {
         };
         let beginning = text.ends_with('*');
         let mut terms = Vec::new();
-        index::terms(text, |term| terms.push(term.to_owned()));
+        terms::each(text, |term| terms.push(term.to_owned()));
         // The last character of a run is found as the beginning of a pair; in a longer run the pairs say
         // it all.
         let alone = |term: &str| term.chars().count() == 1 && !term.is_ascii();

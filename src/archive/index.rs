@@ -2,13 +2,9 @@
 //! derived from journal and files: made in a thread of its own while messages arrive, mended at start,
 //! made anew when it does not fit the journal.
 //!
-//! Words of most scripts are as they stand, in lower case; runs of Chinese, Japanese and Korean
-//! characters, which have no blanks between words, are pairs of neighbours (发票号 is 发票 and 票号).
-//! Which column a word is in is kept, where in the text it stands is not: half the size and work.
+//! What a word is, `terms` says. Which column a word is in is kept, where in the text it stands is not: half the size and work.
 
-use std::collections::HashSet;
 use std::fs::File;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,12 +12,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender};
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
+use rusqlite::{CachedStatement, Connection, OpenFlags, OptionalExtension as _, Transaction, params};
 
 use super::digest::Digest;
-use super::journal::{self, Entry, Position};
+use super::journal::{self, Entry, Lines, Position};
 use super::session::Stop;
 use super::store::Places;
+use super::terms::Terms;
 use crate::database;
 use crate::failpoint;
 use crate::read::{Address, Keep, Part, Scanner, html};
@@ -74,8 +71,6 @@ INSERT INTO words(words, rank) VALUES('hashsize', 4194304);
 const GROUP: usize = 1000;
 /// Of a text part, so much is searched; a longer one is a log file.
 const TEXT: usize = 192 * 1024;
-/// Words longer than this are no words.
-const MAX_WORD: usize = 64;
 
 /// Makes the index in a thread, while the archive grows.
 pub struct Builder {
@@ -279,98 +274,122 @@ fn catch_up(
     mut place: Place,
     stop: &AtomicBool,
 ) -> Result<Place, IndexError> {
-    let Some(mut lines) = journal::read(store, place.position)? else { return Ok(place) };
-    loop {
-        let (mut asked, mut read, mut open) = (0, 0, true);
-        let mut next = place;
+    // Each time from where the last group ended: its reader may have gone on beyond that.
+    while let Some(mut lines) = journal::read(store, place.position)? {
         let transaction = database.transaction()?;
-        {
-            let mut message = transaction
-                .prepare_cached("INSERT OR REPLACE INTO messages VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)")?;
-            let mut words = transaction.prepare_cached(
-                "INSERT INTO words(rowid, sender, recipients, subject, attachments, body) VALUES(?, ?, ?, ?, ?, ?)",
-            )?;
-            let mut answered = 0;
-            let mut enter = |document: Document| -> Result<(), rusqlite::Error> {
-                let Document { id, entry, sender, recipients, subject, attachments, tokens } = document;
-                let sha256 = entry.sha256.map(|digest| digest.to_string());
-                let id = i64::try_from(id).unwrap_or(i64::MAX);
-                let size = i64::try_from(entry.size).unwrap_or(i64::MAX);
-                message.execute(params![
-                    id,
-                    entry.path,
-                    sha256,
-                    size,
-                    entry.date,
-                    sender,
-                    recipients,
-                    subject,
-                    attachments
-                ])?;
-                let [a, b, c, d, e] = &tokens;
-                words.execute(params![id, a, b, c, d, e])?;
-                Ok(())
-            };
-            while open || answered < asked {
-                // A line that is being written just now is read the next time.
-                while open && asked - answered < WINDOW {
-                    let before = lines.position();
-                    let Some(found) = lines.next_line()? else {
-                        open = false;
-                        break;
-                    };
-                    let Some(line) = found.line else {
-                        if matches!(found.damage, Some(journal::Damage::Torn(_))) {
-                            open = false;
-                            break;
-                        }
-                        continue;
-                    };
-                    read += 1;
-                    next.position = lines.position();
-                    next.line = before.offset;
-                    if line.entry.what.has_file() {
-                        asked += 1;
-                        next.count += 1;
-                        workers.ask(line.offset, line.entry)?;
-                    }
-                    if read >= GROUP || stop.load(Ordering::Relaxed) {
-                        open = false;
-                    }
-                }
-                if answered < asked {
-                    enter(workers.answer()?)?;
-                    answered += 1;
-                }
-            }
-        }
+        let (read, next) = enter_group(&transaction, &mut lines, workers, place, stop)?;
         if read == 0 {
-            return Ok(place);
+            break;
         }
-        for (key, value) in [
-            ("number", next.position.number),
-            ("offset", next.position.offset),
-            ("line", next.line),
-            ("count", next.count),
-        ] {
-            let value = i64::try_from(value).unwrap_or(i64::MAX);
-            transaction.execute("INSERT OR REPLACE INTO state VALUES(?, ?)", params![key, value])?;
-        }
-        let hash = next.position.previous.map(|hash| hash.to_string());
-        transaction.execute("INSERT OR REPLACE INTO state VALUES('hash', ?)", params![hash])?;
+        note(&transaction, &next)?;
         failpoint::reach("archive.index.before");
         transaction.commit()?;
         failpoint::reach("archive.index.after");
         place = next;
         if read < GROUP || stop.load(Ordering::Relaxed) {
-            return Ok(place);
+            break;
         }
-        // The reader has gone on to where the next group begins.
-        lines = match journal::read(store, place.position)? {
-            Some(lines) => lines,
-            None => return Ok(place),
-        };
     }
+    Ok(place)
+}
+
+/// Enters the messages of the next lines, at most a group. Gives how many lines, and where the index is with them.
+fn enter_group(
+    transaction: &Transaction<'_>,
+    lines: &mut Lines<impl io::BufRead>,
+    workers: &Workers,
+    mut place: Place,
+    stop: &AtomicBool,
+) -> Result<(usize, Place), IndexError> {
+    let mut entering = Entering::prepare(transaction)?;
+    let (mut asked, mut answered, mut read, mut open) = (0, 0, 0, true);
+    while open || answered < asked {
+        while open && asked - answered < WINDOW {
+            let before = lines.position();
+            // A line that is being written just now is read the next time.
+            let Some(found) = lines.next_line()? else {
+                open = false;
+                break;
+            };
+            let Some(line) = found.line else {
+                if matches!(found.damage, Some(journal::Damage::Torn(_))) {
+                    open = false;
+                    break;
+                }
+                continue;
+            };
+            read += 1;
+            place.position = lines.position();
+            place.line = before.offset;
+            if line.entry.what.has_file() {
+                asked += 1;
+                place.count += 1;
+                workers.ask(line.offset, line.entry)?;
+            }
+            if read >= GROUP || stop.load(Ordering::Relaxed) {
+                open = false;
+            }
+        }
+        if answered < asked {
+            entering.enter(workers.answer()?)?;
+            answered += 1;
+        }
+    }
+    Ok((read, place))
+}
+
+/// What enters a message.
+struct Entering<'t> {
+    message: CachedStatement<'t>,
+    words: CachedStatement<'t>,
+}
+
+impl<'t> Entering<'t> {
+    fn prepare(transaction: &'t Transaction<'_>) -> Result<Entering<'t>, rusqlite::Error> {
+        let message = "INSERT OR REPLACE INTO messages VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)";
+        let words = "INSERT INTO words(rowid, sender, recipients, subject, attachments, body) VALUES(?, ?, ?, ?, ?, ?)";
+        Ok(Entering {
+            message: transaction.prepare_cached(message)?,
+            words: transaction.prepare_cached(words)?,
+        })
+    }
+
+    fn enter(&mut self, document: Document) -> Result<(), rusqlite::Error> {
+        let Document { id, entry, sender, recipients, subject, attachments, tokens } = document;
+        let sha256 = entry.sha256.map(|digest| digest.to_string());
+        let id = i64::try_from(id).unwrap_or(i64::MAX);
+        let size = i64::try_from(entry.size).unwrap_or(i64::MAX);
+        self.message.execute(params![
+            id,
+            entry.path,
+            sha256,
+            size,
+            entry.date,
+            sender,
+            recipients,
+            subject,
+            attachments
+        ])?;
+        let [a, b, c, d, e] = &tokens;
+        self.words.execute(params![id, a, b, c, d, e])?;
+        Ok(())
+    }
+}
+
+/// Notes how far the index is.
+fn note(transaction: &Transaction<'_>, place: &Place) -> Result<(), rusqlite::Error> {
+    for (key, value) in [
+        ("number", place.position.number),
+        ("offset", place.position.offset),
+        ("line", place.line),
+        ("count", place.count),
+    ] {
+        let value = i64::try_from(value).unwrap_or(i64::MAX);
+        transaction.execute("INSERT OR REPLACE INTO state VALUES(?, ?)", params![key, value])?;
+    }
+    let hash = place.position.previous.map(|hash| hash.to_string());
+    transaction.execute("INSERT OR REPLACE INTO state VALUES('hash', ?)", params![hash])?;
+    Ok(())
 }
 
 /// So many messages are read ahead of what is entered.
@@ -498,143 +517,4 @@ fn add_text(part: &Part, body: &mut Terms) {
 
 fn has_plain(part: &Part) -> bool {
     part.content_type == "text/plain" && part.size > 0 || part.parts.iter().any(has_plain)
-}
-
-/// Words, each once, with blanks between.
-#[derive(Default)]
-struct Terms {
-    text: String,
-    seen: HashSet<u64, BuildHasherDefault<Taken>>,
-}
-
-impl Terms {
-    fn add(&mut self, text: &str) {
-        terms(text, |term| {
-            let hash = hash_of(term);
-            if self.seen.insert(hash) {
-                self.text.push_str(term);
-                self.text.push(' ');
-            }
-        });
-    }
-}
-
-/// A hash that is one already.
-#[derive(Default)]
-struct Taken(u64);
-
-impl Hasher for Taken {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, _: &[u8]) {}
-
-    fn write_u64(&mut self, value: u64) {
-        self.0 = value;
-    }
-}
-
-/// FNV-1a: of 64 bits, so that two words of one message are not taken for one.
-fn hash_of(term: &str) -> u64 {
-    term.bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
-}
-
-/// Hands every word of a text to `each`: letters and digits in lower case; of scripts without blanks
-/// the pairs of neighbours, and the last character, so that one character alone can be found as well.
-pub fn terms(text: &str, mut each: impl FnMut(&str)) {
-    let mut word = String::new();
-    let mut pair = String::new();
-    let mut last: Option<char> = None;
-    let mut rest = text;
-    while let Some(c) = rest.chars().next() {
-        let (length, c) = match c {
-            // Full-width letters and digits are the same letters and digits.
-            '\u{ff01}'..='\u{ff5e}' => (c.len_utf8(), char::from_u32(c as u32 - 0xfee0).unwrap_or(c)),
-            // What most text is made of goes by the run.
-            c if c.is_ascii_alphanumeric() => (rest.bytes().take_while(u8::is_ascii_alphanumeric).count(), c),
-            c => (c.len_utf8(), c),
-        };
-        let (run, after) = rest.split_at(length);
-        rest = after;
-        if is_dense(c) {
-            take(&mut word, &mut each);
-            if let Some(before) = last {
-                pair.clear();
-                pair.push(before);
-                pair.push(c);
-                each(&pair);
-            }
-            last = Some(c);
-            continue;
-        }
-        if let Some(alone) = last.take() {
-            pair.clear();
-            pair.push(alone);
-            each(&pair);
-        }
-        if c.is_ascii_alphanumeric() && run.is_ascii() {
-            let from = word.len();
-            word.push_str(run);
-            word[from..].make_ascii_lowercase();
-        } else if c.is_ascii_alphanumeric() {
-            word.push(c.to_ascii_lowercase());
-        } else if !c.is_ascii() && c.is_alphanumeric() {
-            word.extend(c.to_lowercase());
-        } else if !c.is_ascii() && is_mark(c) {
-            word.push(c);
-        } else {
-            take(&mut word, &mut each);
-        }
-    }
-    take(&mut word, &mut each);
-    if let Some(alone) = last {
-        pair.clear();
-        pair.push(alone);
-        each(&pair);
-    }
-}
-
-fn take(word: &mut String, each: &mut impl FnMut(&str)) {
-    if !word.is_empty() && word.len() <= MAX_WORD {
-        each(word);
-    }
-    word.clear();
-}
-
-/// Combining marks belong to the letter before them.
-fn is_mark(c: char) -> bool {
-    matches!(c, '\u{0300}'..='\u{036f}' | '\u{0900}'..='\u{0dff}' | '\u{0e31}'..='\u{0e4e}' | '\u{3099}' | '\u{309a}')
-}
-
-/// Characters of scripts that put no blanks between words.
-fn is_dense(c: char) -> bool {
-    matches!(c,
-        '\u{3005}'..='\u{3007}' | '\u{3041}'..='\u{30ff}' | '\u{31f0}'..='\u{31ff}' | '\u{3400}'..='\u{4dbf}'
-        | '\u{4e00}'..='\u{9fff}' | '\u{ac00}'..='\u{d7af}' | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{3ffff}')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_are_words_and_pairs() {
-        for (text, expected) in [
-            ("The Report, no. 7", "the|report|no|7"),
-            ("发票号码", "发票|票号|号码|码"),
-            ("请查收2026年发票abc", "请查|查收|收|2026|年发|发票|票|abc"),
-            ("票", "票"),
-            ("ＡＢＣ１２", "abc12"),
-            ("Grüße ÄÖ", "grüße|äö"),
-            ("x1Ü2Y Ａb3", "x1ü2y|ab3"),
-            ("안녕 こんにちは", "안녕|녕|こん|んに|にち|ちは|は"),
-            ("  --  ", ""),
-        ] {
-            let mut found = Vec::new();
-            terms(text, |term| found.push(term.to_owned()));
-            assert_eq!(found.join("|"), expected, "{text}");
-        }
-    }
 }

@@ -17,6 +17,7 @@ pub mod quarantine;
 pub mod retrieve;
 pub mod session;
 pub mod store;
+mod terms;
 pub mod verify;
 
 pub use digest::Digest;
