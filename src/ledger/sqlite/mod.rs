@@ -35,6 +35,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a ledger may be without tables that another process makes.
 const MAKING: Duration = Duration::from_secs(1);
 
+/// How long what was taken out waits for whoever reads the ledger, so that it is overwritten.
+const READERS: Duration = Duration::from_secs(2);
+
 /// Between two tries of what SQLite does not wait for.
 const BREATH: Duration = Duration::from_millis(5);
 
@@ -114,13 +117,23 @@ impl Sqlite {
         LedgerError::sqlite(&self.path, error)
     }
 
-    /// Folds the log into the file; false where somebody reads what was before.
-    fn fold(&self) -> Result<bool, LedgerError> {
-        let busy = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
-        match busy {
-            Err(error) if is_busy(&error) => Ok(false),
-            busy => busy.map(|busy| !busy).map_err(|error| self.said(error)),
-        }
+    /// Folds the log into the file; false where somebody reads what was before, for longer than that.
+    /// SQLite itself would wait with the lock of writers in its hands: no run of this ledger could go on.
+    fn fold(&self, patience: Duration) -> Result<bool, LedgerError> {
+        let said = |error| self.said(error);
+        let end = Instant::now() + patience;
+        self.conn.busy_timeout(Duration::ZERO).map_err(said)?;
+        let folded = loop {
+            let busy = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
+            match busy {
+                Err(error) if !is_busy(&error) => break Err(error),
+                Ok(false) => break Ok(true),
+                _ if Instant::now() >= end => break Ok(false),
+                _ => std::thread::sleep(BREATH),
+            }
+        };
+        self.conn.busy_timeout(PATIENCE).map_err(said)?;
+        folded.map_err(said)
     }
 
     /// Runs `work` in one immediate transaction and commits it.
@@ -213,7 +226,7 @@ impl Ledger for Sqlite {
     fn tidy(&mut self) -> Result<(), LedgerError> {
         failpoint::reach("ledger.tidy.before");
         // Busy is no failure: somebody reads, and the log is folded in another time.
-        self.fold()?;
+        self.fold(Duration::ZERO)?;
         failpoint::reach("ledger.tidy.after");
         Ok(())
     }
@@ -530,8 +543,7 @@ mod tests {
         let row = "INSERT INTO rows VALUES (4294967297, 'ada@x.org', '[]', 0, NULL);
             INSERT INTO deliveries (id, state, domain, attempts, generation) VALUES (4294967297, 'p', 'x', 0, 0)";
         ledger.conn.execute_batch(row).unwrap();
-        ledger.fold().unwrap();
-        ledger.conn.busy_timeout(Duration::from_millis(10)).unwrap();
+        ledger.fold(Duration::ZERO).unwrap();
         let reads = Connection::open(&path).unwrap();
         reads.execute_batch("BEGIN; SELECT count(*) FROM rows").unwrap();
         let in_file = || std::fs::read(&path).unwrap().windows(9).any(|octets| octets == b"ada@x.org");
@@ -539,6 +551,30 @@ mod tests {
         assert!(forget(&mut ledger) && in_file());
         drop(reads);
         assert!(!forget(&mut ledger) && !in_file());
+    }
+
+    #[test]
+    fn who_reads_keeps_no_run_from_ending_nor_another_from_writing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.db");
+        let (mut ledger, mut other) = (Sqlite::open(&path).unwrap(), Sqlite::open(&path).unwrap());
+        let flag = |ledger: &mut Sqlite, on| ledger.set_flag("news", Purpose::Real, Flag::Pause, on).unwrap();
+        flag(&mut ledger, true);
+        let reads = Connection::open(&path).unwrap();
+        reads.execute_batch("BEGIN; SELECT count(*) FROM flags").unwrap();
+        flag(&mut ledger, false);
+        let begun = Instant::now();
+        ledger.tidy().unwrap();
+        assert!(begun.elapsed() < READERS, "the end of a run waits for no reader");
+        std::thread::scope(|scope| {
+            let folding = scope.spawn(move || ledger.fold(READERS).unwrap());
+            other.conn.busy_timeout(READERS / 4).unwrap();
+            while !folding.is_finished() {
+                flag(&mut other, true);
+                std::thread::sleep(BREATH);
+            }
+            assert!(!folding.join().unwrap());
+        });
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::ledger::{EditionId, Forgotten, LedgerError, Pruned, Requeue, State};
 use crate::letter::RecipientKey;
 use crate::mail::{EmailAddress, composed};
 
-use super::{Sqlite, records, schema, state_of};
+use super::{READERS, Sqlite, records, schema, state_of};
 
 /// What begins the key of a delivery whose person is forgotten; a keyed hash of the key follows.
 pub(super) const FORGOTTEN: &str = "forgotten:";
@@ -230,7 +230,7 @@ fn erase<T>(
     let done = ledger.transact(work)?;
     failpoint::reach("ledger.erase.after");
     ledger.conn.execute_batch("PRAGMA secure_delete = OFF").map_err(|error| ledger.said(error))?;
-    let folded = ledger.fold()?;
+    let folded = ledger.fold(READERS)?;
     Ok((done, folded))
 }
 
