@@ -44,6 +44,18 @@ pub enum LedgerError {
         /// The file.
         path: PathBuf,
     },
+    /// Its path is longer than SQLite takes.
+    #[error(
+        "the path of the ledger {} is {} bytes long, of {most} at most: name another by `ledger:`",
+        path.display(),
+        path.as_os_str().len()
+    )]
+    TooLong {
+        /// The file, from the root.
+        path: PathBuf,
+        /// Bytes there may be.
+        most: usize,
+    },
     /// The file has two names.
     #[error(
         "the ledger {} has a second name (a hard link), and what one run writes under one of them another would not \
@@ -57,7 +69,8 @@ pub enum LedgerError {
     /// The file, or its log, was removed or replaced while it was open: what is written there is lost.
     #[error(
         "the ledger {}, or the log beside it, was removed or replaced while this run used it: nothing more is sent. \
-         What it knew is lost, and a run that begins anew mails everybody again",
+         Unless it, or a folder above it, was only moved, what it knew is lost, and a run that begins anew mails \
+         everybody again",
         path.display()
     )]
     Gone {

@@ -47,6 +47,9 @@ const WRITER_CACHE_KIB: i64 = 6 * 1024;
 /// The page cache of a reading connection, in KiB: it walks through the tables and comes back to little.
 const READER_CACHE_KIB: i64 = 2 * 1024;
 
+/// The longest path of a database, in bytes: SQLite's own limit (`MAX_PATHNAME`), less what it adds for its log.
+const LONGEST_PATH: usize = 512 - 8;
+
 /// How many prepared statements a connection keeps.
 const STATEMENTS: usize = 64;
 
@@ -62,9 +65,11 @@ pub struct Sqlite {
 impl Sqlite {
     /// Opens the ledger at `path`; makes it, readable for its owner only, where there is none.
     pub fn open(path: &Path) -> Result<Sqlite, LedgerError> {
+        is_short_enough(path)?;
         let new = make(path)?;
         let real = one_name(path)?;
         let path = real.as_path();
+        is_short_enough(path)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let said = |error| LedgerError::sqlite(path, error);
         let mut conn = Connection::open_with_flags(path, flags).map_err(said)?;
@@ -304,6 +309,15 @@ fn is_there(path: &Path) -> Result<(), LedgerError> {
         Ok(true) => Ok(()),
         Ok(false) => Err(LedgerError::Missing { path: path.to_owned() }),
         Err(source) => Err(LedgerError::Open { path: path.to_owned(), source }),
+    }
+}
+
+/// An error where SQLite would only say that it cannot open it: a path in Chinese is soon that long.
+fn is_short_enough(path: &Path) -> Result<(), LedgerError> {
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    match whole.as_os_str().len() <= LONGEST_PATH {
+        true => Ok(()),
+        false => Err(LedgerError::TooLong { path: whole, most: LONGEST_PATH }),
     }
 }
 
@@ -551,6 +565,23 @@ mod tests {
         assert!(forget(&mut ledger) && in_file());
         drop(reads);
         assert!(!forget(&mut ledger) && !in_file());
+    }
+
+    #[test]
+    fn a_path_that_is_too_long_is_told_as_that_and_nothing_is_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let named = |octets: usize| {
+            let mut path = folder.path().to_owned();
+            while path.as_os_str().len() + 101 < octets {
+                path.push("x".repeat(90));
+            }
+            path.join("x".repeat(octets - path.as_os_str().len() - 1))
+        };
+        Sqlite::open(&named(LONGEST_PATH)).unwrap();
+        let path = named(LONGEST_PATH + 1);
+        let error = Sqlite::open(&path).unwrap_err();
+        assert!(matches!(&error, LedgerError::TooLong { .. }), "{error}");
+        assert!(!path.exists());
     }
 
     #[test]
