@@ -3,13 +3,16 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use crate::cli;
 use crate::exit::Exit;
 use crate::job::{SendJob, SourceSpec};
 use crate::ledger::{
-    self, Counts, Course, Edition, Enlisting, Ledger, LedgerError, NewEdition, Reader, Request, Sqlite,
+    self, Claimed, Counts, Course, Edition, Enlisting, Ledger, LedgerError, NewEdition, Reader, Request,
+    Sqlite, State, UNSEEN,
 };
-use crate::letter::{Columns, Purpose};
+use crate::letter::{Columns, Purpose, Row};
 use crate::plan::Plan;
 use crate::recipients;
 use crate::render::RECIPIENT;
@@ -17,6 +20,7 @@ use crate::talk;
 
 use super::enlist::{self, NotEnlisted};
 use super::kept;
+use super::letters;
 use super::source;
 use super::stop::Stop;
 
@@ -183,7 +187,10 @@ pub(super) fn take_in(
 ) -> Result<(Edition, Option<Enlisting>), Stop> {
     let rows = match list {
         List::Rows(rows) => rows,
-        List::Frozen(_) if edition.enlisted_at.is_some() => return Ok((edition, None)),
+        List::Frozen(_) if edition.enlisted_at.is_some() => {
+            look_at_files(plan, &*ledger.reader()?, &edition)?;
+            return Ok((edition, None));
+        }
         // The ledger that had the list has made room for this one: it is read after all.
         List::Frozen(columns) => {
             let rows = source::open(&plan.job)?;
@@ -197,6 +204,7 @@ pub(super) fn take_in(
     if let (Some(source), SourceSpec::File { path, .. }) = (edition.source, &plan.job.recipients.source)
         && hash_of(path).is_ok_and(|hash| enlist::source_hash(plan, hash) == source.hash)
     {
+        look_at_files(plan, &*ledger.reader()?, &edition)?;
         return Ok((edition, None));
     }
     if let SourceSpec::Ledger { job, edition: name, .. } = &plan.job.recipients.source
@@ -216,6 +224,41 @@ pub(super) fn take_in(
     let enlisting = taken?;
     let fresh = ledger.reader()?.edition(edition.id)?;
     Ok((fresh.unwrap_or(edition), Some(enlisting)))
+}
+
+/// Finds out whose the files of an edition are whose list is not looked at again, if one of its letters goes with
+/// what is found for it then, as one that was put back does: what is another's, too, is nobody's.
+fn look_at_files(plan: &Plan, reader: &dyn Reader, edition: &Edition) -> Result<(), LedgerError> {
+    if plan.job.attachments.is_empty() && plan.job.images.is_empty() {
+        return Ok(());
+    }
+    let each = |states: &[State], look: &mut dyn FnMut(&[Claimed]) -> bool| -> Result<bool, LedgerError> {
+        let mut last = 0;
+        loop {
+            let rows = reader.rows_in(edition.id, states, last, enlist::BATCH)?;
+            let Some(row) = rows.last() else { return Ok(false) };
+            last = row.seq;
+            if look(&rows) {
+                return Ok(true);
+            }
+        }
+    };
+    let is_unknown = |row: &Claimed| row.enclosed.is_none_or(|enclosed| enclosed == UNSEEN);
+    if !each(&[State::Pending, State::Deferred], &mut |rows| rows.iter().any(is_unknown))? {
+        return Ok(());
+    }
+    let layouts = letters::layouts(edition);
+    each(&State::ALL, &mut |rows| {
+        rows.par_iter().for_each(|row| {
+            let columns = layouts.get(row.layout);
+            if let Some(row) = columns.and_then(|columns| Row::from_json(row.number, &row.row, columns)) {
+                // What is found is claimed. What else becomes of the row was said when it was enlisted.
+                let _ = plan.examine(&row);
+            }
+        });
+        false
+    })?;
+    Ok(())
 }
 
 fn hash_of(path: &Path) -> std::io::Result<[u8; 32]> {

@@ -14,7 +14,7 @@ use crate::plan::{Examined, Plan};
 use crate::recipients::{BadRow, RecipientsError, Rows};
 
 /// Rows that are read, examined and written at once.
-const BATCH: usize = 1024;
+pub(super) const BATCH: usize = 1024;
 
 /// Why a list was not taken in. Nothing is sent then.
 #[derive(Debug, thiserror::Error)]

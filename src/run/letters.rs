@@ -32,17 +32,22 @@ impl Letters {
         secret: [u8; 32],
         kept: Option<Arc<Kept>>,
     ) -> Letters {
-        let columns = |names: &Option<Vec<_>>| Arc::new(Columns::new(names.clone().unwrap_or_default()));
         Letters {
             plan: Arc::clone(plan),
             secret,
             edition: edition.name.clone(),
-            layouts: edition.layouts.iter().map(columns).collect(),
+            layouts: layouts(edition),
             digests: plan.purpose == Purpose::Real && plan.job.keep.is_some(),
             kept,
             said: Mutex::default(),
         }
     }
+}
+
+/// The columns of an edition's rows.
+pub(super) fn layouts(edition: &Edition) -> Vec<Arc<Columns>> {
+    let columns = |names: &Option<Vec<_>>| Arc::new(Columns::new(names.clone().unwrap_or_default()));
+    edition.layouts.iter().map(columns).collect()
 }
 
 impl Maker for Letters {

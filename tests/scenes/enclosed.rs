@@ -77,6 +77,29 @@ fn a_file_that_comes_after_enlisting_goes_to_nobody_before_the_list_is_looked_at
 }
 
 #[test]
+fn a_file_of_two_goes_to_nobody_who_is_put_back_on_a_list_that_is_not_read_again() {
+    let job = SHORT
+        .replace("{file: list.csv}", "{file: \"-\", format: csv}")
+        .replace("kind: send", "kind: send\nattachments: [\"f/{{ name }}*.txt\"]");
+    let scene = Scene::new().relay([] as [&str; 0]).job(&job).file("f/Bob.txt", "of Bob\n");
+    let list = "name,email\nBob,bob@example.org\nAnn,ann@example.org\nAnn Smith,smith@example.org\n";
+    scene.send_piped(list).exit(Exit::SomeFailed).says(&["no file matches"]);
+    // What comes is found for both Anns, and Ann's letter is made first.
+    let scene = scene.file("f/Ann Smith.txt", "of Ann Smith\n");
+    scene.run("requeue --yes --outcome failed job.yaml").exit(Exit::Done);
+    scene.send().exit(Exit::SomeFailed).says(&["Ann Smith.txt` was found for another recipient too"]);
+    let received = scene.its_relay().received();
+    assert_eq!(received.keys().collect::<Vec<_>>(), ["bob@example.org"]);
+
+    // Where it is but one's, it goes to them.
+    let scene = scene.file("f/Ann.txt", "of Ann\n");
+    fs::rename(scene.path("f/Ann Smith.txt"), scene.path("f/Smith.txt")).expect("renamed");
+    scene.run("requeue --yes --outcome failed job.yaml").exit(Exit::Done);
+    scene.send().exit(Exit::SomeFailed);
+    assert_eq!(scene.its_relay().received().get("ann@example.org"), Some(&1));
+}
+
+#[test]
 fn other_patterns_are_other_files_and_not_files_that_changed() {
     for before in ["all.txt", "\"a/{{ email }}.txt\""] {
         let job = |files: &str| SHORT.replace("kind: send", &format!("kind: send\nattachments: [{files}]"));

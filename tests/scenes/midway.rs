@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use postroom::exit::Exit;
 
-use crate::scene::{Run, SHORT, Scene, finish, ledger_says, numbered};
+use crate::scene::{SHORT, Scene, finish, ledger_says, numbered};
 
 /// Waits until the relay has accepted so many letters.
 fn until(scene: &Scene, enough: usize) {
@@ -15,17 +15,6 @@ fn until(scene: &Scene, enough: usize) {
         assert!(started.elapsed() < Duration::from_secs(60), "the run sends nothing");
         std::thread::sleep(Duration::from_millis(20));
     }
-}
-
-/// A run whose list comes from standard input.
-fn send_piped(scene: &Scene, list: &str) -> Run {
-    let mut command = scene.command(["run", "--yes", "job.yaml"]);
-    let mut child = command.stdin(Stdio::piped()).spawn().expect("a run");
-    let mut stdin = child.stdin.take().expect("a pipe");
-    // A run that does not read its input to the end closes the pipe.
-    let _ = stdin.write_all(list.as_bytes());
-    drop(stdin);
-    finish(child, "run --yes job.yaml")
 }
 
 /// A list that comes through a pipe belongs to the edition that goes on with it, and to no other.
@@ -269,13 +258,13 @@ fn a_list_from_standard_input_is_whole_or_nothing_and_read_once() {
     let job = SHORT.replace("file: list.csv", "file: \"-\"").replace("stay: 60s", "stay: 0s");
     let scene = Scene::new().relay(["--fault", "rcpt if=u1@* first=1 reply 450 4.2.1 later"]).job(&job);
     let list = r#"[{"email": "u0@example.org", "name": "A"}, {"email": "u1@example.org", "name": "B"}]"#;
-    send_piped(&scene, &list[..list.len() - 20]).exit(Exit::Data);
+    scene.send_piped(&list[..list.len() - 20]).exit(Exit::Data);
     assert_eq!(scene.its_relay().letters().len(), 0, "a list that breaks off is no list");
-    send_piped(&scene, list).exit(Exit::Again);
+    scene.send_piped(list).exit(Exit::Again);
     assert_eq!(scene.its_relay().letters().len(), 1);
     // The rest of an edition needs no list: it was frozen.
     let scene = scene.job(&job.replace("stay: 0s", "stay: 60s"));
-    send_piped(&scene, r#"[{"email": "u9@example.org", "name": "C"}]"#).exit(Exit::Done);
+    scene.send_piped(r#"[{"email": "u9@example.org", "name": "C"}]"#).exit(Exit::Done);
     let received: Vec<_> = scene.its_relay().received().into_iter().collect();
     assert_eq!(received, [("u0@example.org".to_owned(), 1), ("u1@example.org".to_owned(), 1)]);
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -128,6 +128,17 @@ impl Scene {
     /// `run --yes job.yaml`
     pub fn send(&self) -> Run {
         self.run("run --yes job.yaml")
+    }
+
+    /// A run whose list comes from standard input.
+    pub fn send_piped(&self, list: &str) -> Run {
+        let mut command = self.command(["run", "--yes", "job.yaml"]);
+        let mut child = command.stdin(Stdio::piped()).spawn().expect("a run");
+        let mut stdin = child.stdin.take().expect("a pipe");
+        // A run that does not read its input to the end closes the pipe.
+        let _ = stdin.write_all(list.as_bytes());
+        drop(stdin);
+        finish(child, "run --yes job.yaml")
     }
 }
 
