@@ -1,9 +1,11 @@
 //! How a sending run begins: the list is opened, the edition found or begun, the list taken in.
 
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
 use rayon::prelude::*;
+use rustix::fs::FileType;
 
 use crate::cli;
 use crate::exit::Exit;
@@ -184,10 +186,18 @@ pub(super) fn take_in(
     edition: Edition,
     list: List,
     args: &cli::Run,
+    global: &cli::Global,
 ) -> Result<(Edition, Option<Enlisting>), Stop> {
     let rows = match list {
         List::Rows(rows) => rows,
         List::Frozen(_) if edition.enlisted_at.is_some() => {
+            if !global.quiet && is_piped_in(&std::io::stdin()) {
+                eprintln!(
+                    "postroom: {}: edition {} goes on with the list it was begun with, and standard input is not \
+                     read: pipe it in again when that is done, for whoever is new there",
+                    plan.job.name, edition.name
+                );
+            }
             look_at_files(plan, &*ledger.reader()?, &edition)?;
             return Ok((edition, None));
         }
@@ -224,6 +234,12 @@ pub(super) fn take_in(
     let enlisting = taken?;
     let fresh = ledger.reader()?.edition(edition.id)?;
     Ok((fresh.unwrap_or(edition), Some(enlisting)))
+}
+
+/// Whether a list may come from there.
+fn is_piped_in(input: &impl AsFd) -> bool {
+    let kind = rustix::fs::fstat(input).map(|stat| FileType::from_raw_mode(stat.st_mode));
+    matches!(kind, Ok(FileType::Fifo | FileType::RegularFile | FileType::Socket))
 }
 
 /// Finds out whose the files of an edition are whose list is not looked at again, if one of its letters goes with

@@ -101,7 +101,7 @@ fn carry_out(
     let plan = Arc::new(plan);
     // First of all: whoever was being written to and has left the list since gets no letter again.
     let unsure = ledger.recover(edition.id, plan.job.relay.unsure)?;
-    let (edition, enlisting) = begin::take_in(&plan, &mut ledger, edition, opened, args)?;
+    let (edition, enlisting) = begin::take_in(&plan, &mut ledger, edition, opened, args, global)?;
     begin::name_doubtful(&unsure, global);
 
     let kept = kept::of(&plan, &edition, &ledger)?.map(Arc::new);

@@ -264,9 +264,13 @@ fn a_list_from_standard_input_is_whole_or_nothing_and_read_once() {
     assert_eq!(scene.its_relay().letters().len(), 1);
     // The rest of an edition needs no list: it was frozen.
     let scene = scene.job(&job.replace("stay: 0s", "stay: 60s"));
-    scene.send_piped(r#"[{"email": "u9@example.org", "name": "C"}]"#).exit(Exit::Done);
+    let other = r#"[{"email": "u9@example.org", "name": "C"}]"#;
+    scene.send_piped(other).exit(Exit::Done).says(&["goes on with the list it was begun with"]);
     let received: Vec<_> = scene.its_relay().received().into_iter().collect();
     assert_eq!(received, [("u0@example.org".to_owned(), 1), ("u1@example.org".to_owned(), 1)]);
+    // Then it is the edition's list.
+    scene.send_piped(other).exit(Exit::Done).never_says(&["goes on with"]);
+    assert_eq!(scene.its_relay().received().get("u9@example.org"), Some(&1));
 }
 
 #[test]
