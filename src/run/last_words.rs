@@ -71,12 +71,18 @@ fn write_report(path: &Path, reader: &dyn Reader, edition: &Edition, command: &s
     let failed =
         |error: std::io::Error| Stop::new(Exit::Io, format!("cannot write {}: {error}", path.display()));
     let aside = aside(path);
-    let mut out = BufWriter::new(File::create(&aside).map_err(failed)?);
-    match path.extension().and_then(|extension| extension.to_str()) {
-        Some("html") => report::page(&mut out, reader, edition, None, command, super::unix_now()),
-        Some("json") => report::json(&mut out, reader, edition, &State::ALL),
-        _ => report::csv(&mut out, reader, edition, &State::ALL),
-    }?;
-    out.flush().map_err(failed)?;
-    std::fs::rename(&aside, path).map_err(failed)
+    let written = File::create(&aside).map_err(failed).and_then(|file| {
+        let mut out = BufWriter::new(file);
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("html") => report::page(&mut out, reader, edition, None, command, super::unix_now()),
+            Some("json") => report::json(&mut out, reader, edition, &State::ALL),
+            _ => report::csv(&mut out, reader, edition, &State::ALL),
+        }?;
+        out.flush().and_then(|()| std::fs::rename(&aside, path)).map_err(failed)
+    });
+    if written.is_err() {
+        // Half a report takes room on a disk that has none, and is full of addresses.
+        let _ = std::fs::remove_file(&aside);
+    }
+    written
 }
