@@ -225,6 +225,11 @@ impl Templates {
         Ok(Rendered { letter, images: view.take_images() })
     }
 
+    /// Whether there are pictures of `images` that have a value of the row in their path.
+    pub fn has_pictures(&self) -> bool {
+        !self.images.is_empty()
+    }
+
     /// The pictures of `images` that have a value of the row in their path: content-id and pattern.
     pub fn pictures(&self, row: &Row) -> Result<Vec<(String, Vec<Piece>)>, RowError> {
         if self.images.is_empty() {

@@ -245,7 +245,7 @@ fn is_piped_in(input: &impl AsFd) -> bool {
 /// Finds out whose the files of an edition are whose list is not looked at again, if one of its letters goes with
 /// what is found for it then, as one that was put back does: what is another's, too, is nobody's.
 fn look_at_files(plan: &Plan, reader: &dyn Reader, edition: &Edition) -> Result<(), LedgerError> {
-    if plan.job.attachments.is_empty() && plan.job.images.is_empty() {
+    if plan.job.attachments.is_empty() && !plan.templates().has_pictures() {
         return Ok(());
     }
     let each = |states: &[State], look: &mut dyn FnMut(&[Claimed]) -> bool| -> Result<bool, LedgerError> {
