@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rusqlite::ErrorCode;
+use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
 
 use crate::exit::Exit;
 
@@ -147,6 +148,10 @@ impl LedgerError {
     /// Sorts an answer of SQLite about the file at `path`.
     pub(super) fn sqlite(path: &Path, source: rusqlite::Error) -> LedgerError {
         let path = path.to_owned();
+        // Where the log is indexed: no room for it is all that is ever wrong with that.
+        if source.sqlite_extended_error_code() == Some(SQLITE_IOERR_SHMSIZE) {
+            return LedgerError::Full { path };
+        }
         match source.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => LedgerError::Full { path },
             Some(ErrorCode::ReadOnly) => LedgerError::ReadOnly { path },
@@ -155,6 +160,24 @@ impl LedgerError {
                 LedgerError::Corrupt { path, reason: source.to_string() }
             }
             _ => LedgerError::Database { path, source },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_whichever_file_of_the_ledger_finds_it() {
+        for (code, full) in [
+            (rusqlite::ffi::SQLITE_FULL, true),
+            (SQLITE_IOERR_SHMSIZE, true),
+            (rusqlite::ffi::SQLITE_IOERR_READ, false),
+        ] {
+            let source = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
+            let error = LedgerError::sqlite(Path::new("ledger.db"), source);
+            assert_eq!(matches!(error, LedgerError::Full { .. }), full, "{error}");
         }
     }
 }
