@@ -109,7 +109,7 @@ fn carry_out(
     let sending = Sending { plan, edition, enlisting, relay: &relay, args, global, signals, kept };
     let counts = ledger.reader()?.counts(edition.id)?;
     if counts.open() == 0 {
-        return sending.nothing_to_send(ledger, lock);
+        return sending.nothing_to_send(ledger, &counts, lock);
     }
     if asks && !sending.is_agreed_to(&ledger, &counts)? {
         return Err(Stop::new(Exit::Usage, "nothing was sent"));
@@ -236,10 +236,11 @@ struct Sending<'a> {
 
 impl Sending<'_> {
     /// Says why nobody gets a letter, and ends the edition.
-    fn nothing_to_send(&self, mut ledger: Sqlite, lock: RunLock) -> Result<Exit, Stop> {
+    fn nothing_to_send(&self, mut ledger: Sqlite, counts: &Counts, lock: RunLock) -> Result<Exit, Stop> {
         let (plan, edition) = (self.plan, self.edition);
         kept::close(self.kept.as_deref());
-        let words = match edition.finished_at.is_none() && self.enlisting.is_some() {
+        let begun = edition.finished_at.is_none() && self.enlisting.is_some();
+        let words = match begun && counts.of(State::Accepted) == 0 {
             true => "nobody on the list gets a letter".to_owned(),
             false => format!("edition {} is finished: there is nothing left to send", edition.name),
         };

@@ -64,6 +64,16 @@ fn who_is_put_back_gets_it_and_nobody_else() {
 }
 
 #[test]
+fn who_is_put_back_and_fails_again_does_not_make_nobody_of_the_others() {
+    let job = SHORT.replace("kind: send", "kind: send\nattachments: [\"f/{{ email }}.txt\"]");
+    let scene = Scene::new().relay([] as [&str; 0]).job(&job).recipients(&numbered(2));
+    let scene = scene.file("f/u0@example.org.txt", "of u0\n");
+    scene.send().exit(Exit::SomeFailed);
+    scene.run("requeue --yes --outcome failed job.yaml").exit(Exit::Done);
+    scene.send().exit(Exit::SomeFailed).says(&["nothing left to send"]).never_says(&["nobody"]);
+}
+
+#[test]
 fn who_left_the_suppress_list_is_put_back() {
     let job = SHORT.replace("{file: list.csv}", "{file: list.csv, suppress: stop.txt}");
     let scene = Scene::new()
