@@ -58,7 +58,7 @@ struct Findings {
 
 /// One row, looked at.
 enum Looked {
-    Letter { key: u64, row: u32, domain: String, bytes: u64, files: u64 },
+    Letter { line: Option<u64>, name: String, row: u32, domain: String, bytes: u64, files: u64 },
     Filtered,
     Suppressed,
     Bad(Bad),
@@ -69,6 +69,20 @@ struct Bad {
     line: Option<u64>,
     key: Option<String>,
     reason: String,
+    /// The number of the row that has its key already.
+    first: Option<u64>,
+}
+
+impl Bad {
+    fn new(line: Option<u64>, key: Option<String>, reason: String) -> Bad {
+        Bad { line, key, reason, first: None }
+    }
+
+    /// It has the key of an earlier row and is another. Of both no more than the numbers is known at first.
+    fn repeats(first: u64, line: Option<u64>) -> Bad {
+        let reason = format!("it is another row than row {first}{} and has the same key", in_line(line));
+        Bad { line: None, key: None, reason, first: Some(first) }
+    }
 }
 
 /// Checks a sending job.
@@ -166,8 +180,18 @@ fn findings(plan: &Plan, edition: &str, rows: &mut Rows) -> Result<Findings, NoL
     let passed_over = findings.find_duplicates(plan.job.recipients.dedupe);
     if !passed_over.is_empty() && again {
         let mut rows = source::open(&plan.job)?;
-        let wanted = |number| passed_over.contains(&number);
-        each(plan, edition, &mut rows, wanted, |_, looked| findings.take_back(&looked))?;
+        let named = findings.alike();
+        let wanted = |number| passed_over.contains(&number) || named.contains(&number);
+        let mut places = HashMap::new();
+        each(plan, edition, &mut rows, wanted, |number, looked| {
+            if passed_over.contains(&number) {
+                findings.take_back(&looked);
+            }
+            if let (true, Looked::Letter { line, name, .. }) = (named.contains(&number), looked) {
+                places.insert(number, (line, name));
+            }
+        })?;
+        findings.tell_places(&places);
     }
     Ok(findings)
 }
@@ -196,7 +220,7 @@ fn look(plan: &Plan, edition: &str, row: Result<Row, BadRow>) -> (u64, Looked) {
     let row = match row {
         Ok(row) => row,
         Err(BadRow { number, line, key_hint, reason }) => {
-            return (number, Looked::Bad(Bad { line, key: key_hint, reason }));
+            return (number, Looked::Bad(Bad::new(line, key_hint, reason)));
         }
     };
     let (key, domain) = match plan.examine(&row) {
@@ -205,7 +229,7 @@ fn look(plan: &Plan, edition: &str, row: Result<Row, BadRow>) -> (u64, Looked) {
         Examined::Suppressed { .. } => return (row.number, Looked::Suppressed),
         Examined::Bad { key, reason, .. } => {
             let key = key.map(|key| key.as_str().to_owned());
-            return (row.number, Looked::Bad(Bad { line: row.line, key, reason }));
+            return (row.number, Looked::Bad(Bad::new(row.line, key, reason)));
         }
     };
     let identity = Identity {
@@ -220,7 +244,8 @@ fn look(plan: &Plan, edition: &str, row: Result<Row, BadRow>) -> (u64, Looked) {
     };
     let looked = match plan.letter(&row, &identity) {
         Ok(written) => Looked::Letter {
-            key: hash(key.as_str()),
+            line: row.line,
+            name: key.as_str().to_owned(),
             row: hash(&row.to_json()) as u32,
             domain,
             bytes: written.message.content.len() as u64,
@@ -228,10 +253,14 @@ fn look(plan: &Plan, edition: &str, row: Result<Row, BadRow>) -> (u64, Looked) {
         },
         Err(Unwritten::Suppressed) => Looked::Suppressed,
         Err(Unwritten::Failed { reason, .. }) => {
-            Looked::Bad(Bad { line: row.line, key: Some(key.as_str().to_owned()), reason })
+            Looked::Bad(Bad::new(row.line, Some(key.as_str().to_owned()), reason))
         }
     };
     (row.number, looked)
+}
+
+fn in_line(line: Option<u64>) -> String {
+    line.map(|line| format!(" (line {line})")).unwrap_or_default()
 }
 
 fn hash(text: &str) -> u64 {
@@ -247,12 +276,12 @@ impl Findings {
             Looked::Filtered => self.filtered += 1,
             Looked::Suppressed => self.suppressed += 1,
             Looked::Bad(bad) => self.bad(number, bad),
-            Looked::Letter { key, row, domain, bytes, files } => {
+            Looked::Letter { line: _, name, row, domain, bytes, files } => {
                 self.letters += 1;
                 self.bytes += bytes;
                 self.largest = self.largest.max(bytes);
                 self.files += files;
-                self.keys.push((key, row, u32::try_from(number).unwrap_or(u32::MAX)));
+                self.keys.push((hash(&name), row, u32::try_from(number).unwrap_or(u32::MAX)));
                 let counted = self.domains.len();
                 match self.domains.get_mut(&domain) {
                     Some(count) => *count += 1,
@@ -275,7 +304,7 @@ impl Findings {
     /// Finds rows with one key. Those that are equal in every cell are one row. Gives the numbers of
     /// all but the first of each key.
     fn find_duplicates(&mut self, dedupe: Dedupe) -> HashSet<u64> {
-        let mut passed_over = HashSet::new();
+        let (mut passed_over, mut alike) = (HashSet::new(), Vec::new());
         let mut keys = std::mem::take(&mut self.keys);
         keys.sort_unstable_by_key(|&(key, _, number)| (key, number));
         let mut first = 0;
@@ -288,12 +317,29 @@ impl Findings {
             self.letters -= 1;
             passed_over.insert(u64::from(keys[at].2));
             if dedupe == Dedupe::Refuse && keys[at].1 != keys[first].1 {
-                let reason = format!("it is another row than row {} and has the same key", keys[first].2);
-                self.bad(u64::from(keys[at].2), Bad { line: None, key: None, reason });
+                alike.push((u64::from(keys[at].2), u64::from(keys[first].2)));
             }
         }
+        alike.sort_unstable();
+        alike.into_iter().for_each(|(number, first)| self.bad(number, Bad::repeats(first, None)));
         self.named.sort_by_key(|(number, _)| *number);
         passed_over
+    }
+
+    /// The numbers of the rows to be named that repeat a key, and of those they repeat.
+    fn alike(&self) -> HashSet<u64> {
+        let pairs = self.named.iter().filter_map(|(number, bad)| Some([*number, bad.first?]));
+        pairs.flatten().collect()
+    }
+
+    /// Names by line and key what was only known by its number.
+    fn tell_places(&mut self, places: &HashMap<u64, (Option<u64>, String)>) {
+        for (number, bad) in &mut self.named {
+            let Some(first) = bad.first else { continue };
+            let Some((line, key)) = places.get(number).cloned() else { continue };
+            let of_first = places.get(&first).and_then(|(line, _)| *line);
+            *bad = Bad { line, key: Some(key), ..Bad::repeats(first, of_first) };
+        }
     }
 
     /// Takes the letter of a row that is passed over out of the sums.
@@ -392,8 +438,8 @@ fn say(mut out: impl Write, plan: &Plan, edition: &str, found: &Findings) -> std
     if let (Some(seconds), Some(rate)) = (seconds(plan, found.letters), job.relay.rate) {
         writeln!(out, "time       {} at {rate}", measure::duration_words(seconds))?;
     }
-    for (number, Bad { line, key, reason }) in found.named.iter().take(NAMED) {
-        let line = line.map(|line| format!(" (line {line})")).unwrap_or_default();
+    for (number, Bad { line, key, reason, .. }) in found.named.iter().take(NAMED) {
+        let line = in_line(*line);
         let key = key.as_ref().map(|key| format!("  {key}")).unwrap_or_default();
         writeln!(out, "{}", safe_line(&format!("row {number}{line}{key}: {reason}")))?;
     }

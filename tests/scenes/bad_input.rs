@@ -376,6 +376,22 @@ fn programs_are_told_of_more_bad_rows_than_people() {
 }
 
 #[test]
+fn of_two_rows_with_one_key_both_are_named() {
+    let job = changed("{file: list.csv}", "{file: list.csv, key: \"{{ name }}\"}");
+    let list =
+        "email,name,city\na@x.test,Ada,\"New\nYork\"\n\nb@x.test,Bob,\na@y.test,Ada,\nbob@x.test,Bob,\n";
+    let scene = Scene::new().relay([] as [&str; 0]).job(&job).recipients(list);
+    scene.run("check job.yaml").exit(Exit::SomeFailed).says(&[
+        "row 3 (line 6)  Ada: it is another row than row 1 (line 2) and has the same key",
+        "row 4 (line 7)  Bob: it is another row than row 2 (line 5) and has the same key",
+    ]);
+    let said = scene.run("check --json job.yaml").exit(Exit::SomeFailed).stdout;
+    let said: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!(said["bad_rows"][0]["line"], 6);
+    assert_eq!((said["letters"].as_u64(), said["domains"]["y.test"].as_u64()), (Some(2), None));
+}
+
+#[test]
 fn a_letter_whose_body_comes_out_empty_is_not_sent() {
     let list = "email,name\nada@example.org,Ada\nbob@example.org,Bob\n";
     let body = r#"body: {text: {inline: "{% if name != 'Bob' %}Hello{% endif %}\n"}}"#;
