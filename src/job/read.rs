@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::diagnostic::{Diagnostic, Level};
 use crate::exit::Exit;
 
-use super::lower::{self, House};
+use super::lower::{self, House, HouseFile};
 use super::section::{Reading, Value};
 use super::tree::{Content, Document};
 use super::{Job, LedgerUrl};
@@ -90,8 +90,10 @@ pub fn examine(path: &Path, env: &Environment) -> Result<Job, Flawed> {
     // Both files are read before either's mistakes are told.
     let job = open(&reading, &full, path);
     let house_file = root.map(|root| root.join(HOUSE_FILE));
+    let file = if house_file.is_some() { HouseFile::Flawed } else { HouseFile::Absent };
     let house = house_file.and_then(|file| open(&reading, &file, &env.shown(&file)));
-    let house = house.as_ref().map_or_else(House::default, |house| House::read(Value::of(&reading, house)));
+    let house =
+        house.as_ref().map_or_else(|| House::empty(file), |house| House::read(Value::of(&reading, house)));
     // Of the shared relays and mailboxes only those that the job names need their files.
     reading.take_absent();
     let job = job.as_ref().and_then(|document| lower_job(Value::of(&reading, document), &house, &full));

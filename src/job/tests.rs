@@ -737,6 +737,40 @@ relay:
 }
 
 #[test]
+fn what_is_not_in_postroom_yaml_is_told_by_why_it_is_not() {
+    let job = with("relay", "relay: main");
+    for (house, expected) in [
+        (None, &["no postroom.yaml lies above this job"][..]),
+        (Some("relays: {other: {host: a.b}}\n"), &["there is no relay `main` in postroom.yaml"]),
+        (Some("relays: {main: {host: a.b\n"), &["this is not YAML"]),
+        (Some("relays: [a]\n- b\n"), &["this is not YAML"]),
+        (Some("just words\n"), &["postroom.yaml"]),
+    ] {
+        let files: Vec<(&str, &str)> =
+            [("job.yaml", &*job)].into_iter().chain(house.map(|house| ("postroom.yaml", house))).collect();
+        let mistakes = Project::new(&files).read("job.yaml").expect_err("no relay");
+        let said = diagnostic::print(&mistakes, false);
+        assert!(mistakes.len() == 1 && expected.iter().all(|words| said.contains(words)), "{said}");
+    }
+}
+
+#[test]
+fn chinese_quotation_marks_around_a_value_are_warned_of() {
+    for (edition, warned) in [
+        ("“2026-11”", true),
+        ("”2026-11”", true),
+        ("\"“2026-11”\"", false),
+        ("“双” x", false),
+        ("“双”和“单”", false),
+    ] {
+        let text = with("edition", &format!("edition: {edition}"));
+        let job = Project::new(&[("job.yaml", &text)]).send("job.yaml");
+        let said = diagnostic::print(&job.warnings, false);
+        assert_eq!(said.contains("the quotation marks around this value are part of it"), warned, "{said}");
+    }
+}
+
+#[test]
 fn each_mistake_of_yaml_stands_alone() {
     let mut printed = String::new();
     for text in [
@@ -746,6 +780,12 @@ fn each_mistake_of_yaml_stands_alone() {
         "kind: send\nbody:\n\thtml: x\n",
         "kind: send\nsubject: \"没有结束\nfrom: x\n",
         "kind: send\nattachments: [a, b\nfrom: x\n",
+        "kind: send\nname:通知\nedition: x\n",
+        "kind: send\nrelay: {host: a.b， port: 25， tls: none}\n",
+        "kind: send\nrelay: ｛host: a.b, port: 25｝\n",
+        "kind: send\nrecipients: {file: \"data\\名单.csv\"}\n",
+        "kind: send\nrecipients: {file: \"C:\\Users\\名单.csv\"}\n",
+        "kind: send\nrecipients:\n  file: x.csv\n   to: x\n",
     ] {
         let mistakes = Project::new(&[("job.yaml", text)]).read("job.yaml").expect_err("no YAML");
         assert_eq!(mistakes.len(), 1);

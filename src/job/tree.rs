@@ -334,6 +334,22 @@ impl Reader {
         self.mistakes.borrow_mut().push(mistake);
     }
 
+    /// A value in the quotation marks of a Chinese keyboard: they are part of it, and everybody would see them.
+    fn warn_of_chinese_quotes(&self, value: &Node) {
+        const MARKS: [char; 5] = ['\u{201c}', '\u{201d}', '\u{2018}', '\u{2019}', '\u{ff02}'];
+        let Content::Text(text) = &value.content else { return };
+        let inner = text.strip_prefix(MARKS).and_then(|text| text.strip_suffix(MARKS));
+        let plain = self.source.get(value.span.clone()).is_some_and(|source| source.starts_with(MARKS));
+        if plain && inner.is_some_and(|inner| !inner.contains(MARKS)) {
+            let warning = Diagnostic::warning("the quotation marks around this value are part of it");
+            self.note(
+                warning
+                    .at(self.place(value.span.clone()))
+                    .help("YAML's are `\"` and `'`; if these are meant, put `\"` around them"),
+            );
+        }
+    }
+
     /// The byte an error of ours points to: its words end in ` at line 3 column 5`, both counted
     /// from 1 and the column in characters; without that it is the very beginning.
     fn offset(&self, error: &str) -> usize {
@@ -448,6 +464,15 @@ impl Reader {
                 let help = "`\u{ff1a}` is a letter in YAML: write `:` and a space".to_owned();
                 return (start + colon..start + colon + '\u{ff1a}'.len_utf8(), Some(help));
             }
+            if let Some(colon) = without_blank(text).filter(|_| words.contains("expected ':'")) {
+                let help = "a `:` needs a space behind it in YAML".to_owned();
+                return (start + colon..start + colon + 1, Some(help));
+            }
+            if let Some((sign, ours)) = chinese_sign(text, words) {
+                let foreign = &text[sign.clone()];
+                let help = format!("`{foreign}` is a letter in YAML: write `{ours}`");
+                return (start + sign.start..start + sign.end, Some(help));
+            }
             for (value, span) in values(text) {
                 let span = start + span.start..start + span.end;
                 let why = match value.as_bytes() {
@@ -489,6 +514,11 @@ impl Reader {
                 return (span, quote(why));
             }
         }
+        if words.contains("escape character") || words.contains("hexadecimal") {
+            let stroke = self.source[..self.source.len().min(at + 1)].rfind('\\').unwrap_or(at);
+            let help = "within double quotes `\\` begins an escape: write paths with `/`, other values in single quotes";
+            return (stroke..stroke + 1, Some(help.to_owned()));
+        }
         let opened = match () {
             () if words.contains("quoted scalar") => Some("this quotation mark is not closed"),
             () if words.contains("flow sequence") => Some("this `[` is not closed"),
@@ -504,11 +534,48 @@ impl Reader {
             () if words.contains("simple key") || words.contains("block mapping") => {
                 Some("look at the indentation here and above, and for a `:` that is missing".to_owned())
             }
+            () if words.contains("mapping values are not allowed") => {
+                Some("look at the indentation here and above".to_owned())
+            }
             () => None,
         };
         let end = self.source[at..].chars().next().map_or(at, |c| at + c.len_utf8());
         (at..end, help)
     }
+}
+
+/// The colon of a key that has its value right behind it, in a line of YAML that did not parse.
+fn without_blank(line: &str) -> Option<usize> {
+    let key = line.trim_start_matches([' ', '-']);
+    let colon = key.find(':').filter(|&at| at > 0)?;
+    let (name, value) = (&key[..colon], &key[colon + 1..]);
+    let is_key =
+        !name.contains(['"', '\'', '{', '[', ' ']) && !value.is_empty() && !value.starts_with([' ', '/']);
+    (is_key && !value.contains(": ")).then_some(line.len() - key.len() + colon)
+}
+
+/// A comma between the entries of braces, or the brace or bracket that a value begins with, as a Chinese keyboard
+/// writes them; and what YAML has in its place.
+fn chinese_sign(line: &str, words: &str) -> Option<(Range<usize>, char)> {
+    let at = |at: usize, sign: char| at..at + sign.len_utf8();
+    let is_separator = |(comma, _): &(usize, &str)| {
+        let word = line[comma + '\u{ff0c}'.len_utf8()..].split(": ").next().unwrap_or("").trim();
+        line[..*comma].contains('{')
+            && !word.is_empty()
+            && !word.contains(|c: char| !(c.is_alphanumeric() || c == '_'))
+    };
+    if words.contains("flow mapping") {
+        let (comma, _) = line.match_indices('\u{ff0c}').find(is_separator)?;
+        return Some((at(comma, '\u{ff0c}'), ','));
+    }
+    let (value, span) = values(line).next().filter(|_| words.contains("mapping values are not allowed"))?;
+    let sign = value.chars().next()?;
+    let ours = match sign {
+        '\u{ff5b}' => '{',
+        '\u{ff3b}' | '\u{3010}' => '[',
+        _ => return None,
+    };
+    Some((at(span.start, sign), ours))
 }
 
 /// The values of a line of YAML that did not parse: what stands behind `: `, `- `, `[` or `, `.
@@ -747,6 +814,7 @@ impl Entries<'_> {
                 spans.push(value.span.start - words.trim_start().len()..value.span.start);
             }
         }
+        reader.warn_of_chinese_quotes(&value);
         let text = match &key.content {
             Content::Text(text) => text.clone(),
             Content::Map(_) | Content::List(_) | Content::Broken => {

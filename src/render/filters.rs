@@ -365,10 +365,11 @@ fn number(value: &Value, decimals: Option<usize>, kwargs: Kwargs) -> Result<Stri
 }
 
 /// `money("CNY")`: ¥1,234.50; `money("EUR", locale="de")`: 1.234,50 €.
-fn money(value: &Value, currency: &str, kwargs: Kwargs) -> Result<String, Error> {
+fn money(value: &Value, currency: Option<&str>, kwargs: Kwargs) -> Result<String, Error> {
     let locale = locale(kwargs.get::<Option<&str>>("locale")?)?;
     let decimals = kwargs.get::<Option<usize>>("decimals")?;
     finish(&kwargs)?;
+    let currency = currency.unwrap_or_default();
     let (symbol, usual) = match currency {
         "CNY" | "RMB" => ("¥", 2),
         "USD" => ("$", 2),
@@ -665,6 +666,7 @@ mod tests {
             ("x|number", json!("")),
             ("x|number", json!("1,234")),
             ("x|money('euro')", json!(1)),
+            ("x|money", json!(1)),
             ("x|number(locale='xx')", json!(1)),
             ("x|number(colour=1)", json!(1)),
             ("x|number(99)", json!(1)),
@@ -673,6 +675,29 @@ mod tests {
             ("x|date('%Q')", json!("2026-11-23")),
         ] {
             assert!(render(expression, value.clone()).is_err(), "{expression} {value}");
+        }
+    }
+
+    #[test]
+    fn a_currency_that_is_not_said_is_asked_for() {
+        let said = render("x|money", json!(1)).expect_err("no currency");
+        assert!(said.contains("money(\"CNY\")"), "{said}");
+    }
+
+    #[test]
+    fn the_readme_shows_what_comes_out() {
+        let mut env = Environment::new();
+        add_to(&mut env);
+        let block = include_str!("../../README.md").split("```").find(|block| block.starts_with("jinja\n"));
+        let lines: Vec<&str> = block.expect("a block of filters").lines().skip(1).collect();
+        assert!(
+            OURS.iter().all(|name| name.starts_with('e') || lines.iter().any(|line| line.contains(name)))
+        );
+        for line in lines {
+            let (template, comment) = line.split_once("{#").expect("a comment");
+            let expected = comment.trim_end_matches("#}").split(';').next().unwrap_or_default();
+            let written = env.render_str(template.trim(), ()).expect(template);
+            assert_eq!(written, expected.trim(), "{template}");
         }
     }
 

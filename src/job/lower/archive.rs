@@ -52,7 +52,7 @@ pub(in crate::job) fn archive(section: &Section<'_>, house: &House<'_>, path: &P
 /// A mailbox by its name in `postroom.yaml`, or in full.
 pub(in crate::job) fn mailbox(value: Value<'_>, house: &House<'_>) -> Option<MailboxSpec> {
     let value = match value.as_text() {
-        Some(_) => House::shared(value, house.mailboxes, "mailbox")?,
+        Some(_) => house.shared(value, house.mailboxes, "mailbox")?,
         None => value,
     };
     let section = value.section(&MAILBOX)?;

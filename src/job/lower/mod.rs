@@ -207,22 +207,39 @@ pub(super) struct House<'d> {
     pub(super) defaults: Option<Section<'d>>,
     pub(super) ledger: Option<Value<'d>>,
     pub(super) timezone: Option<Value<'d>>,
+    pub(super) file: HouseFile,
+}
+
+/// Whether there is a `postroom.yaml`: what is not found in it is told accordingly.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HouseFile {
+    Read,
+    /// It cannot be read, which has been said.
+    Flawed,
+    #[default]
+    Absent,
 }
 
 impl<'d> House<'d> {
+    /// One that says nothing.
+    pub(super) fn empty(file: HouseFile) -> House<'d> {
+        House { file, ..House::default() }
+    }
+
     /// Reads the keys, and all relays and mailboxes whether the job uses them or not.
     pub(super) fn read(value: Value<'d>) -> House<'d> {
         // An empty file marks the root and says nothing.
         if matches!(value.node.content, super::tree::Content::Null) {
-            return House::default();
+            return House::empty(HouseFile::Read);
         }
-        let Some(section) = value.section(&HOUSE) else { return House::default() };
+        let Some(section) = value.section(&HOUSE) else { return House::empty(HouseFile::Flawed) };
         let house = House {
             relays: section.get("relays"),
             mailboxes: section.get("mailboxes"),
             defaults: section.get("defaults").and_then(|defaults| defaults.section(&DEFAULTS)),
             ledger: section.get("ledger"),
             timezone: section.get("timezone"),
+            file: HouseFile::Read,
         };
         for (_, relay) in house.relays.and_then(|relays| relays.entries()).unwrap_or_default() {
             relay::relay(relay, &house);
@@ -234,7 +251,7 @@ impl<'d> House<'d> {
     }
 
     /// A shared relay or mailbox by its name.
-    fn shared(named: Value<'d>, among: Option<Value<'d>>, what: &str) -> Option<Value<'d>> {
+    fn shared(&self, named: Value<'d>, among: Option<Value<'d>>, what: &str) -> Option<Value<'d>> {
         let name = named.words()?;
         let entries = match among {
             Some(among) if among.is_map() => among.entries()?,
@@ -242,6 +259,15 @@ impl<'d> House<'d> {
         };
         if let Some((_, value)) = entries.iter().find(|(key, _)| key.text == name) {
             return Some(*value);
+        }
+        match self.file {
+            HouseFile::Read => {}
+            HouseFile::Flawed => return None,
+            HouseFile::Absent => {
+                let title = format!("there is no {what} `{name}`: no postroom.yaml lies above this job");
+                let help = format!("`postroom init` writes one; or give the {what} here in full");
+                return named.wrong(Diagnostic::error(title).help(help));
+            }
         }
         let names: Vec<&str> = entries.iter().map(|(key, _)| &*key.text).collect();
         let mistake = Diagnostic::error(format!("there is no {what} `{name}` in postroom.yaml"));

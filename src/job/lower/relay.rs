@@ -23,7 +23,7 @@ fn relay_behind(value: Value<'_>, house: &House<'_>, before: &mut Vec<String>) -
     let value = match own_name {
         Some(name) => {
             before.push(name.to_owned());
-            House::shared(value, house.relays, "relay")?
+            house.shared(value, house.relays, "relay")?
         }
         None => value,
     };
