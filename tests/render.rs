@@ -204,6 +204,26 @@ fn addresses_are_put_together_without_trusting_values() {
 }
 
 #[test]
+fn answers_go_to_whom_the_row_names() {
+    let check = |seller: &str, reply: &str| {
+        let row = row(&[("email", text("a@b.example")), ("seller", text(seller)), ("reply", text(reply))]);
+        let job = job(|job| {
+            let (name, address) = (Some(placed("{{ seller }}")), placed("{{ reply }}"));
+            job.reply_to = MailboxTemplates::Each(vec![MailboxTemplate { name, address }]);
+        });
+        let letter = compile(&job, &row).letter(&row, Vec::new(), Vec::new(), Vec::new());
+        letter.map(|made| made.letter.reply_to).map_err(|error| error.to_string())
+    };
+    let named = check("王芳", "wang@b.example").expect("a letter");
+    assert_eq!(named[0].to_string(), "王芳 <wang@b.example>");
+    assert_eq!(check("王芳", ""), Ok(Vec::new()), "answers go to `from`");
+    let wrong = check("王芳", "wang").expect_err("no address");
+    assert!(wrong.contains("reply_to") && wrong.contains("`wang` is not an address"), "{wrong}");
+    let split = check("王芳", "wang@b.example\r\nBcc: eve@b.example").expect_err("two lines");
+    assert!(split.contains("line break"), "{split}");
+}
+
+#[test]
 fn conditions_are_true_or_false() {
     let list = row(&[
         ("email", text("a@b.example")),

@@ -262,7 +262,7 @@ fn defaults_of_letters() -> Json {
         "class": words(&["bulk", "personal"], "Which headers, and which lint."),
         "from": text("The author: Name <user@example.com>."),
         "return_path": text("The address of the envelope; otherwise that of `from`."),
-        "reply_to": one_or_more(text("A mailbox.")),
+        "reply_to": copies(),
         "headers": {"type": "object", "description": "Further headers; the values are templates.", "additionalProperties": {"type": "string"}},
         "unsubscribe": reference("unsubscribe"),
         "list_id": text("List-Id, a template."),
@@ -307,11 +307,13 @@ fn one_of(properties: Json) -> Json {
     })
 }
 
+/// Mailboxes with templates in them.
+fn copies() -> Json {
+    let one = text("A template of a mailbox; left out where it renders empty.");
+    any_of(&[one_or_more(one), reference("cc")])
+}
+
 fn recipients() -> Json {
-    let copies = any_of(&[
-        one_or_more(text("A template of a mailbox; left out where it renders empty.")),
-        reference("cc"),
-    ]);
     object(
         &[],
         json!({
@@ -329,8 +331,8 @@ fn recipients() -> Json {
             },
             "key": text("A template: what a recipient is known by in the ledger; otherwise the address."),
             "to": text("A template of one mailbox: \"{{ name }} <{{ email }}>\"; otherwise the column email or 邮箱."),
-            "cc": copies,
-            "bcc": copies,
+            "cc": copies(),
+            "bcc": copies(),
             "where": expression("Only rows for which this holds."),
             "suppress": one_or_more(text("A file of addresses that get nothing.")),
             "max_bad": any_of(&[count(0, "So many bad rows are borne."), text("A percentage, or any.")]),

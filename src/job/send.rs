@@ -1,6 +1,7 @@
 //! `kind: send`, lowered.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use serde_json::Value as Json;
@@ -30,7 +31,7 @@ pub struct SendJob {
     /// `sender`/`return_path`: the reverse-path, default the From address.
     pub return_path: Option<Text>,
     /// `reply_to`
-    pub reply_to: Vec<Mailbox>,
+    pub reply_to: MailboxTemplates,
     /// `recipients`
     pub recipients: RecipientsSpec,
     /// `subject`, a template.
@@ -199,7 +200,7 @@ pub struct MailboxTemplate {
     pub address: Text,
 }
 
-/// `cc` and `bcc`.
+/// `cc`, `bcc` and `reply_to`.
 #[derive(Debug, Clone)]
 pub enum MailboxTemplates {
     /// One template per mailbox; one that renders empty is left out.
@@ -211,6 +212,20 @@ pub enum MailboxTemplates {
         /// What stands between two mailboxes.
         split: String,
     },
+}
+
+/// As the job has them, one behind another.
+impl fmt::Display for MailboxTemplates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let one = |MailboxTemplate { name, address }: &MailboxTemplate| match name {
+            Some(name) => format!("{} <{}>", name.value, address.value),
+            None => address.value.clone(),
+        };
+        match self {
+            MailboxTemplates::Each(each) => f.write_str(&each.iter().map(one).collect::<Vec<_>>().join(", ")),
+            MailboxTemplates::Split { each, split } => write!(f, "{} ({split})", each.value),
+        }
+    }
 }
 
 impl Default for MailboxTemplates {

@@ -90,7 +90,7 @@ fn everything_is_read() {
     assert_eq!(job.timezone.as_deref(), Some("Asia/Shanghai"));
     assert_eq!(job.class, Class::Personal);
     assert_eq!(job.from.to_string(), "Postroom News <news@example.com>");
-    assert_eq!(job.reply_to.len(), 1);
+    assert_eq!(job.reply_to.to_string(), "editor@example.com");
     let recipients = &job.recipients;
     assert_eq!(recipients.columns["joined"].0, ColumnKind::Date);
     assert_eq!(recipients.encoding.as_ref().map(|text| &*text.value), Some("gb18030"));

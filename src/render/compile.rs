@@ -87,8 +87,7 @@ impl Compiler<'_> {
         self.saw("vars", &vars);
         self.saw("class", &format!("{:?}", job.class));
         self.saw("from", &job.from.to_string());
-        let reply_to: Vec<String> = job.reply_to.iter().map(ToString::to_string).collect();
-        self.saw("reply_to", &reply_to.join(", "));
+        self.saw("reply_to", &job.reply_to.to_string());
         if let Some(unsubscribe) = &job.unsubscribe {
             self.saw("unsubscribe.one_click", &unsubscribe.one_click.to_string());
         }
@@ -100,6 +99,7 @@ impl Compiler<'_> {
         let key = self.optional("key", list.key.as_ref());
         let to = self.to();
         let (cc, bcc) = (self.many("cc", &list.cc), self.many("bcc", &list.bcc));
+        let reply_to = self.many("reply_to", &job.reply_to);
         // Who gets a letter is not what the reader sees, but by what the ledger knows them is as good as
         // that: under another key everybody is new. What follows is seen.
         let identity = list.key.as_ref().or(list.to.as_ref().map(|to| &to.address));
@@ -131,7 +131,7 @@ impl Compiler<'_> {
             now: moment(now, &zone),
             zone,
             from: job.from.clone(),
-            reply_to: job.reply_to.clone(),
+            reply_to: reply_to?,
             return_path: return_path?,
             filter: transpose(filter)?,
             key: key?,

@@ -45,7 +45,7 @@ pub struct Templates {
     zone: TimeZone,
     now: Value,
     from: Mailbox,
-    reply_to: Vec<Mailbox>,
+    reply_to: Many,
     return_path: Option<Line>,
     filter: Option<Condition>,
     key: Option<Line>,
@@ -77,7 +77,7 @@ struct MailboxLines {
     address: Line,
 }
 
-/// `cc`, `bcc`.
+/// `cc`, `bcc`, `reply_to`.
 enum Many {
     Each(Vec<MailboxLines>),
     Split(Line, String),
@@ -212,7 +212,7 @@ impl Templates {
         }
         let letter = Letter {
             from: self.from.clone(),
-            reply_to: self.reply_to.clone(),
+            reply_to: self.reply_to.render(&view)?,
             to,
             cc,
             bcc,

@@ -47,7 +47,7 @@ pub(in crate::job) fn send(section: &Section<'_>, house: &House<'_>, path: &Path
         address(value, &text.value)?;
         Some(text)
     });
-    let reply_to = section.get("reply_to").map(mailboxes);
+    let reply_to = section.get("reply_to").map_or(Some(MailboxTemplates::default()), mailbox_templates);
     let recipients = section.need("recipients").and_then(recipients);
     let subject = section.need("subject").and_then(|value| value.line());
     let body = section.need("body").and_then(body);
@@ -101,7 +101,7 @@ pub(in crate::job) fn send(section: &Section<'_>, house: &House<'_>, path: &Path
         class: or(class, reading, Class::default)?,
         from: or(from.map(Some), reading, || "nobody@example.invalid".parse().ok())??,
         return_path: or(given(return_path), reading, || None)?,
-        reply_to: or(given(reply_to), reading, || None)?.unwrap_or_default(),
+        reply_to: or(reply_to, reading, MailboxTemplates::default)?,
         recipients: recipients?,
         subject: or(subject, reading, || Text::new("-"))?,
         body: body?,
