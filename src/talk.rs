@@ -11,6 +11,19 @@ use crate::diagnostic::{self, Diagnostic};
 /// How all of this process is said: set once, before anything is.
 static JSON: AtomicBool = AtomicBool::new(false);
 
+/// Whether only what went wrong is said.
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// Whether nothing is said that is only worth knowing.
+pub fn is_quiet() -> bool {
+    QUIET.load(Relaxed)
+}
+
+/// From here on nothing is said that is only worth knowing.
+pub fn begin_quiet() {
+    QUIET.store(true, Relaxed);
+}
+
 /// From here on everything is said in JSON, the last words of a thread that breaks among it.
 pub fn begin_json() {
     JSON.store(true, Relaxed);
@@ -67,6 +80,13 @@ pub fn say(level: Level, words: &str) {
     }
     let words = words.trim();
     message(level.word(), words.strip_prefix("postroom: ").unwrap_or(words));
+}
+
+/// Words that are only worth knowing: with `--quiet` nobody hears them.
+pub fn note(words: &str) {
+    if !is_quiet() {
+        line(&format!("postroom: {words}"));
+    }
 }
 
 /// Why a command ends as it does.

@@ -781,6 +781,7 @@ fn each_mistake_of_yaml_stands_alone() {
         "kind: send\nsubject: \"没有结束\nfrom: x\n",
         "kind: send\nattachments: [a, b\nfrom: x\n",
         "kind: send\nname:通知\nedition: x\n",
+        "kind: send\nrecipients:\n  file:x.csv\n  to: x\n",
         "kind: send\nrelay: {host: a.b， port: 25， tls: none}\n",
         "kind: send\nrelay: ｛host: a.b, port: 25｝\n",
         "kind: send\nrecipients: {file: \"data\\名单.csv\"}\n",

@@ -464,7 +464,8 @@ impl Reader {
                 let help = "`\u{ff1a}` is a letter in YAML: write `:` and a space".to_owned();
                 return (start + colon..start + colon + '\u{ff1a}'.len_utf8(), Some(help));
             }
-            if let Some(colon) = without_blank(text).filter(|_| words.contains("expected ':'")) {
+            let of_key = words.contains("expected ':'") || words.contains("mapping values are not allowed");
+            if let Some(colon) = without_blank(text).filter(|_| of_key) {
                 let help = "a `:` needs a space behind it in YAML".to_owned();
                 return (start + colon..start + colon + 1, Some(help));
             }
@@ -549,8 +550,9 @@ fn without_blank(line: &str) -> Option<usize> {
     let key = line.trim_start_matches([' ', '-']);
     let colon = key.find(':').filter(|&at| at > 0)?;
     let (name, value) = (&key[..colon], &key[colon + 1..]);
-    let is_key =
-        !name.contains(['"', '\'', '{', '[', ' ']) && !value.is_empty() && !value.starts_with([' ', '/']);
+    let is_key = !name.contains(['"', '\'', '{', '[', ' '])
+        && !value.is_empty()
+        && !value.starts_with([' ', '/', '\\']);
     (is_key && !value.contains(": ")).then_some(line.len() - key.len() + colon)
 }
 

@@ -184,6 +184,11 @@ fn why(text: &str) -> String {
 fn check_domain(address: &str, domain: &str) -> Result<(), NotAnAddress> {
     let ascii = idna::domain_to_ascii(domain).map_err(|_| NotAnAddress::Form(address.to_owned()))?;
     let foreign = |c: &char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+    // Quotation marks and commas of Chinese: the web lets them pass, and names have none (RFC 5892 §3).
+    let is_mark = |c: &char| matches!(c, '\u{2018}'..='\u{201f}' | '\u{3001}' | '\u{3003}' | '\u{3008}'..='\u{3011}' | '\u{3014}'..='\u{301f}');
+    if let Some(mark) = domain.chars().find(is_mark) {
+        return Err(NotAnAddress::DomainCharacter(address.to_owned(), mark));
+    }
     if let Some(foreign) = ascii.chars().find(foreign) {
         // IDNA makes narrow signs of full-width ones; what stands there is told.
         let wide = char::from_u32(u32::from(foreign) + 0xfee0).filter(|wide| domain.contains(*wide));
@@ -287,6 +292,8 @@ mod tests {
             ("u5@x=y.test", "a domain has no `=` in it"),
             ("u6@x.test\u{ff1f}s", "a domain has no `\u{ff1f}` in it"),
             ("王\u{ff1c}u6@x.test\u{ff1e}", "`\u{ff1c}` and `\u{ff1e}` are full-width ones"),
+            ("u6@x.test\u{3001}", "a domain has no `\u{3001}` in it"),
+            ("u6@x.test\u{300b}", "a domain has no `\u{300b}` in it"),
             ("u7@x..test", "is not an address"),
             ("u8@x.test..", "is not an address"),
             ("u9@x\u{3002}\u{3002}test", "is not an address"),

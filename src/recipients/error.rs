@@ -95,6 +95,18 @@ pub enum RecipientsError {
         /// An address that stands where a name was expected.
         found: Option<String>,
     },
+    /// Between the columns stand commas of a Chinese keyboard.
+    #[error("the list {} has one column, `{name}`: `{sign}` is a letter, write `{ours}` between the columns", file.display())]
+    ForeignDelimiter {
+        /// The list.
+        file: PathBuf,
+        /// Its header.
+        name: String,
+        /// What stands there.
+        sign: char,
+        /// What is meant.
+        ours: char,
+    },
     /// A column without a name cannot be reached and is nearly always a slip.
     #[error("the list {} has no name for column {column} in its header: name it, or take it out", file.display())]
     UnnamedColumn {

@@ -367,6 +367,11 @@ fn hint(text: &str) -> Option<String> {
     Some(cell::shown(text)).filter(|text| !text.is_empty())
 }
 
+/// What stands between the names of a header that was typed on a Chinese keyboard, and what is meant.
+fn foreign_delimiter(header: &str) -> Option<(char, char)> {
+    [('\u{ff0c}', ','), ('\u{ff1b}', ';')].into_iter().find(|(sign, _)| header.contains(*sign))
+}
+
 /// The names of a table: trimmed, each there and each once.
 fn header_columns(header: &Record<'_>, file: &Path) -> Result<Columns, RecipientsError> {
     if let Some(reason) = &header.flaw {
@@ -394,6 +399,10 @@ fn header_columns(header: &Record<'_>, file: &Path) -> Result<Columns, Recipient
     if let Some(found) = names.iter().find(|name| name.contains('@') && name.parse::<EmailAddress>().is_ok())
     {
         return Err(RecipientsError::NoHeader { file: file.to_owned(), found: Some(cell::shown(found)) });
+    }
+    if let ([name], Some((sign, ours))) = (&*names, foreign_delimiter(&names[0])) {
+        let name = cell::shown(name);
+        return Err(RecipientsError::ForeignDelimiter { file: file.to_owned(), name, sign, ours });
     }
     if let Some(place) = names.iter().position(String::is_empty) {
         return Err(RecipientsError::UnnamedColumn { file: file.to_owned(), column: place + 1 });
@@ -617,6 +626,12 @@ mod tests {
                 &[],
                 "email,,x\n",
                 "the list - has no name for column 2 in its header: name it, or take it out (Data)",
+            ),
+            (
+                "",
+                &[],
+                "姓名，邮箱\n张伟，a@b.c\n",
+                "the list - has one column, `姓名，邮箱`: `，` is a letter, write `,` between the columns (Data)",
             ),
             ("", &[], "a, b,b \n", "the list - has two columns named `b`, 2 and 3 (Data)"),
             (

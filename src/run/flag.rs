@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::exit::Exit;
 use crate::ledger::{Flag, Ledger, LedgerError, Sqlite};
 use crate::letter::Purpose;
+use crate::talk;
 
 use super::stop::Stop;
 
@@ -14,12 +15,12 @@ pub(super) fn stop(ledger: &Path, job: &str) -> Result<Exit, Stop> {
     let mut ledger = Sqlite::open_existing(ledger)?;
     match ledger.lock(job, Purpose::Real) {
         Ok(_lock) => {
-            eprintln!("postroom: {job} is not being run");
+            talk::note(&format!("{job} is not being run"));
             Ok(Exit::Done)
         }
         Err(LedgerError::InUse { .. }) => {
             ledger.set_flag(job, Purpose::Real, Flag::Stop, true)?;
-            eprintln!("postroom: {job} is told to stop; what it has begun is recorded first");
+            talk::note(&format!("{job} is told to stop; what it has begun is recorded first"));
             Ok(Exit::Done)
         }
         Err(error) => Err(error.into()),
@@ -29,7 +30,7 @@ pub(super) fn stop(ledger: &Path, job: &str) -> Result<Exit, Stop> {
 /// Holds a job, running or not, until it is resumed.
 pub(super) fn pause(ledger: &Path, job: &str) -> Result<Exit, Stop> {
     Sqlite::open_existing(ledger)?.set_flag(job, Purpose::Real, Flag::Pause, true)?;
-    eprintln!("postroom: {job} is paused; `postroom resume` lets it go on");
+    talk::note(&format!("{job} is paused; `postroom resume` lets it go on"));
     Ok(Exit::Done)
 }
 
@@ -38,6 +39,6 @@ pub(super) fn resume(ledger: &Path, job: &str) -> Result<Exit, Stop> {
     let mut ledger = Sqlite::open_existing(ledger)?;
     let paused = ledger.reader()?.flags(job, Purpose::Real)?.pause;
     ledger.set_flag(job, Purpose::Real, Flag::Pause, false)?;
-    eprintln!("postroom: {job} {}", if paused { "goes on" } else { "was not paused" });
+    talk::note(&format!("{job} {}", if paused { "goes on" } else { "was not paused" }));
     Ok(Exit::Done)
 }

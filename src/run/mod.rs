@@ -51,10 +51,13 @@ pub fn main() -> Exit {
     if cli.global.log == cli::LogForm::Json {
         talk::begin_json();
     }
+    if cli.global.quiet {
+        talk::begin_quiet();
+    }
     match &cli.command {
         Command::Run(args) => run(args, &cli.global),
         Command::Check(args) => check(args, &cli.global),
-        Command::Init(args) => init::init(&args.dir),
+        Command::Init(args) => init::init(&args.dir, cli.global.quiet),
         Command::Sandbox(args) => sandbox::run(args),
         Command::Show(args) => show::run(args),
         Command::Verify(args) => verify(args, &cli.global),

@@ -10,6 +10,7 @@ use crate::exit::Exit;
 use crate::ledger::{Edition, Ledger, LedgerError, Reader, Requeue, Sqlite, State};
 use crate::letter::Purpose;
 use crate::measure::grouped;
+use crate::talk;
 
 use super::report::choose;
 use super::stop::Stop;
@@ -35,11 +36,14 @@ pub(super) fn requeue(args: &cli::Requeue, ledger: &Path, job: &str) -> Result<E
     let keys = only.as_deref();
     let total: u64 = chosen.iter().map(|(_, number)| number).sum();
     if total == 0 {
-        eprintln!("postroom: edition {}: nobody to put back", edition.name);
+        talk::note(&format!("edition {}: nobody to put back", edition.name));
         return Ok(Exit::Done);
     }
-    eprintln!("postroom: edition {}: to put back", edition.name);
-    for (state, number) in &chosen {
+    let asked = !args.yes || !talk::is_quiet();
+    if asked {
+        eprintln!("postroom: edition {}: to put back", edition.name);
+    }
+    for (state, number) in chosen.iter().filter(|_| asked) {
         let warning = match state {
             State::Unsure => "  they may have got it already: then they get it twice",
             State::Accepted => "  they have got it: they will get it again",
@@ -56,7 +60,7 @@ pub(super) fn requeue(args: &cli::Requeue, ledger: &Path, job: &str) -> Result<E
     let others = reader.editions(job, Purpose::Real)?;
     let newest = others.last().is_some_and(|last| last.id == edition.id) && edition.left_at.is_none();
     let named = if newest { String::new() } else { format!(" --edition {}", edition.name) };
-    eprintln!("postroom: {} put back; `postroom run{named}` sends them", grouped(total));
+    talk::note(&format!("{} put back; `postroom run{named}` sends them", grouped(total)));
     Ok(Exit::Done)
 }
 
@@ -102,22 +106,25 @@ pub(super) fn forget(args: &cli::Forget, ledger: &Path) -> Result<Exit, Stop> {
     let question = format!("Take {} out of {}?", args.address, ledger.path().display());
     ask(args.yes, &question)?;
     let forgotten = ledger.forget(&args.address)?;
-    eprintln!(
-        "postroom: {} of this person: rows, addresses and answers are taken out, the outcomes stay",
+    talk::note(&format!(
+        "{} of this person: rows, addresses and answers are taken out, the outcomes stay",
         letters(forgotten.deliveries)
-    );
+    ));
     if forgotten.unsent > 0 {
-        eprintln!("postroom: {} of these were still to be sent: they are skipped", grouped(forgotten.unsent));
+        talk::note(&format!(
+            "{} of these were still to be sent: they are skipped",
+            grouped(forgotten.unsent)
+        ));
     }
     if forgotten.mentions > 0 {
-        eprintln!(
-            "postroom: {} of others named the address: it is taken out there",
+        talk::note(&format!(
+            "{} of others named the address: it is taken out there",
             letters(forgotten.mentions)
-        );
+        ));
     }
-    eprintln!(
-        "postroom: lists, kept letters, archives, outbox/ and trials (.postroom/sandbox, .postroom/trial) are files of \
-         yours: look there too"
+    talk::note(
+        "lists, kept letters, archives, outbox/ and trials (.postroom/sandbox, .postroom/trial) are files of \
+         yours: look there too",
     );
     if forgotten.unfolded {
         still_read(&ledger, "forget again then");
@@ -146,20 +153,20 @@ pub(super) fn prune(args: &cli::Prune, ledger: &Path) -> Result<Exit, Stop> {
         .filter(|edition| edition.is_older_than(before))
         .collect();
     if old.is_empty() {
-        eprintln!("postroom: no edition was finished so long ago");
+        talk::note("no edition was finished so long ago");
         return Ok(Exit::Done);
     }
-    for edition in &old {
+    for edition in old.iter().filter(|_| !args.yes || !talk::is_quiet()) {
         eprintln!("  {} · edition {}", edition.job, edition.name);
     }
     ask(args.yes, "Take these out? What became of their recipients will not be known any more.")?;
     let pruned = ledger.prune(before, now)?;
     let editions = if pruned.editions == 1 { "edition" } else { "editions" };
-    eprintln!(
-        "postroom: {} {editions} with {} taken out; their names are kept, so that they are not sent again",
+    talk::note(&format!(
+        "{} {editions} with {} taken out; their names are kept, so that they are not sent again",
         pruned.editions,
         letters(pruned.deliveries)
-    );
+    ));
     if pruned.unfolded {
         still_read(&ledger, "the next run writes over it");
     }

@@ -51,6 +51,13 @@ fn mistakes_of_the_job_send_nothing() {
         ),
         ("no such list", job("list.csv", "liste.csv"), Exit::NoInput, &["job.yaml:6:20", "liste.csv"]),
         (
+            "a path of Windows",
+            job("list.csv", "data\\list.csv"),
+            Exit::NoInput,
+            &["job.yaml:6:20", "set off with `/`"],
+        ),
+        ("a variable", job("list.csv", "$HOME/list.csv"), Exit::NoInput, &["job.yaml:6:20", "not filled in"]),
+        (
             "columns that the list does not have",
             job("{file: list.csv}", "{file: list.csv, columns: {nmae: int}}"),
             Exit::Job,

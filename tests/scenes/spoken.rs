@@ -53,6 +53,37 @@ fn every_line_of_a_run_is_an_object() {
 }
 
 #[test]
+fn who_asks_for_quiet_hears_only_what_went_wrong() {
+    let scene = Scene::new()
+        .relay(["--fault", "rcpt if=r1@* first=1 reply 550 5.1.1 nobody"])
+        .job(SHORT)
+        .recipients("email,name\nr1@example.org,Ada\nr2@example.org,Eve\n");
+    scene
+        .run("run --yes --quiet job.yaml")
+        .exit(Exit::SomeFailed)
+        .says(&["r1@example.org", "550 5.1.1 nobody"]);
+    for line in [
+        "requeue --outcome refused --yes job.yaml",
+        "run --yes job.yaml",
+        "requeue --outcome refused --yes job.yaml",
+        "pause job.yaml",
+        "resume job.yaml",
+        "stop job.yaml",
+        "forget r1@example.org --yes --job job.yaml",
+        "prune --older 1d --yes --job job.yaml",
+        "init new",
+    ] {
+        let run = scene.run(&format!("{line} --quiet")).exit(Exit::Done);
+        assert_eq!((&*run.stdout, &*run.stderr), ("", ""), "{line}");
+    }
+    // What is asked about is shown in any case.
+    scene
+        .run("requeue --outcome accepted --quiet job.yaml")
+        .exit(Exit::Usage)
+        .says(&["accepted  2", "--yes"]);
+}
+
+#[test]
 fn mistakes_are_objects_with_their_places() {
     let scene = Scene::new().job(&SHORT.replace("subject: ", "subjekt: ").replace("@PORT@", "25"));
     for command in ["check", "run --yes", "report"] {
