@@ -439,6 +439,19 @@ fn where_the_relay_is_down_its_fallback_is_tried() {
     let with_fallback = RelaySpec { fallback: Some(Box::new(scene.spec.clone())), ..spec(nobody) };
     let told = run(&with_fallback, 20, 1, 500);
     assert_eq!(told.count(Outcome::Accepted), 20);
+
+    // A relay that is down is somebody's work, though every letter went out.
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let heard = said.clone();
+    let accounts = Accounts::unshared(move |words| heard.lock().unwrap().push(words.to_owned()), || false);
+    let (events, _inbox) = crossbeam_channel::unbounded();
+    let submitter = Submitter::start(&with_fallback, &accounts, None, events).expect("the fallback");
+    let said = said.lock().unwrap();
+    let words = format!("{} takes over", submitter.relay());
+    assert!(
+        said.len() == 1 && said[0].contains("cannot be reached") && said[0].ends_with(&words),
+        "{said:?}"
+    );
 }
 
 /// The relay stops after some letters and is back, if it ever is, when it was said that it is away: what became of the

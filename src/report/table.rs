@@ -153,8 +153,10 @@ fn domains(out: &mut dyn Write, standing: &Standing, some: usize) -> Result<(), 
     }
     let shown = &standing.domains[..standing.domains.len().min(some)];
     let columns: Vec<State> = ORDER.into_iter().filter(|state| standing.counts.of(*state) > 0).collect();
-    let said = |name: &str| cut(&domain_name(name), KEY);
-    let name = shown.iter().map(|(domain, _)| width(&said(domain))).max().unwrap_or(0).clamp(12, KEY);
+    // Long names are cut where the numbers would not stand in eighty columns beside them.
+    let room = 78_usize.saturating_sub(11 * (columns.len() + 1)).clamp(24, KEY);
+    let said = |name: &str| cut(&domain_name(name), room);
+    let name = shown.iter().map(|(domain, _)| width(&said(domain))).max().unwrap_or(0).clamp(12, room);
     write!(out, "\n{}{}", left("by domain", name + 2), right("total", 11))?;
     for state in &columns {
         write!(out, "{}", right(state.word(), 11))?;

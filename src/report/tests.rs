@@ -42,6 +42,11 @@ fn rcpt(address: &str, outcome: Outcome, code: u16, text: &str) -> RcptOutcome {
 }
 
 fn house() -> House {
+    house_with("example.org")
+}
+
+/// A ledger with one of each outcome, most of them at this domain.
+fn house_with(domain: &str) -> House {
     let folder = tempfile::tempdir().unwrap();
     let mut ledger = Sqlite::open(&folder.path().join("ledger.db")).unwrap();
     let edition = ledger
@@ -68,7 +73,7 @@ fn house() -> House {
     enlister
         .add(&[
             at(1, "wei@例子.中国", "例子.中国"),
-            at(2, "bob@example.org", "example.org"),
+            at(2, "bob@example.org", domain),
             at(3, "cy@example.org", "example.org"),
             at(4, "dee@example.org", "example.org"),
             at(5, "eve@example.org", "example.org"),
@@ -230,6 +235,14 @@ rows that got no letter
 ";
     let shown = house().table(VIEW);
     assert_eq!(shown, expected, "\n{shown}");
+}
+
+#[test]
+fn a_long_domain_leaves_the_numbers_in_eighty_columns() {
+    let house = house_with("a-very-long-name-of-a-company-and-its-country.example.org");
+    let shown = house.table(VIEW);
+    let line = shown.lines().find(|line| line.starts_with("  a-very-long")).expect("its line");
+    assert!(line.starts_with("  a-very-long-name-of-a-c…  "), "{line}");
 }
 
 #[test]

@@ -29,7 +29,7 @@ STAGE      of SMTP: connect helo starttls auth mail rcpt data bdat rset noop qui
                     dele rset noop quit, any
            body     once at=BYTES of a message are written
 CONDITION  if=GLOB  the recipient (of mail: the sender, of helo: the name);
-                    of POP3: the number of the message
+                    of POP3: the number of the message; a `*` is any signs
            first=N  only the first N times, counted per matching address
            every=N  only each Nth time
            after=N  only when this connection has had N letters accepted

@@ -192,6 +192,7 @@ impl Pool {
             (error, _) => error,
         };
         if !reachable && let Some(next) = self.fallbacks.pop_front() {
+            self.accounts.say(&format!("{error}; {} takes over", next.name));
             return self.take_over(next, now);
         }
         if let Phase::Trial(_) = &self.phase
