@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::exit::Exit;
+use crate::exit::{self, Exit};
 use crate::mail::EmailAddress;
 use crate::measure;
 
@@ -595,10 +595,17 @@ impl Cli {
             .map(|command| {
                 let (name, mut page) = (command.get_name().to_owned(), Vec::new());
                 clap_mangen::Man::new(command).render(&mut page)?;
+                page.extend_from_slice(exit_status().as_bytes());
                 Ok((name, page))
             })
             .collect()
     }
+}
+
+/// The section of a manual page about exit codes.
+fn exit_status() -> String {
+    let code = |(code, meaning): &(&str, &str)| format!(".TP\n{code}\n{meaning}\n");
+    format!(".SH \"EXIT STATUS\"\n{}", exit::MEANINGS.iter().map(code).collect::<String>())
 }
 
 /// How the process ends when the arguments were not a command to carry out.
@@ -648,6 +655,18 @@ mod tests {
     #[test]
     fn the_definition_holds_together() {
         Cli::definition().debug_assert();
+    }
+
+    #[test]
+    fn the_manual_and_the_readme_tell_the_same_exit_codes() {
+        let readme = include_str!("../README.md");
+        for (code, meaning) in exit::MEANINGS {
+            assert!(readme.contains(&format!("| {code} | {meaning} |")), "{code}");
+        }
+        for (name, page) in Cli::manual().expect("pages") {
+            let page = String::from_utf8(page).expect("text");
+            assert!(page.contains(".SH \"EXIT STATUS\"\n.TP\n0\nall that was asked is done\n"), "{name}");
+        }
     }
 
     #[test]

@@ -39,6 +39,29 @@ pub enum Exit {
     Terminated = 143,
 }
 
+/// The codes and what they mean, as README and manual have them.
+pub const MEANINGS: &[(&str, &str)] = &[
+    ("0", "all that was asked is done"),
+    (
+        "1",
+        "done, but some recipients were refused, failed or are unsure, or some messages could not be archived",
+    ),
+    ("64", "the command line is wrong, or nobody is there to say yes"),
+    (
+        "65",
+        "the recipients' data is wrong (`--strict`, or more bad rows than `max_bad`), nothing was sent; or what `show` is given is no message",
+    ),
+    ("66", "an input file is missing: a list, a certificate, the file of a password"),
+    ("69", "relay or mailbox cannot be reached or does not answer, or the relay refuses the sender"),
+    ("70", "our own mistake"),
+    ("74", "a disk or file could not be read or written"),
+    ("75", "deferred recipients are left, or other runs have all connections of the account: run again"),
+    ("76", "the server broke the protocol"),
+    ("77", "the login was refused, or its password cannot be had"),
+    ("78", "mistakes in the job file; nothing was sent"),
+    ("129, 130, 143", "stopped by SIGHUP, SIGINT, SIGTERM; everything is recorded"),
+];
+
 impl Exit {
     /// The end of two things that were done: what asks for a person comes before what asks for patience.
     #[must_use]

@@ -19,7 +19,7 @@ const MAX_SECRET: u64 = 64 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialError {
     /// The environment variable is not set, or is empty.
-    #[error("the environment variable {0} is not set")]
+    #[error("the environment variable {0} is not set, or is empty (cron has none but those of its table)")]
     NotSet(String),
     /// It is no text.
     #[error("the secret from {0} is not UTF-8 text")]

@@ -42,6 +42,15 @@ impl Reading {
         }
     }
 
+    /// A path that is looked for from the root, or a pattern of paths, with the home folder in place of its `~`.
+    pub(super) fn at_home(&self, text: Text) -> Text {
+        let home = self.home.as_ref().and_then(|home| home.to_str());
+        match (text.value.strip_prefix("~/"), home) {
+            (Some(below), Some(home)) => Text { value: format!("{home}/{below}"), ..text },
+            _ => text,
+        }
+    }
+
     /// Takes down a mistake or a warning.
     pub(super) fn note(&self, diagnostic: Diagnostic) {
         if diagnostic.level == Level::Error {

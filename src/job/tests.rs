@@ -350,7 +350,8 @@ fn paths_start_at_the_root_or_at_home() {
     let text = with(
         "relay",
         "relay: {host: a.b, auth: {user: u, password: {command: [bin/pass, a/b]}}, fallback: {host: c.d, auth: {user: u, \
-         password: {file: ~/secret}}}}\nledger: sqlite:~/ledger.db\nkeep: /var/kept",
+         password: {file: ~/secret}}}}\nledger: sqlite:~/ledger.db\nkeep: /var/kept\n\
+         attachments: [~/a-*.pdf, {files: ~/b.pdf}]\nimages: {logo: ~/logo.png}",
     );
     let project = Project::new(&[("postroom.yaml", ""), ("jobs/job.yaml", &text)]);
     let env = Environment::fixed(&project.root(), &[("HOME", "/home/me")]);
@@ -363,6 +364,10 @@ fn paths_start_at_the_root_or_at_home() {
         format!("{:?}", Some(Credential::Command(vec![program.display().to_string(), "a/b".into()])))
     );
     assert!(credential(job.relay.fallback.as_ref().expect("a fallback")).contains("/home/me/secret"));
+    let paths =
+        job.attachments.iter().map(|spec| &spec.files).chain(job.images.iter().map(|spec| &spec.file));
+    let paths: Vec<&str> = paths.map(|text| &*text.value).collect();
+    assert_eq!(paths, ["/home/me/a-*.pdf", "/home/me/b.pdf", "/home/me/logo.png"]);
     assert_eq!(
         (job.ledger, job.keep),
         (LedgerUrl::Sqlite("/home/me/ledger.db".into()), Some(Keep::Folder("/var/kept".into())))
@@ -521,6 +526,8 @@ fn mistakes_have_a_place_and_a_remedy() {
         ("body", "body: {}", "body", "the key `html` is missing"),
         ("body", "body: letter.html", "letter.html", "`body` is a mapping"),
         ("body", "body: {text: '{{ x }}'}", "'{{ x }}'", "{inline: …}"),
+        ("body", "body:\n  text: |\n    Dear\n    all", "|", "{inline: …}"),
+        ("body", "body: {html: '<p>x</p>'}", "'<p>x</p>'", "{inline: …}"),
         ("attachments", "attachments: [{files: a, expect: 3..1}]", "3..1", "`expect` cannot be"),
         (
             "attachments",
@@ -844,7 +851,7 @@ fn a_literal_password_is_a_warning() {
 }
 
 #[test]
-fn a_port_of_the_other_beginning_is_a_warning() {
+fn a_port_of_the_other_beginning_or_of_another_protocol_is_a_warning() {
     for (relay, warned) in [
         ("{host: a.b, port: 465, tls: starttls}", Some("port 465 is the one of `tls: implicit`")),
         ("{host: a.b, port: 465, tls: none}", Some("port 465 is the one of `tls: implicit`")),
@@ -854,6 +861,7 @@ fn a_port_of_the_other_beginning_is_a_warning() {
         ("{host: a.b, port: 25, tls: starttls}", None),
         ("{host: a.b, port: 2525, tls: implicit}", None),
         ("{host: 127.0.0.1, port: 465, tls: none}", None),
+        ("{host: a.b, port: 995, tls: implicit}", Some("POP3 is spoken there, and SMTP here")),
     ] {
         let job = Project::new(&[("job.yaml", &with("relay", &format!("relay: {relay}")))]).send("job.yaml");
         let titles: Vec<&str> = job.warnings.iter().map(|warning| warning.title.as_str()).collect();

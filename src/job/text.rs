@@ -17,4 +17,14 @@ impl Text {
     pub fn new(value: impl Into<String>) -> Text {
         Text { value: value.into(), place: None }
     }
+
+    /// What would be right where this is a path that leads nowhere and has in it what other systems and shells
+    /// read otherwise.
+    pub fn as_path(&self) -> Option<&'static str> {
+        match () {
+            () if self.value.contains('\\') => Some("folders are set off with `/`"),
+            () if self.value.contains('$') => Some("variables are not filled in; `~/` is the home folder"),
+            () => None,
+        }
+    }
 }

@@ -161,11 +161,7 @@ fn job_wide_files(
     for spec in job.attachments.iter().filter(|spec| !spec.files.value.contains(['{', '}'])) {
         let pattern = [Piece::Operator(spec.files.value.clone())];
         let mistake = |reason: String| {
-            let mistake = Diagnostic::error(reason);
-            match &spec.files.place {
-                Some(place) => mistake.at(place.clone()),
-                None => mistake,
-            }
+            Diagnostic::error(reason).at_maybe(spec.files.place.clone()).help_maybe(spec.files.as_path())
         };
         let Some(nobody) = RecipientKey::new("-") else { continue };
         match finder.find(&pattern, &nobody, Whose::Anybodys, spec.expect) {

@@ -15,6 +15,7 @@ pub use json::{json, letter_json, summary};
 pub use letter::letter;
 pub use page::page;
 pub use table::{View, counts_line, table};
+pub use text::domain;
 
 use std::io;
 

@@ -15,6 +15,7 @@ use crate::letter::{Purpose, Row};
 use crate::measure::{self, ByteSize};
 use crate::plan::{Examined, Identity, Plan, Unwritten};
 use crate::recipients::{BadRow, Rows};
+use crate::report;
 use crate::submit::Submitter;
 use crate::talk;
 
@@ -429,7 +430,7 @@ fn say(mut out: impl Write, plan: &Plan, edition: &str, found: &Findings) -> std
         writeln!(out, "files      {}", found.files)?;
     }
     let domains: Vec<String> =
-        found.top_domains().iter().map(|(name, count)| format!("{name} {count}")).collect();
+        found.top_domains().iter().map(|(name, count)| format!("{} {count}", report::domain(name))).collect();
     if !domains.is_empty() {
         let more = found.domains.len().saturating_sub(domains.len());
         let more = if more > 0 { format!(", {more} more") } else { String::new() };

@@ -37,8 +37,10 @@ impl NoList {
             (NoList::Recipients(_), source) => source.place().cloned(),
             _ => None,
         };
-        let help = match (self, &place) {
-            (NoList::Recipients(RecipientsError::Missing { file }), Some(_)) => foreign_path(file),
+        let help = match (self, &job.recipients.source) {
+            (NoList::Recipients(RecipientsError::Missing { .. }), SourceSpec::File { text, .. }) => {
+                text.as_path()
+            }
             _ => None,
         };
         Diagnostic::error(with_causes(self)).at_maybe(place).help_maybe(help).ending(self.exit())
@@ -51,16 +53,6 @@ impl NoList {
             NoList::Ledger(error) => error.exit(),
             NoList::Unknown(_) => Exit::Job,
         }
-    }
-}
-
-/// What a path has in it that other systems and shells read otherwise.
-fn foreign_path(file: &Path) -> Option<&'static str> {
-    let text = file.to_string_lossy();
-    match () {
-        () if text.contains('\\') => Some("folders are set off with `/`"),
-        () if text.contains('$') => Some("variables are not filled in; `~/` is the home folder"),
-        () => None,
     }
 }
 

@@ -295,6 +295,7 @@ struct Server {
 
 /// The ports of a protocol for each way TLS begins, and what is meant when nothing is said.
 struct Ports {
+    protocol: &'static str,
     starttls: u16,
     implicit: u16,
     none: u16,
@@ -312,12 +313,35 @@ impl Ports {
             _ => None,
         }
     }
+
+    /// What listens at a port that is known for another protocol.
+    fn another_protocol(&self, port: u16) -> Option<&'static str> {
+        let protocol = match port {
+            25 | 465 | 587 => "SMTP",
+            110 | 995 => "POP3",
+            143 | 993 => "IMAP",
+            _ => return None,
+        };
+        (protocol != self.protocol).then_some(protocol)
+    }
 }
 
-static SMTP_PORTS: Ports =
-    Ports { starttls: 587, implicit: 465, none: 25, silent: TlsMode::StartTls, starttls_word: "starttls" };
-static POP3_PORTS: Ports =
-    Ports { starttls: 110, implicit: 995, none: 110, silent: TlsMode::Implicit, starttls_word: "starttls" };
+static SMTP_PORTS: Ports = Ports {
+    protocol: "SMTP",
+    starttls: 587,
+    implicit: 465,
+    none: 25,
+    silent: TlsMode::StartTls,
+    starttls_word: "starttls",
+};
+static POP3_PORTS: Ports = Ports {
+    protocol: "POP3",
+    starttls: 110,
+    implicit: 995,
+    none: 110,
+    silent: TlsMode::Implicit,
+    starttls_word: "starttls",
+};
 
 /// Reads host, port, TLS, login, timeouts and proxy.
 fn server(
@@ -364,6 +388,16 @@ fn server(
         let warning = Diagnostic::warning(format!("port {port} is the one of `tls: {other}`"));
         let help = "a server that waits for the other beginning says nothing, until the timeout";
         value.reading.note(warning.at(value.place()).label("another is said here").help(help));
+    }
+    if let (Some(value), Some(other)) =
+        (section.get("port"), port.filter(|_| !loopback).and_then(|port| ports.another_protocol(port)))
+    {
+        let Ports { protocol, implicit, starttls, .. } = ports;
+        let warning =
+            Diagnostic::warning(format!("{other} is spoken there, and {protocol} here")).at(value.place());
+        value
+            .reading
+            .note(warning.help(format!("{protocol} has port {implicit}, or {starttls} with STARTTLS")));
     }
     let tls = mode.and_then(|mode| tls(section, mode));
     let auth = section.get("auth").and_then(|auth| self::auth(auth, provider));

@@ -503,12 +503,15 @@ fn body(value: Value<'_>) -> Option<Body> {
                 let inline = value.section(&INLINE)?;
                 return inline.need("inline")?.text().map(TemplateSource::Inline);
             }
-            let name = value.line()?;
-            if is_template(&name.value) || name.value.contains('\n') {
+            let words = value.as_text().unwrap_or("").trim();
+            if is_template(words) || words.contains('\n') || words.starts_with('<') {
                 let mistake = format!("`{key}` names a file; the text itself is `{key}: {{inline: …}}`");
-                return value.wrong(Diagnostic::error(mistake));
+                return value.wrong(
+                    Diagnostic::error(mistake)
+                        .help("of several lines: `inline: |`, further in and on a line of its own"),
+                );
             }
-            Some(TemplateSource::File(name))
+            Some(TemplateSource::File(value.reading.at_home(value.line()?)))
         })
     };
     let (text, html) = (part("text"), part("html"));
@@ -528,10 +531,11 @@ fn attachment(value: Value<'_>) -> Option<AttachmentSpec> {
         shared: false,
     };
     if !value.is_map() {
-        return value.line().map(simple);
+        return value.line().map(|files| simple(value.reading.at_home(files)));
     }
     let section = value.section(&ATTACHMENT)?;
-    let files = section.need("files").and_then(|value| value.line());
+    let files =
+        section.need("files").and_then(|value| value.line()).map(|files| value.reading.at_home(files));
     let rename = section.get("as").map(|value| value.line());
     let content_type = section.get("type").map(|value| {
         let text = value.line()?;
@@ -596,7 +600,7 @@ fn images(value: Value<'_>) -> Option<Vec<ImageSpec>> {
                         .help("the file may be called as it likes; this is the name in `cid:`"),
                 );
             }
-            let file = file.line()?;
+            let file = file.reading.at_home(file.line()?);
             good.then(|| ImageSpec { cid: key.text.clone(), file })
         })
         .collect();

@@ -83,7 +83,7 @@ impl Compiler<'_> {
             .label("neither in templates/ nor from the root");
         let mistake = match nearest(name, there.iter().map(String::as_str)) {
             Some(near) => mistake.help(format!("did you mean `{near}`?")),
-            None => mistake,
+            None => mistake.help_maybe(text.as_path()),
         };
         place(mistake, text)
     }
