@@ -4,8 +4,9 @@
 //! and its line has been written, in one piece, to a file opened for appending. Both survive
 //! the death of this process; neither is synced, because a trial has no power cuts.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -128,12 +129,14 @@ impl Outbox {
     pub(super) fn open(folder: Option<&Path>, log: Option<&Path>) -> io::Result<Outbox> {
         let mut last = 0;
         if let Some(folder) = folder {
-            fs::create_dir_all(folder)?;
+            DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
             for entry in fs::read_dir(folder)? {
                 last = last.max(number_of(&entry?.file_name().to_string_lossy()).unwrap_or(0));
             }
         }
-        let log = log.map(|path| OpenOptions::new().create(true).append(true).open(path)).transpose()?;
+        let log = log
+            .map(|path| OpenOptions::new().create(true).append(true).mode(0o600).open(path))
+            .transpose()?;
         Ok(Outbox {
             folder: folder.map(Path::to_owned),
             log,
@@ -163,7 +166,9 @@ impl Outbox {
             let name = file_name(seq, delivery.recipients);
             // A reader, or a kill, must never meet half a letter under its final name.
             let part = folder.join(format!(".{seq}.part"));
-            fs::write(&part, delivery.content)?;
+            // A trial has real names and real files in it.
+            let made = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part);
+            made?.write_all(delivery.content)?;
             fs::rename(part, folder.join(name))?;
         }
         if self.log.is_some() {
@@ -332,6 +337,27 @@ mod tests {
         assert_eq!(fs::read(folder.path().join("0002_ada@example.org.eml"))?, delivery.content);
         let log = fs::read_to_string(folder.path().join("log.jsonl"))?;
         assert_eq!(log.lines().filter(|line| line.contains(r#""id":"<1@x>""#)).count(), 2, "{log}");
+        Ok(())
+    }
+
+    #[test]
+    fn nobody_else_reads_letters_of_a_trial() -> io::Result<()> {
+        use std::os::unix::fs::MetadataExt;
+        let folder = tempfile::tempdir()?;
+        let outbox = folder.path().join("outbox/job");
+        let recipients = ["ada@example.org".to_owned()];
+        Outbox::open(Some(&outbox), None)?.commit(&Delivery {
+            connection: 1,
+            reverse_path: "",
+            recipients: &recipients,
+            content: b"\r\n",
+            verb: "DATA",
+            tls: false,
+        })?;
+        let mode = |path: &Path| Ok::<_, io::Error>(fs::metadata(path)?.mode() & 0o777);
+        assert_eq!(mode(&folder.path().join("outbox"))?, 0o700);
+        assert_eq!(mode(&outbox)?, 0o700);
+        assert_eq!(mode(&outbox.join("0001_ada@example.org.eml"))?, 0o600);
         Ok(())
     }
 
