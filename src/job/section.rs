@@ -461,6 +461,9 @@ fn unknown(key: &str, schema: &Keys) -> Diagnostic {
     if let Some(near) = nearest(key, schema.known) {
         return mistake.label(format!("did you mean `{near}`?"));
     }
+    if matches!(key, "server" | "hostname" | "address") && schema.known.contains(&"host") {
+        return mistake.label("not known here").help("the server's name is `host`");
+    }
     if let Some((_, advice)) = ADVICE.iter().find(|(word, _)| *word == key.to_lowercase()) {
         return mistake.label("not known here").help(*advice);
     }
@@ -485,6 +488,8 @@ const ADVICE: &[(&str, &str)] = &[
     ("username", "the login name is `user`"),
     ("login", "the login name is `user`"),
     ("pass", "the password is `password`"),
+    ("passwordeval", "it is `auth: {user: …, password: {command: [program, argument]}}`"),
+    ("maildir", "the folder is `store`; `layout: maildir` says how the files lie in it"),
     ("ssl", "it is `tls: implicit` or `tls: starttls`"),
     ("secure", "it is `tls: implicit` or `tls: starttls`"),
     ("dkim_key", "it is `dkim: {domain: …, selector: …, key: {file: …}}`"),

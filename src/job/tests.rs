@@ -482,6 +482,8 @@ fn mistakes_have_a_place_and_a_remedy() {
     for (key, line, marked, said) in [
         ("subjekt", "subjekt: x", "subjekt", "did you mean `subject`?"),
         ("to", "to: a@b.c", "to", "it belongs under `recipients`"),
+        ("relay", "relay: {server: a.b}", "server", "the server's name is `host`"),
+        ("passwordeval", "passwordeval: pass x", "passwordeval", "{command: [program, argument]}"),
         ("schedule", "schedule: daily", "schedule", "call `postroom run` from cron"),
         ("kind", "kind: sent", "sent", "did you mean `send`?"),
         ("kind", "", "name", "the key `kind` is missing"),

@@ -5,7 +5,7 @@ use rustix::fs::FlockOperation;
 use super::answer::print;
 use super::archive::store_exit;
 use super::unix_now;
-use crate::archive::{export, store};
+use crate::archive::{export, journal, store};
 use crate::cli;
 use crate::diagnostic::with_causes;
 use crate::exit::Exit;
@@ -14,6 +14,10 @@ use crate::exit::Exit;
 pub fn run(args: &cli::Export) -> Exit {
     if !args.store.is_dir() {
         say!(Error, "there is no archive {}", args.store.display());
+        return Exit::NoInput;
+    }
+    if !args.store.join(journal::NAME).is_file() {
+        eprintln!("error: {} has no journal.jsonl: it is no archive", args.store.display());
         return Exit::NoInput;
     }
     let _lock = match store::lock(&args.store, FlockOperation::NonBlockingLockShared) {

@@ -43,6 +43,20 @@ fn a_backup_that_cannot_be_written_is_verified_searched_and_exported() {
 }
 
 #[test]
+fn a_folder_that_is_no_archive_is_told_as_that() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.mbox");
+    for command in
+        [&["verify"][..], &["find", "x"], &["rebuild"], &["export", "--mbox", out.to_str().unwrap()]]
+    {
+        let mut run = postroom();
+        let (code, _, said) = output(run.arg(command[0]).arg(folder.path()).args(&command[1..]));
+        assert_eq!(code, Some(66), "{command:?}: {said}");
+    }
+    assert!(!out.exists());
+}
+
+#[test]
 fn an_export_that_was_cut_short_is_made_again() {
     let scene = archived(40);
     let out = scene.folder.path().join("out");
