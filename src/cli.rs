@@ -398,7 +398,7 @@ pub struct Find {
     /// The archive
     #[arg(value_name = "STORE")]
     pub store: PathBuf,
-    /// Words, and `from:` `to:` `subject:` `after:` `before:` `has:attachment`
+    /// Words (`rep*`: beginnings), and `from:` `to:` `subject:` `file:` `after:` `before:` `has:attachment`
     #[arg(value_name = "WORDS", required = true)]
     pub words: Vec<String>,
     /// Print as JSON, one object a line

@@ -106,7 +106,7 @@ fn parse(words: &[String]) -> Result<Query, FindError> {
     let mut query = Query::default();
     for word in words {
         let wrong = |reason| FindError::Word { word: word.clone(), reason };
-        let (column, text) = match word.split_once(':') {
+        let (column, text) = match word.split_once([':', '\u{ff1a}']) {
             Some(("from", text)) => (Some("sender"), text),
             Some(("to", text)) => (Some("recipients"), text),
             Some(("subject", text)) => (Some("subject"), text),
@@ -184,6 +184,7 @@ mod tests {
                 &["to:ada@example.org"],
                 Some("recipients : \"ada\" AND recipients : \"example\" AND recipients : \"org\""),
             ),
+            (&["subject\u{ff1a}发票"], Some("subject : \"发票\"")),
             (&["subject:rep*"], Some("subject : \"rep\"*")),
             (&["file:发票.pdf"], Some("attachments : \"发票\" AND attachments : \"pdf\"")),
             (&["https://example.org"], Some("\"https\" AND \"example\" AND \"org\"")),
