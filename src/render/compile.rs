@@ -83,6 +83,7 @@ struct Compiler<'a> {
 impl Compiler<'_> {
     fn templates(&mut self, now: i64) -> Option<Templates> {
         let job = self.job;
+        self.warnings.extend(job.vars.iter().filter_map(|(name, value)| no_template(name, value)));
         let vars = serde_json::to_string_pretty(&job.vars).unwrap_or_default();
         self.saw("vars", &vars);
         self.saw("class", &format!("{:?}", job.class));
@@ -178,6 +179,19 @@ impl Compiler<'_> {
     fn saw(&mut self, name: impl Into<String>, text: &str) {
         self.seen.push((name.into(), text.to_owned()));
     }
+}
+
+/// A var that is written like a template: where it is printed everybody gets it as it stands.
+fn no_template(name: &str, value: &serde_json::Value) -> Option<Diagnostic> {
+    let text = value.as_str().filter(|text| text.contains("{{") && text.contains("}}"))?;
+    let words = &text[text.find("{{")?..];
+    let words = &words[..words.find("}}")? + 2];
+    let title =
+        format!("`{name}` of `vars` has `{words}`, which is no template there: it is printed as it stands");
+    Some(
+        Diagnostic::warning(title)
+            .help("what has values of the row in it belongs into the letter or a template it includes"),
+    )
 }
 
 /// Warns of an edition that has another name a second later: to each run everybody is new.

@@ -26,6 +26,16 @@ pub(super) const OURS: [&str; 11] = [
     "e",
 ];
 
+/// What a filter that others have is called here.
+pub(super) fn called_here(name: &str) -> Option<&'static str> {
+    match name {
+        "strftime" | "dateformat" | "date_format" | "datetime" | "format_date" => Some("date"),
+        "currency" | "format_currency" => Some("money"),
+        "intcomma" | "number_format" | "format_number" => Some("number"),
+        _ => None,
+    }
+}
+
 /// Adds them to an environment.
 pub(super) fn add_to(env: &mut Environment<'static>) {
     env.add_filter("date", date);
@@ -65,7 +75,13 @@ fn date(state: &State, value: &Value, format: Option<&str>, kwargs: Kwargs) -> R
         "short" => locale.short_date(when.civil.date()),
         "long" => locale.long_date(when.civil.date()),
         "full" => locale.full_date(when.civil.date()),
-        format => when.strftime(format)?,
+        format if format.contains('%') => when.strftime(format)?,
+        // Java's yyyy-MM-dd and the like: everybody would get these letters.
+        format => {
+            return Err(mistake(format!(
+                "`date` cannot write `{format}`: it takes \"%Y-%m-%d\" and the like, or iso, short, long, full"
+            )));
+        }
     })
 }
 
@@ -673,6 +689,8 @@ mod tests {
             ("x|spell", json!(1.5)),
             ("x|date", json!("yesterday")),
             ("x|date('%Q')", json!("2026-11-23")),
+            ("x|date('yyyy-MM-dd')", json!("2026-11-23")),
+            ("x|date('YYYY年MM月DD日')", json!("2026-11-23")),
         ] {
             assert!(render(expression, value.clone()).is_err(), "{expression} {value}");
         }

@@ -29,19 +29,40 @@ fn goes_on(rest: &str) -> bool {
     rest.starts_with(|sign: char| sign.is_alphanumeric() || sign == '_')
 }
 
-/// What is right for a sign of a Chinese keyboard in the braces of a template, where it is none of the text.
-pub(super) fn wide_sign(source: &str) -> Option<String> {
+/// What is right for a sign of a Chinese keyboard, or of another language, in the braces of a template.
+pub(super) fn foreign(source: &str) -> Option<String> {
     let mut rest = source;
     while let Some(start) = ["{{", "{%"].iter().filter_map(|open| rest.find(open)).min() {
         let inner = &rest[start + 2..];
         let end = ["}}", "%}"].iter().filter_map(|close| inner.find(close)).min().unwrap_or(inner.len());
-        if let Some(help) = wide_sign_in(&inner[..end]) {
+        if let Some(help) = wide_sign_in(&inner[..end]).or_else(|| of_another_language(&inner[..end])) {
             return Some(help);
         }
         rest = &inner[end..];
     }
     None
 }
+
+fn of_another_language(tag: &str) -> Option<String> {
+    let begins = tag.trim_start_matches(['-', '+', ' ']);
+    if ["elseif", "elsif", "else if"].iter().any(|word| begins.starts_with(word)) {
+        return Some("`elif` begins another condition".to_owned());
+    }
+    let bare = unquoted(tag);
+    let more = [
+        ("??", "`default` stands in for what is missing"),
+        ("?", "`a if condition else b` chooses one of two"),
+    ];
+    let known = LOGIC.into_iter().chain(more);
+    known.into_iter().find(|(sign, _)| bare.contains(sign)).map(|(_, help)| help.to_owned())
+}
+
+/// Signs between conditions, and what stands there in a template.
+const LOGIC: [(&str, &str); 3] = [
+    ("&&", "`and` stands between two conditions of which both hold"),
+    ("||", "`or` stands between two conditions of which one holds"),
+    ("<>", "`!=` compares"),
+];
 
 fn wide_sign_in(expression: &str) -> Option<String> {
     let words = unquoted(expression);
@@ -88,14 +109,8 @@ pub(super) fn operator(expression: &str) -> Option<String> {
     }
     let bare =
         ["==", "!=", "<=", ">="].iter().fold(unquoted(expression), |text, sign| text.replace(sign, ""));
-    let known = [
-        ("&&", "`and` stands between two conditions of which both hold"),
-        ("||", "`or` stands between two conditions of which one holds"),
-        ("<>", "`!=` compares"),
-        ("=", "`==` compares"),
-        ("!", "`not` stands before what does not hold"),
-    ];
-    known.into_iter().find(|(sign, _)| bare.contains(sign)).map(|(_, help)| help.to_owned())
+    let more = [("=", "`==` compares"), ("!", "`not` stands before what does not hold")];
+    LOGIC.into_iter().chain(more).find(|(sign, _)| bare.contains(sign)).map(|(_, help)| help.to_owned())
 }
 
 /// The first words that everybody would get as they stand: one of these names in single braces, anything in the
@@ -174,8 +189,13 @@ mod tests {
             ("{% if 状态 == “有效” %}", Some("write `\"`")),
             ("{{ 姓名，", Some("write `,`")),
             ("，{{ \"，\" ~ name }}！{% if x == '（' %}（{% endif %}", None),
+            ("{% if a %}x{%- elseif b %}", Some("`elif`")),
+            ("{% if a == 'x' && b %}", Some("`and`")),
+            ("{{ a ?? 'x' }}", Some("`default`")),
+            ("{{ a ? 'x' : 'y' }}", Some("`a if condition else b`")),
+            ("Is it? {{ '?' }} {% set x = 1 %} {{ x }", None),
         ] {
-            let help = wide_sign(source);
+            let help = foreign(source);
             assert_eq!(help.is_some(), expected.is_some(), "{source}: {help:?}");
             assert!(help.unwrap_or_default().contains(expected.unwrap_or_default()), "{source}");
         }

@@ -372,6 +372,9 @@ fn what_was_meant_for_a_template_is_recognised() {
         .run("check job.yaml")
         .exit(Exit::Done)
         .says(&["template `letter.txt` has `{name}`", "letter.txt:1:6"]);
+    let var = "vars: {greeting: \"Dear {{ name }}\"}\nsubject:";
+    let scene = Scene::new().job(&SHORT.replace("@PORT@", "25").replace("subject:", var)).recipients(list);
+    scene.run("check job.yaml").exit(Exit::Done).says(&["`greeting` of `vars` has `{{ name }}`"]);
 }
 
 #[test]

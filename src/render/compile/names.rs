@@ -206,7 +206,8 @@ impl Compiler<'_> {
                 continue;
             }
             let title = format!("{subject} uses the filter `{name}`, which does not exist");
-            let near = nearest(name, filters::OURS.into_iter().chain(FILTERS));
+            let near = filters::called_here(name)
+                .or_else(|| nearest(name, filters::OURS.into_iter().chain(FILTERS)));
             let mistake =
                 Diagnostic::error(title).help_maybe(near.map(|near| format!("did you mean `{near}`?")));
             let narrow = self.narrow(spot(span.clone()), name);
@@ -259,7 +260,7 @@ impl Compiler<'_> {
     /// Notes that a template cannot be read.
     pub(super) fn flawed(&mut self, mistake: Diagnostic, source: &str) {
         let help = meant::misnamed(source, self.names.columns().iter().map(String::as_str));
-        self.mistakes.push(mistake.help_maybe(help.or_else(|| meant::wide_sign(source))));
+        self.mistakes.push(mistake.help_maybe(help.or_else(|| meant::foreign(source))));
     }
 
     /// Warns of words that look like a template, and that everybody would get as they stand.
