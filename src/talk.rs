@@ -85,7 +85,7 @@ pub fn say(level: Level, words: &str) {
 /// Words that are only worth knowing: with `--quiet` nobody hears them.
 pub fn note(words: &str) {
     if !is_quiet() {
-        line(&format!("postroom: {words}"));
+        say(Level::Note, &format!("postroom: {words}"));
     }
 }
 
