@@ -687,6 +687,23 @@ fn answer_one_at_a_time(stream: &TcpStream) {
     }
 }
 
+/// Some relays say with 554 or 521 what they mean of now: that we came too often, or that this one of several is away.
+#[test]
+fn who_is_sent_away_for_good_by_a_relay_that_has_worked_comes_back() {
+    for no in ["554 5.7.1 too often", "521 no mail here"] {
+        let port = played(move |number, stream| match number {
+            1..=2 => drop((&stream).write_all(format!("{no}\r\n").as_bytes())),
+            _ => answer_one_at_a_time(&stream),
+        });
+        let mut spec = spec(port);
+        (spec.pipelining, spec.connections, spec.messages_per_connection) = (Pipelining::Off, 1, Some(5));
+        let told = run(&spec, 10, 1, 500);
+        assert!(told.failed.is_none(), "{no}: {:?}", told.failed);
+        // What waits meanwhile goes back to the engine, which hands it over again; here nobody does.
+        assert!(told.count(Outcome::Accepted) > 5, "{no}: {:?}", told.outcomes);
+    }
+}
+
 #[test]
 fn a_relay_that_closes_on_early_commands_gets_one_at_a_time() {
     for (level, accepted) in [(Pipelining::Auto, 20), (Pipelining::Envelope, 0)] {

@@ -59,6 +59,11 @@ impl Addresses {
         self.outrun.retain(|&outrun| outrun != address);
     }
 
+    /// Whether a connection to any of them was ready.
+    pub(super) fn have_worked(&self) -> bool {
+        self.worked.is_some()
+    }
+
     /// Another one answered, and this one not yet.
     pub(super) fn outran(&mut self, address: SocketAddr) {
         if !self.outrun.contains(&address) {

@@ -443,7 +443,8 @@ impl Pool {
                 Wire::LoginFailed(error) => self.login_failed(slot, error, now),
                 Wire::NoStartTls => {
                     gone = Some(None);
-                    self.fail(SubmitError::NoStartTls { relay: self.relay.name.clone() }, now);
+                    // While others work it is one server of several that has none.
+                    self.came_to_nothing(SubmitError::NoStartTls { relay: self.relay.name.clone() }, now);
                 }
                 Wire::Refused(heard) => {
                     gone = Some(None);

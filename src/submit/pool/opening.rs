@@ -333,11 +333,12 @@ impl Pool {
             self.relay.addresses.led_nowhere(connection.address);
         }
         let answer = outcome::answer_of(&heard);
-        // RFC 5321 §3.1: 554 says that there is no SMTP here. There may be at another address (§5.1).
+        // RFC 5321 §3.1 and RFC 7504: 554 and 521 say that there is no SMTP here. There may be at another address
+        // (§5.1); and where there was some in this run, it is said of now: of our pace, or of one server among several.
         let elsewhere = self.relay.addresses.any_left();
         self.known.refusal = elsewhere.then(|| answer.clone());
         let error = SubmitError::Refused { relay: self.relay.name.clone(), answer };
-        match elsewhere || heard.code < 500 {
+        match elsewhere || heard.code < 500 || self.relay.addresses.have_worked() {
             true => self.came_to_nothing(error, now),
             false => self.fail(error, now),
         }
