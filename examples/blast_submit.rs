@@ -102,6 +102,7 @@ fn main() {
                         eprintln!("{:?} {open} connections", began.elapsed());
                     }
                 }
+                Event::Away(_) => {}
                 Event::Closed => break 'all,
             }
         }

@@ -24,6 +24,14 @@ pub fn begin_quiet() {
     QUIET.store(true, Relaxed);
 }
 
+/// A bar is drawn on the terminal's last line.
+static BAR: AtomicBool = AtomicBool::new(false);
+
+/// A bar stands on the terminal's last line, or no longer: words take its place, and it is drawn again below them.
+pub fn above_a_bar(drawn: bool) {
+    BAR.store(drawn, Relaxed);
+}
+
 /// From here on everything is said in JSON, the last words of a thread that breaks among it.
 pub fn begin_json() {
     JSON.store(true, Relaxed);
@@ -156,7 +164,8 @@ fn object(of: &Diagnostic) -> Json {
 
 /// At once, so that no other thread's words come between; a closed stderr ends nothing.
 fn write(text: &str) {
-    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    let wipe = if BAR.load(Relaxed) { "\r\x1b[2K" } else { "" };
+    let _ = std::io::stderr().lock().write_all(format!("{wipe}{text}").as_bytes());
 }
 
 #[cfg(test)]

@@ -175,6 +175,7 @@ fn run_all(spec: &RelaySpec, letters: Vec<Consignment>) -> Told {
                 }
                 Event::Failed(error) => told.failed = Some(error),
                 Event::Connections(open) => told.most_connections = told.most_connections.max(open),
+                Event::Away(_) => {}
                 Event::Closed => closed = true,
             }
         }
@@ -486,7 +487,7 @@ fn with_a_relay_that_goes_away(
                 Event::Returned { seq } => waiting.push(seq),
                 Event::Failed(error) => told.failed = Some(error),
                 Event::SenderTrouble { command, answer } => panic!("{command}: {answer}"),
-                Event::Connections(_) => {}
+                Event::Connections(_) | Event::Away(_) => {}
                 Event::Closed => closed = true,
             }
         }

@@ -76,6 +76,8 @@ pub struct Progress {
     pub counts: Counts,
     /// Connections open.
     pub connections: usize,
+    /// The relay does not work at the moment: it is waited for.
+    pub away: bool,
     /// The run is paused by a flag.
     pub paused: bool,
     /// Seconds until the next deferred letter is due, when there is nothing else to do.
@@ -529,6 +531,7 @@ impl<M: Maker> Turn<M> {
                     self.stop(End::Relay);
                 }
                 submit::Event::Connections(count) => self.progress.connections = count,
+                submit::Event::Away(away) => self.progress.away = away,
                 submit::Event::Closed => self.core.on(Event::Closed, now),
             }
         }

@@ -141,7 +141,7 @@ fn compose_letter(
 fn send(message: &Message, relay: &RelaySpec) -> Result<(), (String, bool)> {
     let (events, answers) = unbounded();
     let by = Instant::now() + PATIENCE;
-    let accounts = super::accounts::of_this_user(move || Instant::now() > by);
+    let accounts = super::accounts::of_this_user(move || Instant::now() > by).quiet(true);
     let submitter =
         Submitter::start(relay, &accounts, None, events).map_err(|error| (with_causes(&error), false))?;
     let mut submitted = false;
@@ -164,7 +164,7 @@ fn send(message: &Message, relay: &RelaySpec) -> Result<(), (String, bool)> {
                 Event::Returned { .. } | Event::Closed => {
                     return Err((format!("{} did not take the letter", submitter.relay()), false));
                 }
-                Event::Wanted(_) | Event::Connections(_) => {}
+                Event::Wanted(_) | Event::Connections(_) | Event::Away(_) => {}
             }
         }
     }

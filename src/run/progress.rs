@@ -45,6 +45,7 @@ impl Show {
                 let _ = write!(out, "{:.0}", state.per_sec());
             }));
             bar.set_prefix(name.to_owned());
+            talk::above_a_bar(true);
             Form::Bar(bar)
         } else {
             Form::Lines { said: Instant::now(), json: talk::is_json(), paused: false }
@@ -81,6 +82,7 @@ impl Show {
     /// Takes the bar away.
     pub(super) fn end(self) {
         if let Form::Bar(bar) = self.form {
+            talk::above_a_bar(false);
             bar.finish_and_clear();
         }
     }
@@ -103,6 +105,9 @@ fn words(progress: &Progress) -> String {
     if progress.paused {
         said.push("paused".into());
     }
+    if progress.away {
+        said.push("waiting for the relay".into());
+    }
     if let Some(seconds) = progress.waiting {
         said.push(format!("next try in {seconds} s"));
     }
@@ -115,6 +120,6 @@ fn facts(progress: &Progress, done: u64, total: u64, job: &str) -> serde_json::V
         "job": job, "done": done, "total": total,
         "accepted": counts.accepted, "refused": counts.refused, "deferred": counts.deferred,
         "failed": counts.failed, "unsure": counts.unsure, "connections": progress.connections,
-        "paused": progress.paused, "waiting": progress.waiting,
+        "paused": progress.paused, "waiting": progress.waiting, "away": progress.away,
     })
 }

@@ -31,6 +31,8 @@ pub struct Accounts {
     folder: Option<PathBuf>,
     say: Arc<dyn Fn(&str) + Send + Sync>,
     leave: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// Only what went wrong is said.
+    quiet: bool,
 }
 
 impl Accounts {
@@ -44,7 +46,7 @@ impl Accounts {
         say: impl Fn(&str) + Send + Sync + 'static,
         leave: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Accounts {
-        Accounts { folder: None, say: Arc::new(say), leave: Arc::new(leave) }
+        Accounts { folder: None, say: Arc::new(say), leave: Arc::new(leave), quiet: false }
     }
 
     /// Shared with all who use this folder, which is there and is nobody else's. `say` gets what people should know;
@@ -54,7 +56,12 @@ impl Accounts {
         say: impl Fn(&str) + Send + Sync + 'static,
         leave: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Accounts {
-        Accounts { folder: Some(folder.to_owned()), say: Arc::new(say), leave: Arc::new(leave) }
+        Accounts { folder: Some(folder.to_owned()), say: Arc::new(say), leave: Arc::new(leave), quiet: false }
+    }
+
+    /// The same, saying only what went wrong.
+    pub fn quiet(self, quiet: bool) -> Accounts {
+        Accounts { quiet, ..self }
     }
 
     /// The account that a relay is used with.
@@ -83,6 +90,13 @@ impl Accounts {
 
     pub(super) fn say(&self, words: &str) {
         (self.say)(words);
+    }
+
+    /// Says what may turn out well yet.
+    pub(super) fn mention(&self, words: &str) {
+        if !self.quiet {
+            self.say(words);
+        }
     }
 }
 

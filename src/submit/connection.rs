@@ -16,6 +16,9 @@ use crate::wire::smtp::{Awaited, Replies, Said, Session};
 const SLICES: usize = 64;
 /// Octets written over one connection before the others have their turn.
 const TURN: usize = 1 << 20;
+/// Before letters can be submitted, a reply that takes longer is told of: a wrong port may be the reason, and who looks
+/// on sees nothing of it for minutes.
+const LONG: Duration = Duration::from_secs(10);
 /// A server that does not answer QUIT is left.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -55,6 +58,8 @@ pub(super) struct Connection {
     ended: bool,
     began: Instant,
     progress: Instant,
+    /// It was told that nothing has come since then.
+    told: Option<Instant>,
     transcript: Option<Transcript>,
     /// Given back behind all the others, when the link is closed.
     _berth: Berth,
@@ -85,6 +90,7 @@ impl Connection {
             ended: false,
             began,
             progress: began,
+            told: None,
             transcript,
             _berth: berth,
         };
@@ -215,6 +221,28 @@ impl Connection {
             }
         };
         Some(self.progress + patience)
+    }
+
+    /// When it should be told that a reply without which no letter can go is slow; `None`: it was, or none is awaited.
+    pub(super) fn tells_at(&self) -> Option<Instant> {
+        let awaits = self.established && !self.securing && self.is_opening() && !self.session.wants_write();
+        (awaits && self.told != Some(self.progress)).then(|| self.progress + LONG)
+    }
+
+    /// What is slow to come, in words; it counts as told.
+    pub(super) fn tell_slow(&mut self) -> &'static str {
+        self.told = Some(self.progress);
+        match self.session.awaits() {
+            Some(Awaited::Greeting) | None => "no greeting yet",
+            Some(Awaited::Ehlo | Awaited::Helo) => "no reply to EHLO yet",
+            Some(Awaited::StartTls) => "no reply to STARTTLS yet",
+            Some(_) => "no reply to AUTH yet",
+        }
+    }
+
+    /// It was told that a reply is slow, and it has not come.
+    pub(super) fn is_slow(&self) -> bool {
+        self.is_opening() && self.told == Some(self.progress)
     }
 
     /// What the silence is about.

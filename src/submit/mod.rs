@@ -76,6 +76,8 @@ pub enum Event {
     Failed(SubmitError),
     /// Connections open now.
     Connections(usize),
+    /// The relay worked and does not at the moment, or keeps us waiting at the door; or no longer so.
+    Away(bool),
     /// All that was handed over has been answered and the connections are closed.
     Closed,
 }

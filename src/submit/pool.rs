@@ -14,6 +14,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use mio::{Poll, Token, Waker};
 
 use super::account::{Accounts, Berth};
@@ -118,6 +120,7 @@ fn begin(
         opened: 0,
         readied: 0,
         reported: 0,
+        reported_away: false,
         turn: 0,
         patience,
         at_once: false,
@@ -219,6 +222,8 @@ struct Pool {
     readied: u64,
     /// The count of connections last told.
     reported: usize,
+    /// It was told that the relay is away.
+    reported_away: bool,
     /// The connection that is given letters first this turn.
     turn: usize,
     lanes: Lanes,
@@ -326,6 +331,7 @@ impl Pool {
             }
             self.receive(now);
             self.check_deadlines(now);
+            self.tell_slow(now);
         }
     }
 
@@ -689,6 +695,11 @@ impl Pool {
             self.reported = live;
             self.batch.push(Event::Connections(live));
         }
+        let away = self.is_away();
+        if away != self.reported_away && self.tried {
+            self.reported_away = away;
+            self.batch.push(Event::Away(away));
+        }
         if self.batch.is_empty() || !self.tried {
             return;
         }
@@ -724,7 +735,8 @@ impl Pool {
             _ => None,
         };
         let races = self.openings.iter().map(|opening| opening.race.due());
-        let mut next = connections.chain(races).chain(phase).min();
+        let slow = self.connections.iter().flatten().filter_map(Connection::tells_at);
+        let mut next = connections.chain(races).chain(phase).chain(slow).min();
         if matches!(self.phase, Phase::Trial(_) | Phase::Running | Phase::Draining(_)) {
             let waits = self.lanes.waiting() > 0 || matches!(self.phase, Phase::Trial(_));
             let reopen = self.patience.not_before(now).filter(|_| waits);
@@ -759,6 +771,22 @@ impl Pool {
         }
     }
 
+    /// Tells of a relay that is slow to let us in, unless it has done so on another connection.
+    fn tell_slow(&mut self, now: Instant) {
+        let mut known = self.connections.iter().flatten().any(|other| other.carries() || other.is_slow());
+        let (timeouts, relay) = (&self.relay.spec.timeouts, &self.relay.name);
+        for connection in self.connections.iter_mut().flatten() {
+            if connection.tells_at().is_none_or(|at| at > now) {
+                continue;
+            }
+            let what = connection.tell_slow();
+            let Some(until) = connection.deadline(timeouts).filter(|_| !known) else { continue };
+            known = true;
+            let until = clock_time(until.saturating_duration_since(now));
+            self.accounts.mention(&format!("relay {relay}: {what}; waiting until {until}"));
+        }
+    }
+
     fn set_windows(&mut self) {
         let mut window = self.known.growth.window();
         if !self.known.windowed {
@@ -767,6 +795,13 @@ impl Pool {
         for connection in self.connections.iter_mut().flatten() {
             connection.session.set_window(window);
         }
+    }
+
+    /// Nothing goes at the moment: a relay that worked does not, or is slow to let us in.
+    fn is_away(&self) -> bool {
+        let mut connections = self.connections.iter().flatten();
+        self.patience.waits()
+            || (connections.clone().any(Connection::is_slow) && !connections.any(Connection::carries))
     }
 
     /// How many connections that may carry letters were ready before this one.
@@ -858,4 +893,10 @@ impl Pool {
         self.known.cap = self.known.cap.min(most);
         self.known.regrow_at = Some(now + REGROWTH);
     }
+}
+
+/// What a clock on the wall shows after so long.
+fn clock_time(after: Duration) -> String {
+    let at = Timestamp::now().checked_add(after).unwrap_or(Timestamp::MAX);
+    at.to_zoned_datetime(TimeZone::system()).strftime("%H:%M:%S").to_string()
 }

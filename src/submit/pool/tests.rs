@@ -250,3 +250,27 @@ fn what_was_said_is_heard_though_nothing_more_can_be_written() {
     assert_eq!(doubts.count(), 0);
     assert!(matches!(rest.last(), Some(Wire::Closing(_))));
 }
+
+#[test]
+fn a_reply_that_is_slow_to_come_is_told_of_once() {
+    let address = says(&["220 relay\r\n", "250 relay\r\n"]);
+    let relay = relay_at(vec![address]);
+    let link = relay.dialer.begin(address).expect("a link");
+    let berth = relay.berths.take(0, Instant::now()).expect("a berth");
+    let window = Window { parcels: 1, octets: usize::MAX };
+    let session = Session::new("client.test", Security::Settled, Level::Off, true, window);
+    let mut connection = Connection::new(link, session, berth, Instant::now(), None);
+    let (mut told, until) = (Vec::new(), Instant::now() + Duration::from_secs(10));
+    while connection.session.next_event().is_none() && Instant::now() < until {
+        let awaited = connection.session.awaits();
+        connection.ready(awaited.is_some() && told.last() == Some(&awaited), true, false);
+        assert!(connection.receive(Instant::now()).is_ok() && connection.send(Instant::now()).is_ok());
+        if connection.session.awaits() == awaited && connection.tells_at().is_some() {
+            assert!(connection.tells_at() > Some(Instant::now()) && !connection.is_slow());
+            let _ = connection.tell_slow();
+            assert!(connection.tells_at().is_none() && connection.is_slow(), "{awaited:?}");
+            told.push(awaited);
+        }
+    }
+    assert_eq!(told, [Some(Awaited::Greeting), Some(Awaited::Ehlo)]);
+}
