@@ -230,7 +230,8 @@ fn read_line(line: &[u8]) -> Result<(u16, bool), NotAReply> {
     }
 }
 
-/// Appends at most `left` characters; what is no text or a control becomes a visible mark.
+/// Appends at most `left` characters; what is no text, a control, or a sign that turns the direction of what follows
+/// becomes a visible mark.
 fn push_plain(text: &mut String, bytes: &[u8], left: &mut usize) {
     for character in words(bytes).chars() {
         if *left == 0 {
@@ -239,6 +240,7 @@ fn push_plain(text: &mut String, bytes: &[u8], left: &mut usize) {
         *left -= 1;
         text.push(match character {
             '\t' => ' ',
+            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
             control if control.is_control() => '\u{fffd}',
             other => other,
         });
@@ -315,9 +317,12 @@ mod tests {
     #[test]
     fn words_are_kept_short_and_plain() {
         let mut replies = Replies::default();
-        feed(&mut replies, format!("450 4.2.1 a\u{7}b\tc\x1b[31m {}\r\n", "长".repeat(300)).as_bytes());
+        feed(
+            &mut replies,
+            format!("450 4.2.1 a\u{7}b\tc\x1b[31m\u{202e} {}\r\n", "长".repeat(300)).as_bytes(),
+        );
         let heard = replies.take().expect("a reply").expect("whole").heard();
-        assert!(heard.text.starts_with("4.2.1 a\u{fffd}b c\u{fffd}[31m 长长"), "{}", heard.text);
+        assert!(heard.text.starts_with("4.2.1 a\u{fffd}b c\u{fffd}[31m\u{fffd} 长长"), "{}", heard.text);
         assert_eq!(heard.text.chars().count(), MAX_WORDS);
     }
 }
