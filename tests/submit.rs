@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::time::Duration;
 
@@ -643,7 +644,7 @@ fn a_relay_that_answers_no_content_does_not_bring_a_whole_list_into_doubt() {
 
 #[test]
 fn a_relay_that_lets_us_in_and_says_no_more_is_given_up() {
-    for rule in ["mail drop", "mail hang"] {
+    for rule in ["mail drop", "mail hang", "rcpt drop"] {
         for level in [Pipelining::Off, Pipelining::Window, Pipelining::Auto] {
             let scene = Scene::faulty(&[rule]).at(level);
             let told = run(&scene.spec, 100, 1, 500);
@@ -686,6 +687,25 @@ fn answer_one_at_a_time(stream: &TcpStream) {
         };
         line.clear();
     }
+}
+
+#[test]
+fn a_relay_that_turns_away_a_second_connection_without_a_word_is_not_hammered() {
+    let (live, came) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&came);
+    let port = played(move |_, stream| {
+        count.fetch_add(1, Ordering::SeqCst);
+        if live.fetch_add(1, Ordering::SeqCst) == 0 {
+            answer_one_at_a_time(&stream);
+        }
+        live.fetch_sub(1, Ordering::SeqCst);
+    });
+    let mut spec = spec(port);
+    spec.pipelining = Pipelining::Off;
+    let told = run(&spec, 200, 1, 500);
+    assert_eq!(told.count(Outcome::Accepted), 200, "{:?}", told.failed);
+    let came = came.load(Ordering::SeqCst);
+    assert!(came <= 4, "{came} connections");
 }
 
 /// Some relays say with 554 or 521 what they mean of now: that we came too often, or that this one of several is away.

@@ -41,7 +41,8 @@ pub(super) struct Patience {
     stay: Duration,
     /// A letter was answered in this run.
     served: bool,
-    /// Connections in a row that came to nothing; an answered MAIL is something, unless its content was not answered.
+    /// Connections in a row that came to nothing; an answered MAIL is something, unless the connection was
+    /// lost at its letter.
     failures: u32,
     /// Those of them on which a letter was begun.
     unanswered: u32,

@@ -449,7 +449,7 @@ impl Pool {
                 Wire::LoginFailed(error) => self.login_failed(slot, error, now),
                 Wire::NoStartTls => {
                     gone = Some(None);
-                    // While others work it is one server of several that has none.
+                    // Where it was offered in this run, it is one server of several that has none.
                     self.came_to_nothing(SubmitError::NoStartTls { relay: self.relay.name.clone() }, now);
                 }
                 Wire::Refused(heard) => {
@@ -503,8 +503,10 @@ impl Pool {
         }
         if record.mail.is_some() {
             self.known.unheard = 0;
-            // Lost with a whole content unanswered, connection after connection, all of a list would come into doubt.
-            if !matches!(record.way, Way::Silent | Way::Early) && self.patience.answered() {
+            // Lost with a whole content unanswered, connection after connection, all of a list would come into doubt; lost
+            // in the middle, each letter would be tried so often on connections of its own.
+            let lost = matches!(record.way, Way::Silent | Way::Early | Way::CutShort);
+            if !lost && self.patience.answered() {
                 self.accounts.say(&format!("relay {} answers again", self.relay.name));
             }
         }

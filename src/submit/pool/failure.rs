@@ -42,15 +42,20 @@ impl Pool {
         connection.link.close();
         // A socket that is closed leaves the poll by itself.
         let _ = connection.link.deregister(self.poll.registry());
-        // Where others are ready, a greeting that says no is about their number.
-        let mut others = self.connections.iter().flatten().filter(|other| other.session.is_ready());
-        if young || (!was_ready && !others.any(|other| other.address == address)) {
+        // Where others are ready there, it is about their number, said or not.
+        let others = self.connections.iter().flatten().filter(|other| other.session.is_ready());
+        let crowded = !was_ready && others.clone().any(|other| other.address == address);
+        let others = others.count();
+        if young || (!was_ready && !crowded) {
             self.relay.addresses.led_nowhere(address);
         }
         if accepted {
             self.learn_limit(letters, wordless && !quitting);
         }
         let Some(loss) = loss.filter(|_| !quitting && !accepted) else { return };
+        if crowded {
+            return self.shrink(others, now);
+        }
         if let Some(level) = unheard {
             self.went_unheard(level);
         }
@@ -143,7 +148,8 @@ impl Pool {
             session.is_ready() && (session.has_answered() || session.begun() == 0)
         });
         let hopeless = match &error {
-            SubmitError::Tls { .. } | SubmitError::NoStartTls { .. } => true,
+            SubmitError::Tls { .. } => true,
+            SubmitError::NoStartTls { .. } => !self.relay.addresses.have_worked(),
             // What is fetched in the middle of a run was there before.
             SubmitError::Credential { refused, .. } => *refused || !self.patience.has_served(),
             SubmitError::NoToken { .. } => !self.patience.has_served(),

@@ -231,6 +231,11 @@ impl Pool {
             transcript.note(&format!("no connection: {error}"));
         }
         opening.race.tried().iter().for_each(|&address| self.relay.addresses.led_nowhere(address));
+        let others = self.connections.iter().flatten().filter(|other| other.session.is_ready()).count();
+        if others > 0 && !self.relay.addresses.any_left() {
+            // As many as work: a relay, or what stands before it, may turn away one more without a word.
+            return self.shrink(others, now);
+        }
         self.came_to_nothing(refused_by_net(&self.relay.name, error), now);
     }
 
@@ -335,10 +340,12 @@ impl Pool {
         let answer = outcome::answer_of(&heard);
         // RFC 5321 §3.1 and RFC 7504: 554 and 521 say that there is no SMTP here. There may be at another address
         // (§5.1); and where there was some in this run, it is said of now: of our pace, or of one server among several.
+        // A fallback need not wait for another word.
         let elsewhere = self.relay.addresses.any_left();
         self.known.refusal = elsewhere.then(|| answer.clone());
         let error = SubmitError::Refused { relay: self.relay.name.clone(), answer };
-        match elsewhere || heard.code < 500 || self.relay.addresses.have_worked() {
+        let worked = self.relay.addresses.have_worked() && self.fallbacks.is_empty();
+        match elsewhere || heard.code < 500 || worked {
             true => self.came_to_nothing(error, now),
             false => self.fail(error, now),
         }
