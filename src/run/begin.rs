@@ -90,31 +90,26 @@ fn frozen(
 }
 
 /// Leaves an edition. What a run left in it that died is put in order, as if the edition went on.
-fn leave(plan: &Plan, ledger: &mut Sqlite, edition: &Edition, global: &cli::Global) -> Result<(), Stop> {
+fn leave(plan: &Plan, ledger: &mut Sqlite, edition: &Edition) -> Result<(), Stop> {
     let unsure = ledger.recover(edition.id, plan.job.relay.unsure)?;
-    name_doubtful(&unsure, global);
+    name_doubtful(&unsure);
     kept::close(kept::of(plan, edition, ledger)?.as_ref());
     ledger.leave(edition.id, Some(super::unix_now()))?;
     Ok(())
 }
 
 /// Names the first letters that a run left in doubt; the report has all of them.
-pub(super) fn name_doubtful(unsure: &[(u64, String)], global: &cli::Global) {
-    if unsure.is_empty() || global.quiet {
+pub(super) fn name_doubtful(unsure: &[(u64, String)]) {
+    if unsure.is_empty() {
         return;
     }
     let (letters, are) = if unsure.len() == 1 { ("letter", "is") } else { ("letters", "are") };
     let keys: String = unsure.iter().take(10).map(|(_, key)| format!("\n  {key}")).collect();
-    eprintln!("postroom: {} {letters} of a run that broke off {are} in doubt:{keys}", unsure.len());
+    talk::note(&format!("{} {letters} of a run that broke off {are} in doubt:{keys}", unsure.len()));
 }
 
 /// Finds or begins the edition.
-pub(super) fn edition(
-    plan: &Plan,
-    ledger: &mut Sqlite,
-    args: &cli::Run,
-    global: &cli::Global,
-) -> Result<Edition, Stop> {
+pub(super) fn edition(plan: &Plan, ledger: &mut Sqlite, args: &cli::Run) -> Result<Edition, Stop> {
     let now = super::unix_now();
     let evaluated = plan.templates().edition(now).map_err(|error| Stop::new(Exit::Job, error.to_string()))?;
     let reader = ledger.reader()?;
@@ -140,7 +135,7 @@ pub(super) fn edition(
     let id = match ledger::course(&editions, &request) {
         Course::Begin { name, leaving } => {
             for (left, _) in editions.iter().filter(|(edition, _)| leaving.contains(&edition.id)) {
-                leave(plan, ledger, left, global)?;
+                leave(plan, ledger, left)?;
             }
             ledger.begin(&NewEdition {
                 job: &plan.job.name,
@@ -186,17 +181,16 @@ pub(super) fn take_in(
     edition: Edition,
     list: List,
     args: &cli::Run,
-    global: &cli::Global,
 ) -> Result<(Edition, Option<Enlisting>), Stop> {
     let rows = match list {
         List::Rows(rows) => rows,
         List::Frozen(_) if edition.enlisted_at.is_some() => {
-            if !global.quiet && is_piped_in(&std::io::stdin()) {
-                eprintln!(
-                    "postroom: {}: edition {} goes on with the list it was begun with, and standard input is not \
-                     read: pipe it in again when that is done, for whoever is new there",
+            if is_piped_in(&std::io::stdin()) {
+                talk::note(&format!(
+                    "{}: edition {} goes on with the list it was begun with, and standard input is not read: pipe it \
+                     in again when that is done, for whoever is new there",
                     plan.job.name, edition.name
-                );
+                ));
             }
             look_at_files(plan, &*ledger.reader()?, &edition)?;
             return Ok((edition, None));

@@ -76,7 +76,7 @@ fn carry_out(
     super::warn(&job.warnings, global);
 
     let path = ledger_file::path(&job, purpose);
-    if purpose == Purpose::Real && !global.quiet {
+    if purpose == Purpose::Real {
         tell_of_a_new_ledger(&job, &path);
     }
     let mut ledger = Sqlite::open(&path)?;
@@ -96,13 +96,13 @@ fn carry_out(
     if purpose != Purpose::Real && ledger_file::is_stale(&plan, &ledger)? {
         (ledger, lock) = another_trial(ledger, lock, &plan, &relay)?;
     }
-    let edition = begin::edition(&plan, &mut ledger, args, global)?;
+    let edition = begin::edition(&plan, &mut ledger, args)?;
     plan.set_now(edition.begun);
     let plan = Arc::new(plan);
     // First of all: whoever was being written to and has left the list since gets no letter again.
     let unsure = ledger.recover(edition.id, plan.job.relay.unsure)?;
-    let (edition, enlisting) = begin::take_in(&plan, &mut ledger, edition, opened, args, global)?;
-    begin::name_doubtful(&unsure, global);
+    let (edition, enlisting) = begin::take_in(&plan, &mut ledger, edition, opened, args)?;
+    begin::name_doubtful(&unsure);
 
     let kept = kept::of(&plan, &edition, &ledger)?.map(Arc::new);
     let (plan, edition, enlisting) = (&plan, &edition, enlisting.as_ref());
@@ -137,11 +137,8 @@ fn can_be_sent(job: &SendJob, purpose: Purpose, asks: bool, global: &cli::Global
 /// Whoever has lost the old one, or stands in another project than they think, can still say no.
 fn tell_of_a_new_ledger(job: &SendJob, path: &Path) {
     if path.try_exists().is_ok_and(|is_there| !is_there) {
-        eprintln!(
-            "postroom: {}: a new ledger is begun, {}: nobody has got anything yet",
-            job.name,
-            path.display()
-        );
+        let path = path.display();
+        talk::note(&format!("{}: a new ledger is begun, {path}: nobody has got anything yet", job.name));
     }
 }
 
@@ -245,9 +242,7 @@ impl Sending<'_> {
             false => format!("edition {} is finished: there is nothing left to send", edition.name),
         };
         ledger.finish(edition.id, super::unix_now())?;
-        if !self.global.quiet {
-            eprintln!("postroom: {}: {words}", plan.job.name);
-        }
+        talk::note(&format!("{}: {words}", plan.job.name));
         drop(lock);
         let standing = ledger.reader()?.standing(edition.id)?;
         let said = last_words(plan, &mut ledger, edition, &standing, self.enlisting, self.args, self.global);
