@@ -192,7 +192,10 @@ pub(super) fn take_in(
                     plan.job.name, edition.name
                 ));
             }
-            look_at_files(plan, &*ledger.reader()?, &edition)?;
+            let reader = ledger.reader()?;
+            if goes_with_what_is_found(plan, &*reader, &edition)? {
+                look_at_files(plan, &*reader, &edition)?;
+            }
             return Ok((edition, None));
         }
         // The ledger that had the list has made room for this one: it is read after all.
@@ -207,8 +210,8 @@ pub(super) fn take_in(
     };
     if let (Some(source), SourceSpec::File { path, .. }) = (edition.source, &plan.job.recipients.source)
         && hash_of(path).is_ok_and(|hash| enlist::source_hash(plan, hash) == source.hash)
+        && !goes_with_what_is_found(plan, &*ledger.reader()?, &edition)?
     {
-        look_at_files(plan, &*ledger.reader()?, &edition)?;
         return Ok((edition, None));
     }
     if let SourceSpec::Ledger { job, edition: name, .. } = &plan.job.recipients.source
@@ -236,29 +239,19 @@ fn is_piped_in(input: &impl AsFd) -> bool {
     matches!(kind, Ok(FileType::Fifo | FileType::RegularFile | FileType::Socket))
 }
 
-/// Finds out whose the files of an edition are whose list is not looked at again, if one of its letters goes with
-/// what is found for it then, as one that was put back does: what is another's, too, is nobody's.
-fn look_at_files(plan: &Plan, reader: &dyn Reader, edition: &Edition) -> Result<(), LedgerError> {
+/// Whether a letter goes with what is found for it then, as one does that was put back: that may be another's, too.
+fn goes_with_what_is_found(plan: &Plan, reader: &dyn Reader, edition: &Edition) -> Result<bool, LedgerError> {
     if plan.job.attachments.is_empty() && !plan.templates().has_pictures() {
-        return Ok(());
+        return Ok(false);
     }
-    let each = |states: &[State], look: &mut dyn FnMut(&[Claimed]) -> bool| -> Result<bool, LedgerError> {
-        let mut last = 0;
-        loop {
-            let rows = reader.rows_in(edition.id, states, last, enlist::BATCH)?;
-            let Some(row) = rows.last() else { return Ok(false) };
-            last = row.seq;
-            if look(&rows) {
-                return Ok(true);
-            }
-        }
-    };
     let is_unknown = |row: &Claimed| row.enclosed.is_none_or(|enclosed| enclosed == UNSEEN);
-    if !each(&[State::Pending, State::Deferred], &mut |rows| rows.iter().any(is_unknown))? {
-        return Ok(());
-    }
+    each_row(reader, edition, &[State::Pending, State::Deferred], |rows| rows.iter().any(is_unknown))
+}
+
+/// Finds out whose the files of an edition are whose list is not read again: one of two is nobody's.
+fn look_at_files(plan: &Plan, reader: &dyn Reader, edition: &Edition) -> Result<(), LedgerError> {
     let layouts = letters::layouts(edition);
-    each(&State::ALL, &mut |rows| {
+    each_row(reader, edition, &State::ALL, |rows| {
         rows.par_iter().for_each(|row| {
             let columns = layouts.get(row.layout);
             if let Some(row) = columns.and_then(|columns| Row::from_json(row.number, &row.row, columns)) {
@@ -267,8 +260,26 @@ fn look_at_files(plan: &Plan, reader: &dyn Reader, edition: &Edition) -> Result<
             }
         });
         false
-    })?;
-    Ok(())
+    })
+    .map(drop)
+}
+
+/// Shows an edition's rows of these states, until one look is enough; whether one was.
+fn each_row(
+    reader: &dyn Reader,
+    edition: &Edition,
+    states: &[State],
+    mut is_enough: impl FnMut(&[Claimed]) -> bool,
+) -> Result<bool, LedgerError> {
+    let mut last = 0;
+    loop {
+        let rows = reader.rows_in(edition.id, states, last, enlist::BATCH)?;
+        let Some(row) = rows.last() else { return Ok(false) };
+        last = row.seq;
+        if is_enough(&rows) {
+            return Ok(true);
+        }
+    }
 }
 
 fn hash_of(path: &Path) -> std::io::Result<[u8; 32]> {
