@@ -431,6 +431,34 @@ fn a_wrong_password_is_tried_once() {
 }
 
 #[test]
+fn a_password_that_is_changed_in_the_middle_is_tried_once_more() {
+    let refused = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&refused);
+    let port = played(move |number, stream| {
+        (&stream).write_all(b"220 relay\r\n").unwrap();
+        if number < 3 {
+            answer_until(&stream, "MAIL");
+            std::thread::sleep(Duration::from_secs(6));
+            // Its first line is the answer to MAIL.
+            return answer_one_at_a_time(&stream);
+        }
+        if answer_until(&stream, "AUTH").last().is_some_and(|line| line.starts_with("AUTH")) {
+            count.fetch_add(1, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(300));
+            let _ = (&stream).write_all(b"535 5.7.8 no\r\n");
+        }
+    });
+    let credential = Credential::Literal(Secret::new("as it was"));
+    let auth = Auth { user: "ada".to_owned(), credential, token: false, mechanism: None };
+    let mut spec = RelaySpec { auth: Some(auth), messages_per_connection: Some(1), ..spec(port) };
+    (spec.pipelining, spec.timeouts.mail) = (Pipelining::Off, Duration::from_secs(30));
+    let told = run(&spec, 20, 1, 500);
+    assert!(matches!(told.failed, Some(SubmitError::Login { .. })), "{:?}", told.failed);
+    assert_eq!(told.count(Outcome::Accepted), 3);
+    assert_eq!(refused.load(Ordering::SeqCst), 1);
+}
+
+#[test]
 fn where_the_relay_is_down_its_fallback_is_tried() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let (events, _inbox) = crossbeam_channel::unbounded();

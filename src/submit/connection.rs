@@ -47,6 +47,8 @@ pub(super) struct Connection {
     pub(super) ready_at: Option<Instant>,
     /// Mechanisms that were begun: only those the server does not take from us (504, 534) make way for another.
     pub(super) refused: Vec<Mechanism>,
+    /// It was greeted, and its login waits for what comes of another's.
+    pub(super) login_waits: bool,
     /// Which secret its login was begun with.
     pub(super) issue: u32,
     replies: Replies,
@@ -81,6 +83,7 @@ impl Connection {
             ready_as: None,
             ready_at: None,
             refused: Vec::new(),
+            login_waits: false,
             issue: 0,
             replies: Replies::default(),
             established: false,
@@ -225,8 +228,9 @@ impl Connection {
 
     /// When it should be told that a reply without which no letter can go is slow; `None`: it was, or none is awaited.
     pub(super) fn tells_at(&self) -> Option<Instant> {
-        let awaits = self.established && !self.securing && self.is_opening() && !self.session.wants_write();
-        (awaits && self.told != Some(self.progress)).then(|| self.progress + LONG)
+        let awaits = self.established && !self.securing && self.session.awaits().is_some();
+        (awaits && self.is_opening() && !self.session.wants_write() && self.told != Some(self.progress))
+            .then(|| self.progress + LONG)
     }
 
     /// What is slow to come, in words; it counts as told.

@@ -1,6 +1,6 @@
 //! Which login is tried, and the exchange behind it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::SubmitError;
 use crate::diagnostic::with_causes;
@@ -12,6 +12,9 @@ use crate::secret::Secret;
 use crate::wire::sasl::{self, Circumstances, Exchange, KeyMemory};
 use crate::wire::smtp::Offers;
 
+/// So long a login that succeeded shows that the next will.
+const PROOF: Duration = Duration::from_secs(5);
+
 /// What every login of a pool needs.
 pub(super) struct Identity {
     auth: Auth,
@@ -22,6 +25,8 @@ pub(super) struct Identity {
     issue: u32,
     /// A login with this secret has succeeded.
     proven: bool,
+    /// When the last login did.
+    succeeded_at: Option<Instant>,
     /// No login was begun with it since it was fetched: it is not fetched again before, however short its life.
     fresh: bool,
     /// What the server said when it took the secret no longer, until another is there.
@@ -43,7 +48,8 @@ impl Identity {
         };
         let (auth, keys) = (auth.clone(), KeyMemory::default());
         let (proven, fresh, doubted) = (false, false, None);
-        Ok(Identity { auth, secret, until, issue: 0, proven, fresh, doubted, server, keys })
+        let (issue, succeeded_at) = (0, None);
+        Ok(Identity { auth, secret, until, issue, proven, succeeded_at, fresh, doubted, server, keys })
     }
 
     /// Whether an access token is to be fetched anew before another connection is made: its time is over, or the server
@@ -65,8 +71,14 @@ impl Identity {
     }
 
     /// A login with the secret of that issue succeeded.
-    pub(super) fn succeeded(&mut self, issue: u32) {
+    pub(super) fn succeeded(&mut self, issue: u32, now: Instant) {
         self.proven |= issue == self.issue;
+        self.succeeded_at = Some(now);
+    }
+
+    /// Whether a login succeeded a moment ago.
+    pub(super) fn has_just_succeeded(&self, now: Instant) -> bool {
+        self.succeeded_at.is_some_and(|at| now.saturating_duration_since(at) < PROOF)
     }
 
     /// Which secret a login has now.

@@ -310,6 +310,7 @@ impl Pool {
             self.hear_errand(now);
             self.open_connections(now);
             self.race(now);
+            self.log_in(now);
             self.dispatch(now);
             self.send(now);
             self.grant(now);

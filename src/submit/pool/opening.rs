@@ -14,7 +14,7 @@ use crate::submit::connection::Connection;
 use crate::submit::errand::{Errand, Found};
 use crate::submit::outcome;
 use crate::submit::relay::{Relay, refused_by_net};
-use crate::wire::smtp::{Heard, LoginError, Security, Session};
+use crate::wire::smtp::{Awaited, Heard, LoginError, Security, Session};
 
 impl Pool {
     /// Opens as many connections as the waiting letters need.
@@ -240,11 +240,16 @@ impl Pool {
     }
 
     pub(super) fn greeted(&mut self, slot: usize, now: Instant) {
+        let tried = self.login_is_tried(now);
         let Some(connection) = &mut self.connections[slot] else { return };
         let Some(identity) = &mut self.relay.identity else {
             connection.session.open();
             return self.became_ready(slot, now);
         };
+        connection.login_waits = tried;
+        if tried {
+            return;
+        }
         connection.issue = identity.issue();
         match identity.begin(&connection.link, connection.session.offers(), &connection.refused) {
             Ok(exchange) => {
@@ -259,11 +264,31 @@ impl Pool {
         }
     }
 
+    /// Whether a login is on its way, and it is a while since one succeeded: others wait for what comes of it, so that a
+    /// password that was changed meanwhile is not tried as often as there are connections.
+    fn login_is_tried(&self, now: Instant) -> bool {
+        let mut connections = self.connections.iter().flatten();
+        !self.relay.identity.as_ref().is_some_and(|identity| identity.has_just_succeeded(now))
+            && connections.any(|connection| connection.session.awaits() == Some(Awaited::Auth))
+    }
+
+    /// Begins the logins that waited, if they need no longer.
+    pub(super) fn log_in(&mut self, now: Instant) {
+        if !matches!(self.phase, Phase::Trial(_) | Phase::Running | Phase::Draining(_)) {
+            return;
+        }
+        for slot in 0..self.connections.len() {
+            if self.connections[slot].as_ref().is_some_and(|connection| connection.login_waits) {
+                self.greeted(slot, now);
+            }
+        }
+    }
+
     pub(super) fn logged_in(&mut self, slot: usize, now: Instant) {
         if let Some((connection, identity)) =
             self.connections[slot].as_ref().zip(self.relay.identity.as_mut())
         {
-            identity.succeeded(connection.issue);
+            identity.succeeded(connection.issue, now);
         }
         self.became_ready(slot, now);
     }
