@@ -204,6 +204,29 @@ fn addresses_are_put_together_without_trusting_values() {
 }
 
 #[test]
+fn an_edition_that_comes_back_is_warned_of() {
+    let row = row(&[("email", text("a@b.example"))]);
+    for (edition, warned) in [
+        ("{{ now | date('%Y-W%V') }}", true),
+        ("{{ now | date('%m') }}", true),
+        ("{{ now | date('%A') }}", true),
+        ("{{ now | date('%G-W%V') }}", false),
+        ("{{ now | date('%Y-%m') }}", false),
+        ("{{ now | date('%Y-%m-%d') }}", false),
+        ("{{ now | date('%Y') }}", false),
+        ("2026-11", false),
+    ] {
+        let job = job(|job| {
+            job.edition = placed(edition);
+            job.timezone = Some("Europe/Berlin".to_owned());
+        });
+        let templates = compile(&job, &row);
+        let said: Vec<&str> = templates.warnings().iter().map(|warning| &*warning.title).collect();
+        assert_eq!(said.iter().any(|title| title.contains("a second time")), warned, "{edition}: {said:?}");
+    }
+}
+
+#[test]
 fn answers_go_to_whom_the_row_names() {
     let check = |seller: &str, reply: &str| {
         let row = row(&[("email", text("a@b.example")), ("seller", text(seller)), ("reply", text(reply))]);

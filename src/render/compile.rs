@@ -6,7 +6,7 @@ mod lines;
 mod names;
 mod places;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -41,7 +41,9 @@ pub(super) fn compile(
     let templates = compiler.templates(now);
     match templates {
         Some(mut templates) if compiler.mistakes.is_empty() => {
-            templates.warnings.extend(fleeting_edition(&templates, &job.edition, now));
+            let fleeting = fleeting_edition(&templates, &job.edition, now);
+            let passing = fleeting.or_else(|| returning_edition(&templates, &job.edition, now));
+            templates.warnings.extend(passing);
             Ok(templates)
         }
         _ => Err(compiler.mistakes),
@@ -194,13 +196,39 @@ fn no_template(name: &str, value: &serde_json::Value) -> Option<Diagnostic> {
     )
 }
 
-/// Warns of an edition that has another name a second later: to each run everybody is new.
+/// Warns of an edition that has another name a second or a minute later: to each run everybody is new.
 fn fleeting_edition(templates: &Templates, text: &Text, now: i64) -> Option<Diagnostic> {
-    let minute = now - now.rem_euclid(60);
-    let (first, second) = (templates.edition(minute).ok()?, templates.edition(minute + 1).ok()?);
-    let title = "`edition` is another one every second: each run would mail everybody again";
-    let help = "name what it is an edition of, for instance the day: `{{ now | date('%Y-%m-%d') }}`";
-    (first != second).then(|| place(Diagnostic::warning(title).help(help), text))
+    let hour = now - now.rem_euclid(3600);
+    let differs = |by: i64| Some(templates.edition(hour).ok()? != templates.edition(hour + by).ok()?);
+    let (unit, help) = if differs(1)? {
+        ("second", "name what it is an edition of, for instance the day: `{{ now | date('%Y-%m-%d') }}`")
+    } else if differs(60)? {
+        ("minute", "`%M` is the minute: the month is `%m`, and a day `{{ now | date('%Y-%m-%d') }}`")
+    } else {
+        return None;
+    };
+    let title = format!("`edition` is another one every {unit}: each run would mail everybody again");
+    Some(place(Diagnostic::warning(title).help(help), text))
+}
+
+/// Warns of an edition whose name comes back after others: who has had it gets nothing then, without a word.
+fn returning_edition(templates: &Templates, text: &Text, now: i64) -> Option<Diagnostic> {
+    /// Long enough for a year of each kind to begin in the middle of a week.
+    const DAYS: i64 = 6 * 366;
+    let (mut seen, mut last) = (HashSet::new(), String::new());
+    for day in 0..DAYS {
+        let moment = now + day * 86_400;
+        let name = templates.edition(moment).ok()?;
+        if name != last && !seen.insert(name.clone()) {
+            let day = jiff::Timestamp::from_second(moment).ok()?.strftime("%Y-%m-%d");
+            let title =
+                format!("`edition` is `{name}` a second time on {day}: who has had it gets nothing then");
+            let help = "the year belongs into it: `%Y` with a month or day, `%G` with a week `%V`";
+            return Some(place(Diagnostic::warning(title).help(help), text));
+        }
+        last = name;
+    }
+    None
 }
 
 fn fingerprint(seen: &[(String, String)]) -> [u8; 32] {

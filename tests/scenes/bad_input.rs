@@ -351,6 +351,7 @@ fn what_was_meant_for_a_template_is_recognised() {
         ("Dear {{ name }}", "{{ First_Name }}", Exit::Job, "did you mean `row[\"First Name\"]`?"),
         ("list.csv}", "list.csv, where: name = 'Ada'}", Exit::Job, "`==` compares"),
         ("\"1\"", "\"{{ now }}\"", Exit::Done, "each run would mail everybody again"),
+        ("\"1\"", "\"{{ now | date('%Y-%M') }}\"", Exit::Done, "the month is `%m`"),
         (
             "subject:",
             "unsubscribe: {mailto: leave}\nsubject:",
