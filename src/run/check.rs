@@ -260,7 +260,8 @@ fn look(plan: &Plan, edition: &str, row: Result<Row, BadRow>) -> (u64, Looked) {
     (row.number, looked)
 }
 
-fn in_line(line: Option<u64>) -> String {
+/// Where a row begins in its list, behind its number.
+pub(super) fn in_line(line: Option<u64>) -> String {
     line.map(|line| format!(" (line {line})")).unwrap_or_default()
 }
 

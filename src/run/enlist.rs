@@ -38,8 +38,8 @@ pub(super) enum NotEnlisted {
         rows: u64,
         /// What the job allows, in words.
         allowed: String,
-        /// The first of them: row number and reason.
-        first: Vec<(u64, String)>,
+        /// The first of them: row number, line where the list has lines, and reason.
+        first: Vec<(u64, Option<u64>, String)>,
     },
 }
 
@@ -57,6 +57,7 @@ impl NotEnlisted {
 /// One row, examined.
 struct Looked {
     number: u64,
+    line: Option<u64>,
     json: String,
     verdict: Verdict,
 }
@@ -116,10 +117,10 @@ pub(super) fn enlist(
             }
             let Ok(looked) = next else { break };
             source.rows += looked.len() as u64;
-            unread += write(&mut *enlister, &looked, &mut source, |number, reason| {
+            unread += write(&mut *enlister, &looked, &mut source, |row, reason| {
                 bad += 1;
                 if first.len() < NAMED {
-                    first.push((number, reason.to_owned()));
+                    first.push((row.number, row.line, reason.to_owned()));
                 }
             })?;
         }
@@ -160,7 +161,7 @@ fn look(plan: &Plan, row: Result<Row, BadRow>) -> Looked {
         Ok(row) => row,
         Err(bad) => {
             let verdict = Verdict::Rejected { key: bad.key_hint, reason: bad.reason };
-            return Looked { number: bad.number, json: String::new(), verdict };
+            return Looked { number: bad.number, line: bad.line, json: String::new(), verdict };
         }
     };
     let verdict = match plan.examine(&row) {
@@ -170,7 +171,7 @@ fn look(plan: &Plan, row: Result<Row, BadRow>) -> Looked {
         Examined::Bad { key: Some(key), domain, reason } => Verdict::Failed { key, domain, reason },
         Examined::Bad { key: None, reason, .. } => Verdict::Rejected { key: None, reason },
     };
-    Looked { number: row.number, json: row.to_json(), verdict }
+    Looked { number: row.number, line: row.line, json: row.to_json(), verdict }
 }
 
 /// Writes what was made of some rows; gives how many of them can be no delivery.
@@ -178,7 +179,7 @@ fn write(
     enlister: &mut dyn crate::ledger::Enlister,
     looked: &[Looked],
     source: &mut SourceRecord,
-    mut bad: impl FnMut(u64, &str),
+    mut bad: impl FnMut(&Looked, &str),
 ) -> Result<u64, LedgerError> {
     let (mut rows, mut rejected) = (Vec::with_capacity(looked.len()), 0);
     for row in looked {
@@ -188,7 +189,7 @@ fn write(
                 continue;
             }
             Verdict::Rejected { key, reason } => {
-                bad(row.number, reason);
+                bad(row, reason);
                 enlister.reject(row.number, key.as_deref(), reason)?;
                 rejected += 1;
                 continue;
@@ -196,7 +197,7 @@ fn write(
             Verdict::Pending { key, domain, .. } => (key, domain.as_str(), EnlistState::Pending),
             Verdict::Suppressed { key, domain } => (key, domain.as_str(), EnlistState::Skipped(SUPPRESSED)),
             Verdict::Failed { key, domain, reason } => {
-                bad(row.number, reason);
+                bad(row, reason);
                 (key, domain.as_str(), EnlistState::Failed(reason))
             }
         };

@@ -45,8 +45,8 @@ impl From<NotEnlisted> for Stop {
     fn from(error: NotEnlisted) -> Stop {
         let mut words = with_causes(&error);
         if let NotEnlisted::TooManyBad { bad, first, .. } = &error {
-            for (number, reason) in first {
-                words.push_str(&format!("\n  row {number}: {reason}"));
+            for (number, line, reason) in first {
+                words.push_str(&format!("\n  row {number}{}: {reason}", super::check::in_line(*line)));
             }
             if *bad > first.len() as u64 {
                 words.push_str(&format!("\n  … and {} more", bad - first.len() as u64));

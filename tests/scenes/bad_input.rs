@@ -179,7 +179,7 @@ fn one_bad_row_is_enough_where_the_job_is_strict() {
         .relay([] as [&str; 0])
         .job(SHORT)
         .recipients("email,name\nada@example.org,Ada\nnobody,Bob\n");
-    scene.run("run --yes --strict job.yaml").exit(Exit::Data).says(&["row 2"]);
+    scene.run("run --yes --strict job.yaml").exit(Exit::Data).says(&["row 2 (line 3): "]);
     assert_eq!(scene.its_relay().letters().len(), 0);
 }
 
