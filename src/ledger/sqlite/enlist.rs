@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension, Row, Statement, params};
+use rusqlite::{Connection, OptionalExtension, Params, Statement, params};
 
 use crate::failpoint;
 use crate::job::Dedupe;
@@ -65,6 +65,17 @@ impl Renewal {
     fn saw(&self, seq: u64) -> bool {
         self.seen[(seq / 64) as usize] & (1 << (seq % 64)) != 0
     }
+}
+
+/// A delivery of an edition that was enlisted before.
+struct Frozen {
+    state: State,
+    /// It failed for its row, and nothing was sent to anybody.
+    unsent: bool,
+    /// It was taken off the list, and nothing else speaks against it.
+    returns: bool,
+    /// Nobody has looked which files are its own.
+    unseen: bool,
 }
 
 impl<'l> SqliteEnlister<'l> {
@@ -243,30 +254,74 @@ impl<'l> SqliteEnlister<'l> {
         let Some(renewal) = self.renewal.as_mut().filter(|renewal| seq <= renewal.old_last) else {
             return self.repeat(equal == Some(true), row);
         };
-        let id = schema::delivery(self.edition, seq);
         let row_hash = (hash ^ self.keys.hash(row.row)) as i64;
         if renewal.see(seq) {
             // The second time in this list: compare it with the first, which differed from the frozen
             // row if it is noted.
-            let noted: Option<i64> = self
-                .conn
-                .prepare_cached("SELECT hash FROM temp.differs WHERE seq = ?1")
-                .and_then(|mut select| select.query_row([seq as i64], |found| found.get(0)).optional())
-                .map_err(|error| self.said(error))?;
-            let same = noted.map_or(equal == Some(true), |noted| noted == row_hash);
-            return self.repeat(same, row);
+            let noted = self.noted_difference(seq)?;
+            return self.repeat(noted.map_or(equal == Some(true), |noted| noted == row_hash), row);
         }
         self.result.known += 1;
         if equal != Some(true) {
-            self.conn
-                .prepare_cached("INSERT OR REPLACE INTO temp.differs VALUES (?1, ?2)")
-                .and_then(|mut insert| insert.execute(params![seq as i64, row_hash]))
-                .map_err(|error| self.said(error))?;
+            self.change(
+                "INSERT OR REPLACE INTO temp.differs VALUES (?1, ?2)",
+                params![seq as i64, row_hash],
+            )?;
         }
+        self.renew(seq, equal, row)
+    }
+
+    /// A delivery that was enlisted before, and is on the list still.
+    fn renew(&mut self, seq: u64, equal: Option<bool>, row: &Enlist<'_>) -> Result<(), LedgerError> {
+        let id = schema::delivery(self.edition, seq);
+        let Frozen { state, unsent, returns, unseen } = self.frozen(id)?;
+        if unseen && equal == Some(true) && matches!(row.state, EnlistState::Pending) {
+            // Requeued, or the job has other files for it since: now they were looked at.
+            let sql = "UPDATE deliveries SET enclosed = ?2 WHERE id = ?1 AND state <> 'a'";
+            self.change(sql, params![id, row.enclosed])?;
+        }
+        if unsent && equal != Some(true) {
+            return self.mend(id, seq, row);
+        }
+        let open = returns || matches!(state, State::Pending | State::Deferred);
+        if let (true, EnlistState::Failed(reason), Some(true)) = (open, row.state, equal) {
+            // As it is now it cannot be sent, though nothing was wrong with it when it was taken in: a file of
+            // its own has been found for another one, or is gone.
+            let sql = "UPDATE deliveries SET state = 'f', next_attempt = NULL, reason = ?2 WHERE id = ?1";
+            return self.change(sql, params![id, reason]);
+        }
+        if returns {
+            self.change("UPDATE deliveries SET state = 'p', reason = NULL WHERE id = ?1", [id])?;
+            self.result.returned += 1;
+        }
+        self.result.changed += u64::from(equal == Some(false));
+        Ok(())
+    }
+
+    /// It failed for its row and nothing was sent: the mended row takes the frozen one's place.
+    fn mend(&mut self, id: i64, seq: u64, row: &Enlist<'_>) -> Result<(), LedgerError> {
+        let (state, reason) = begins(row.state);
+        let number = (row.number != seq).then_some(row.number as i64);
+        self.change(
+            "UPDATE rows SET row = ?2, layout = ?3, number = ?4 WHERE id = ?1",
+            params![id, row.row, self.layout, number],
+        )?;
+        self.change(
+            "UPDATE deliveries SET state = ?2, domain = ?3, reason = ?4, enclosed = ?5 WHERE id = ?1",
+            params![id, state.letter(), row.domain, reason, row.enclosed],
+        )?;
+        // That its old addresses failed says nothing of the new ones.
+        let (first, last) = schema::items(id, id);
+        self.change("DELETE FROM rcpts WHERE id BETWEEN ?1 AND ?2", [first, last])?;
+        self.result.mended += 1;
+        Ok(())
+    }
+
+    /// How a delivery stands that was enlisted before.
+    fn frozen(&self, id: i64) -> Result<Frozen, LedgerError> {
         // A letter that was put back has neither attempts nor a date, and some may have got it all the same.
         let (first, last) = schema::items(id, id);
-        let (state, unsent, returns, unseen): (State, bool, bool, bool) = self
-            .conn
+        self.conn
             .prepare_cached(
                 "SELECT state, state = 'f' AND attempts = 0 AND date IS NULL AND NOT EXISTS (
                     SELECT 1 FROM rcpts WHERE id BETWEEN ?2 AND ?3 AND outcome IN ('a', 'u')),
@@ -276,61 +331,32 @@ impl<'l> SqliteEnlister<'l> {
                  FROM deliveries WHERE id = ?1",
             )
             .and_then(|mut select| {
-                let read = |found: &Row<'_>| {
-                    Ok((super::state_of(found, 0)?, found.get(1)?, found.get(2)?, found.get(3)?))
-                };
-                select.query_row(params![id, first, last, UNSEEN, REMOVED], read)
+                select.query_row(params![id, first, last, UNSEEN, REMOVED], |found| {
+                    Ok(Frozen {
+                        state: super::state_of(found, 0)?,
+                        unsent: found.get(1)?,
+                        returns: found.get(2)?,
+                        unseen: found.get(3)?,
+                    })
+                })
             })
-            .map_err(|error| self.said(error))?;
-        if unseen && equal == Some(true) && matches!(row.state, EnlistState::Pending) {
-            // Requeued, or the job has other files for it since: now they were looked at.
-            self.conn
-                .prepare_cached("UPDATE deliveries SET enclosed = ?2 WHERE id = ?1 AND state <> 'a'")
-                .and_then(|mut update| update.execute(params![id, row.enclosed]))
-                .map_err(|error| self.said(error))?;
-        }
-        if unsent && equal != Some(true) {
-            // It failed for its row and nothing was sent: the mended row takes the frozen one's place.
-            let (state, reason) = begins(row.state);
-            let number = (row.number != seq).then_some(row.number as i64);
-            self.conn
-                .execute(
-                    "UPDATE rows SET row = ?2, layout = ?3, number = ?4 WHERE id = ?1",
-                    params![id, row.row, self.layout, number],
-                )
-                .and_then(|_| {
-                    self.conn.execute(
-                        "UPDATE deliveries SET state = ?2, domain = ?3, reason = ?4, enclosed = ?5 WHERE id = ?1",
-                        params![id, state.letter(), row.domain, reason, row.enclosed],
-                    )
-                })
-                .and_then(|_| {
-                    // That its old addresses failed says nothing of the new ones.
-                    self.conn.execute("DELETE FROM rcpts WHERE id BETWEEN ?1 AND ?2", [first, last])
-                })
-                .map_err(|error| self.said(error))?;
-            self.result.mended += 1;
-        } else if let (true, EnlistState::Failed(reason), Some(true)) =
-            (returns || matches!(state, State::Pending | State::Deferred), row.state, equal)
-        {
-            // As it is now it cannot be sent, though nothing was wrong with it when it was taken in: a file of
-            // its own has been found for another one, or is gone.
-            self.conn
-                .execute(
-                    "UPDATE deliveries SET state = 'f', next_attempt = NULL, reason = ?2 WHERE id = ?1",
-                    params![id, reason],
-                )
-                .map_err(|error| self.said(error))?;
-        } else if returns {
-            self.conn
-                .execute("UPDATE deliveries SET state = 'p', reason = NULL WHERE id = ?1", [id])
-                .map_err(|error| self.said(error))?;
-            self.result.returned += 1;
-            self.result.changed += u64::from(equal == Some(false));
-        } else {
-            self.result.changed += u64::from(equal == Some(false));
-        }
-        Ok(())
+            .map_err(|error| self.said(error))
+    }
+
+    /// The hash of a row of this list that is not the frozen one.
+    fn noted_difference(&self, seq: u64) -> Result<Option<i64>, LedgerError> {
+        self.conn
+            .prepare_cached("SELECT hash FROM temp.differs WHERE seq = ?1")
+            .and_then(|mut select| select.query_row([seq as i64], |found| found.get(0)).optional())
+            .map_err(|error| self.said(error))
+    }
+
+    fn change(&self, sql: &str, params: impl Params) -> Result<(), LedgerError> {
+        self.conn
+            .prepare_cached(sql)
+            .and_then(|mut change| change.execute(params))
+            .map(drop)
+            .map_err(|error| self.said(error))
     }
 
     /// A row whose key an earlier row of the same list has.
