@@ -13,6 +13,8 @@ use super::store::{Parcel, Store, StoreError, Verdict};
 /// What is counted while a mailbox is archived; read by the progress display at any time.
 #[derive(Debug, Default)]
 pub struct Counts {
+    /// The server greeted us and took the login.
+    pub entered: AtomicBool,
     /// Committed with a file of their own.
     pub new: AtomicU64,
     /// Committed as bytes that were there.

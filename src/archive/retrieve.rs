@@ -254,6 +254,7 @@ impl<'a> Work<'a> {
         let Mailbox { spec, dialer, stop, trace, .. } = self.mailbox;
         let (mut session, greeting) = Session::open(dialer, &spec.timeouts, trace.clone(), stop.clone())?;
         login(&mut session, &greeting, spec, &self.mailbox.secret)?;
+        self.mailbox.counts.entered.store(true, Relaxed);
         Ok(session)
     }
 

@@ -477,6 +477,8 @@ struct Progress {
     thread: std::thread::JoinHandle<()>,
 }
 
+/// What is seen as long as no mailbox is open.
+const OUTSIDE: &str = "waiting for the server to let us in";
 /// How often a line is written where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
@@ -497,6 +499,8 @@ impl Progress {
                     sum(|counts| counts.wanted_bytes.load(Relaxed)),
                 )
             };
+            // A wrong port may be the reason, and a server is given minutes.
+            let outside = || counts.iter().all(|counts| !counts.entered.load(Relaxed));
             if std::io::stderr().is_terminal() && !talk::is_json() {
                 let bar = bars.add(ProgressBar::new(0)).with_prefix(job);
                 let style = ProgressStyle::with_template(
@@ -509,7 +513,10 @@ impl Progress {
                     let (received, wanted, bytes, wanted_bytes) = all();
                     bar.set_length(wanted_bytes);
                     bar.set_position(bytes);
-                    bar.set_message(format!("{received}/{wanted} messages"));
+                    bar.set_message(match outside() {
+                        true => OUTSIDE.to_owned(),
+                        false => format!("{received}/{wanted} messages"),
+                    });
                 }
                 bar.finish_and_clear();
                 return;
@@ -520,9 +527,13 @@ impl Progress {
                 if talk::is_json() {
                     let facts = serde_json::json!({
                         "job": job, "received": received, "wanted": wanted, "bytes": bytes,
-                        "wanted_bytes": wanted_bytes,
+                        "wanted_bytes": wanted_bytes, "away": outside(),
                     });
                     talk::event("progress", facts);
+                    continue;
+                }
+                if outside() {
+                    eprintln!("{job}: {OUTSIDE}");
                     continue;
                 }
                 let left = match bytes {
