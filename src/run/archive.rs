@@ -1,31 +1,30 @@
 //! `postroom run` for `kind: archive`: the store and its committer, a session for each mailbox, the
 //! progress, and the balance at the end.
 
-use std::io::IsTerminal as _;
-use std::sync::atomic::Ordering::Relaxed;
+mod progress;
+mod words;
+
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::MultiProgress;
 
+use self::progress::Progress;
+use self::words::{preview_json, preview_text, report, say_hint};
 use super::answer::print;
-use super::show::safe_line;
 use super::unix_now;
 use crate::archive::balance::Balance;
-use crate::archive::committer::{self, Counts, Desk};
-use crate::archive::listing::TooMany;
-use crate::archive::retrieve::{self, Mailbox, Preview};
+use crate::archive::committer::{self, Desk};
+use crate::archive::retrieve::{self, Mailbox};
 use crate::archive::session::{SessionError, Stop};
 use crate::archive::store::{self, Shelf, Store, StoreError};
 use crate::archive::{Known, index, quarantine};
 use crate::diagnostic::with_causes;
 use crate::exit::Exit;
-use crate::job::{ArchiveJob, Deletion, MailboxSpec, preset};
-use crate::measure::ByteSize;
+use crate::job::{ArchiveJob, Deletion, MailboxSpec};
 use crate::net::transcript::Transcript;
 use crate::net::{Dialer, NetError, token};
 use crate::secret::Secret;
-use crate::talk;
 
 /// How a run is to go.
 #[derive(Default, Clone)]
@@ -93,42 +92,14 @@ pub fn run(job: &ArchiveJob, options: &Options) -> Exit {
         }
     };
     let index = index::Builder::start(&job.store);
-    let folder = store.folder();
     let known = store.known();
     let (desk, queue) = Desk::new();
-    let mut prepared = Vec::new();
-    let mut exits = Vec::new();
-    for (number, spec) in (1..).zip(&job.mailboxes) {
-        let counts = Arc::new(Counts::default());
-        match prepare(spec) {
-            Ok((secret, dialer)) => prepared.push(Mailbox {
-                spec,
-                name: spec.name.as_str().into(),
-                secret,
-                dialer,
-                delete: &job.delete,
-                confirmed: options.confirm_deletions,
-                limit: options.limit,
-                folder: Some(Arc::clone(&folder)),
-                known: Arc::clone(&known),
-                desk: desk.clone(),
-                counts,
-                stop: options.stop.clone(),
-                trace: options.trace.as_ref().map(|trace| trace.connection(number)),
-                now: unix_now,
-            }),
-            Err(error) => {
-                say!(Error, "{}: {error}", spec.name);
-                say_hint(spec, &error);
-                exits.push(exit(&error));
-            }
-        }
-    }
+    let (mailboxes, mut exits) = mailboxes(job, &store, &desk, options);
     drop(desk);
-    let all: Vec<Arc<Counts>> = prepared.iter().map(|mailbox| Arc::clone(&mailbox.counts)).collect();
-    let progress = Progress::start(&job.name, all, options);
+    let counts = mailboxes.iter().map(|mailbox| Arc::clone(&mailbox.counts)).collect();
+    let progress = Progress::start(&job.name, counts, options);
     let (done, balances) = std::thread::scope(|scope| {
-        let sessions: Vec<_> = prepared
+        let sessions: Vec<_> = mailboxes
             .into_iter()
             .map(|mailbox| {
                 let (spec, name) = (mailbox.spec, Arc::clone(&mailbox.name));
@@ -168,6 +139,59 @@ pub fn run(job: &ArchiveJob, options: &Options) -> Exit {
     exits.into_iter().fold(Exit::Done, Exit::or_worse)
 }
 
+/// The mailboxes that can be logged in to, and the exit codes of the others.
+fn mailboxes<'a>(
+    job: &'a ArchiveJob,
+    store: &Store,
+    desk: &Desk,
+    options: &Options,
+) -> (Vec<Mailbox<'a>>, Vec<Exit>) {
+    let (mut prepared, mut exits) = (Vec::new(), Vec::new());
+    for (number, spec) in (1..).zip(&job.mailboxes) {
+        match look_at(job, spec, store.known(), desk, options) {
+            Ok(mailbox) => prepared.push(Mailbox {
+                limit: options.limit,
+                folder: Some(store.folder()),
+                trace: options.trace.as_ref().map(|trace| trace.connection(number)),
+                ..mailbox
+            }),
+            Err(error) => {
+                say!(Error, "{}: {error}", spec.name);
+                say_hint(spec, &error);
+                exits.push(exit(&error));
+            }
+        }
+    }
+    (prepared, exits)
+}
+
+/// A mailbox to be looked at; with a folder it can be archived.
+pub(super) fn look_at<'a>(
+    job: &'a ArchiveJob,
+    spec: &'a MailboxSpec,
+    known: Arc<Mutex<Known>>,
+    desk: &Desk,
+    options: &Options,
+) -> Result<Mailbox<'a>, SessionError> {
+    let (secret, dialer) = prepare(spec)?;
+    Ok(Mailbox {
+        spec,
+        name: spec.name.as_str().into(),
+        secret,
+        dialer,
+        delete: &job.delete,
+        confirmed: options.confirm_deletions,
+        limit: None,
+        folder: None,
+        known,
+        desk: desk.clone(),
+        counts: Arc::default(),
+        stop: options.stop.clone(),
+        trace: options.trace.clone(),
+        now: unix_now,
+    })
+}
+
 /// What a run would do, for `check`: mailboxes and store, in words or as a line of JSON.
 pub(super) fn plan(job: &ArchiveJob, json: bool) -> String {
     if json {
@@ -204,25 +228,8 @@ pub fn preview(job: &ArchiveJob, options: &Options) -> Exit {
     };
     for spec in &job.mailboxes {
         let name = &spec.name;
-        let listed = prepare(spec).and_then(|(secret, dialer)| {
-            let mailbox = Mailbox {
-                spec,
-                name: name.as_str().into(),
-                secret,
-                dialer,
-                delete: &job.delete,
-                confirmed: options.confirm_deletions,
-                limit: None,
-                folder: None,
-                known: Arc::clone(&known),
-                desk: desk.clone(),
-                counts: Arc::default(),
-                stop: options.stop.clone(),
-                trace: options.trace.clone(),
-                now: unix_now,
-            };
-            retrieve::preview(&mailbox, shelf.as_ref())
-        });
+        let listed = look_at(job, spec, Arc::clone(&known), &desk, options)
+            .and_then(|mailbox| retrieve::preview(&mailbox, shelf.as_ref()));
         match listed {
             Ok(preview) => {
                 let say = if options.json { preview_json } else { preview_text };
@@ -241,43 +248,8 @@ pub fn preview(job: &ArchiveJob, options: &Options) -> Exit {
     worst
 }
 
-fn preview_text(name: &str, preview: &Preview) -> String {
-    let Preview { listing, due, too_many } = preview;
-    let bytes: u64 = listing.iter().map(|listed| listed.size).sum();
-    let mut text = format!("{name}: {} messages, {}\n", listing.len(), ByteSize(bytes));
-    match too_many {
-        None if due.is_empty() => text.push_str("  nothing is due for deletion\n"),
-        None => text.push_str(&format!("  {} messages would be deleted:\n", due.len())),
-        Some(TooMany { due, allowed }) => text.push_str(&format!(
-            "  {due} messages are due for deletion, above max_fraction ({allowed} at once): a run refuses without \
-             --confirm-deletions {due}\n"
-        )),
-    }
-    for listed in due.iter().filter_map(|&index| listing.get(index)) {
-        let uidl = safe_line(listed.uidl.as_deref().unwrap_or("-"));
-        let size = ByteSize(listed.size).to_string();
-        text.push_str(&format!("  {:>7} {size:>9} {uidl}\n", listed.number));
-    }
-    text
-}
-
-fn preview_json(name: &str, preview: &Preview) -> String {
-    let due = preview.due.iter().filter_map(|&index| preview.listing.get(index));
-    let due: Vec<_> = due
-        .map(|listed| serde_json::json!({"number": listed.number, "uidl": listed.uidl, "size": listed.size}))
-        .collect();
-    let object = serde_json::json!({
-        "mailbox": name,
-        "on_server": preview.listing.len(),
-        "bytes": preview.listing.iter().map(|listed| listed.size).sum::<u64>(),
-        "due": due,
-        "refused_above": preview.too_many.map(|too_many| too_many.allowed),
-    });
-    format!("{object}\n")
-}
-
 /// Password and way of a mailbox; connects to nothing but a token server.
-pub(super) fn prepare(spec: &MailboxSpec) -> Result<(Secret, Dialer), SessionError> {
+fn prepare(spec: &MailboxSpec) -> Result<(Secret, Dialer), SessionError> {
     let secret = token::fetch(&spec.auth)
         .map(|access| access.secret)
         .map_err(|error| SessionError::Credential(with_causes(&error)))?;
@@ -295,149 +267,6 @@ fn panicked() -> Balance {
 
 fn say(error: &StoreError) {
     say!(Error, "{}", with_causes(error));
-}
-
-fn say_hint(spec: &MailboxSpec, error: &SessionError) {
-    if let SessionError::Login { .. } = error
-        && let Some(hint) = login_hint(spec)
-    {
-        say!(Help, "{hint}");
-    }
-}
-
-/// The provider whose ways are known: the one the job names, else the one whose host this is.
-fn preset_of(spec: &MailboxSpec) -> Option<&'static preset::Preset> {
-    spec.provider.as_deref().and_then(preset::find).or_else(|| preset::of_host(&spec.host))
-}
-
-fn login_hint(spec: &MailboxSpec) -> Option<&'static str> {
-    preset_of(spec).map(|preset| preset.login)
-}
-
-fn listing_hint(spec: &MailboxSpec) -> Option<&'static str> {
-    preset_of(spec).and_then(|preset| preset.listing)
-}
-
-/// Says what became of a mailbox; gives its exit code.
-fn report(
-    job: &ArchiveJob,
-    spec: &MailboxSpec,
-    name: &str,
-    balance: &Balance,
-    committed: Option<Duration>,
-    options: &Options,
-) -> Exit {
-    for warning in &balance.warnings {
-        say!(Warning, "{name}: {}", safe_line(warning));
-    }
-    for failure in &balance.failed {
-        let uidl = failure.uidl.as_deref().unwrap_or("-");
-        let text = format!("message {} ({uidl}): {}", failure.number, failure.reason);
-        say!(Failed, "{name}: {}", safe_line(&text));
-    }
-    if let Some(too_many) = &balance.too_many {
-        say!(
-            Error,
-            "{name}: {} messages are due for deletion, {} at once are allowed by max_fraction; nothing was \
-             deleted. If that is right: --confirm-deletions {}",
-            too_many.due,
-            too_many.allowed,
-            too_many.due
-        );
-    }
-    if let Some(error) = &balance.error {
-        let source = match error {
-            SessionError::Store(store) => std::error::Error::source(&**store).map(ToString::to_string),
-            _ => None,
-        };
-        let text = format!("{error}{}", source.map(|text| format!(": {text}")).unwrap_or_default());
-        say!(Error, "{name}: {}", safe_line(&text));
-        say_hint(spec, error);
-    }
-    // A mailbox that shows nothing may be one that shows POP3 only a part.
-    if balance.on_server == Some(0)
-        && let Some(hint) = listing_hint(spec)
-    {
-        say!(Help, "{name}: {hint}");
-    }
-    let text = if options.json {
-        balance_json(name, balance, committed)
-    } else {
-        balance_text(job, name, balance, committed)
-    };
-    let said = if options.quiet && !options.json { Exit::Done } else { print(text) };
-    match &balance.error {
-        Some(error) => exit(error),
-        None if !balance.is_complete() => said.or_worse(Exit::SomeFailed),
-        None => said,
-    }
-}
-
-fn balance_text(job: &ArchiveJob, name: &str, balance: &Balance, committed: Option<Duration>) -> String {
-    let Some(on_server) = balance.on_server else { return format!("{name}: nothing was listed\n") };
-    let mut text = format!(
-        "{name}: {on_server} on the server = {} new + {} known + {} duplicate + {} skipped + {} failed",
-        balance.new,
-        balance.known,
-        balance.duplicate,
-        balance.skipped,
-        balance.failed.len()
-    );
-    if balance.unaccounted() > 0 {
-        text.push_str(&format!(" + {} left", balance.unaccounted()));
-    }
-    text.push('\n');
-    if balance.unlisted > 0 {
-        text.push_str(&format!("  {} more are counted by the server and not listed\n", balance.unlisted));
-    }
-    if balance.new + balance.duplicate > 0 {
-        let time = committed.map(|time| format!(", the last committed after {:.2} s", time.as_secs_f64()));
-        text.push_str(&format!("  {} received{}\n", ByteSize(balance.bytes), time.unwrap_or_default()));
-    }
-    if balance.deleted > 0 {
-        text.push_str(&format!("  {} deleted on the server, as this listing shows\n", balance.deleted));
-    }
-    if balance.deleting > 0 {
-        text.push_str(&format!(
-            "  {} deletions accepted by the server; the next listing will show whether they are done\n",
-            balance.deleting
-        ));
-    }
-    if balance.refused > 0 {
-        text.push_str(&format!("  {} deletions refused by the server\n", balance.refused));
-    }
-    text.push_str(&format!("  {}\n", job.store.display()));
-    text
-}
-
-fn balance_json(name: &str, balance: &Balance, committed: Option<Duration>) -> String {
-    let failed: Vec<_> = balance
-        .failed
-        .iter()
-        .map(|failure| {
-            serde_json::json!({"number": failure.number, "uidl": failure.uidl, "reason": failure.reason})
-        })
-        .collect();
-    let object = serde_json::json!({
-        "mailbox": name,
-        "on_server": balance.on_server,
-        "new": balance.new,
-        "known": balance.known,
-        "duplicate": balance.duplicate,
-        "skipped": balance.skipped,
-        "failed": failed,
-        "left": balance.unaccounted(),
-        "unlisted": balance.unlisted,
-        "bytes": balance.bytes,
-        "deletions_accepted": balance.deleting,
-        "deletions_done": balance.deleted,
-        "deletions_refused": balance.too_many.map(|too_many| too_many.due),
-        "deletions_refused_by_server": balance.refused,
-        "last_commit_seconds": committed.map(|time| time.as_secs_f64()),
-        "warnings": balance.warnings,
-        "error": balance.error.as_ref().map(ToString::to_string),
-    });
-    format!("{object}\n")
 }
 
 /// The exit code of what ended a session.
@@ -468,96 +297,6 @@ pub(super) fn store_exit(error: &StoreError) -> Exit {
     match error {
         StoreError::Locked(_) => Exit::Again,
         StoreError::Io { .. } | StoreError::NoRoom { .. } | StoreError::Poisoned => Exit::Io,
-    }
-}
-
-/// What is seen while it runs: a bar on a terminal, elsewhere a line now and then, with `--quiet` nothing.
-struct Progress {
-    over: crossbeam_channel::Sender<()>,
-    thread: std::thread::JoinHandle<()>,
-}
-
-/// What is seen as long as no mailbox is open.
-const OUTSIDE: &str = "waiting for the server to let us in";
-/// How often a line is written where there is no terminal.
-const LINE_EVERY: Duration = Duration::from_secs(10);
-
-impl Progress {
-    fn start(job: &str, counts: Vec<Arc<Counts>>, options: &Options) -> Progress {
-        let (over, end) = crossbeam_channel::bounded(0);
-        let (job, bars, quiet) = (job.to_owned(), options.bars.clone(), options.quiet);
-        let thread = std::thread::spawn(move || {
-            if quiet {
-                return;
-            }
-            let sum = |pick: fn(&Counts) -> u64| counts.iter().map(|counts| pick(counts)).sum::<u64>();
-            let all = || {
-                (
-                    sum(|counts| counts.received.load(Relaxed)),
-                    sum(|counts| counts.wanted.load(Relaxed)),
-                    sum(|counts| counts.received_bytes.load(Relaxed)),
-                    sum(|counts| counts.wanted_bytes.load(Relaxed)),
-                )
-            };
-            // A wrong port may be the reason, and a server is given minutes.
-            let outside = || counts.iter().all(|counts| !counts.entered.load(Relaxed));
-            if std::io::stderr().is_terminal() && !talk::is_json() {
-                let bar = bars.add(ProgressBar::new(0)).with_prefix(job);
-                let style = ProgressStyle::with_template(
-                    "{prefix} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {msg} {eta} left",
-                );
-                if let Ok(style) = style {
-                    bar.set_style(style);
-                }
-                while end.recv_timeout(Duration::from_millis(100)).is_err_and(|error| error.is_timeout()) {
-                    let (received, wanted, bytes, wanted_bytes) = all();
-                    bar.set_length(wanted_bytes);
-                    bar.set_position(bytes);
-                    bar.set_message(match outside() {
-                        true => OUTSIDE.to_owned(),
-                        false => format!("{received}/{wanted} messages"),
-                    });
-                }
-                bar.finish_and_clear();
-                return;
-            }
-            let begun = Instant::now();
-            while end.recv_timeout(LINE_EVERY).is_err_and(|error| error.is_timeout()) {
-                let (received, wanted, bytes, wanted_bytes) = all();
-                if talk::is_json() {
-                    let facts = serde_json::json!({
-                        "job": job, "received": received, "wanted": wanted, "bytes": bytes,
-                        "wanted_bytes": wanted_bytes, "away": outside(),
-                    });
-                    talk::event("progress", facts);
-                    continue;
-                }
-                if outside() {
-                    eprintln!("{job}: {OUTSIDE}");
-                    continue;
-                }
-                let left = match bytes {
-                    0 => "unknown".to_owned(),
-                    _ => format!(
-                        "{:.0} s",
-                        begun.elapsed().as_secs_f64() * wanted_bytes.saturating_sub(bytes) as f64
-                            / bytes as f64
-                    ),
-                };
-                eprintln!(
-                    "{job}: {received} of {wanted} messages, {} of {}, time left: {left}",
-                    ByteSize(bytes),
-                    ByteSize(wanted_bytes)
-                );
-            }
-        });
-        Progress { over, thread }
-    }
-
-    fn finish(self) {
-        drop(self.over);
-        // A display that failed has nothing to tell.
-        let _ = self.thread.join();
     }
 }
 

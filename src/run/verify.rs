@@ -1,21 +1,21 @@
 //! `postroom verify`: proves an archive, and, if asked, holds it against what the mailbox lists.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::PoisonError;
 
 use rustix::fs::FlockOperation;
 
 use super::answer::print;
-use super::archive::{exit, prepare, store_exit};
+use super::archive::{self, exit, look_at, store_exit};
 use super::show::safe_line;
 use super::unix_now;
-use crate::archive::listing::{self, Standing};
-use crate::archive::retrieve::{self, Mailbox};
-use crate::archive::{committer, store, verify};
+use crate::archive::listing::{self, Listed, Standing};
+use crate::archive::retrieve;
+use crate::archive::{Known, committer, store, verify};
 use crate::cli;
 use crate::diagnostic::with_causes;
 use crate::exit::Exit;
-use crate::job::{ArchiveJob, Deletion};
+use crate::job::ArchiveJob;
 use crate::measure::ByteSize;
 
 /// Runs the command. `server` is the job of `--server`, read.
@@ -98,24 +98,8 @@ fn against_server(args: &cli::Verify, job: &ArchiveJob) -> Exit {
     let mut worst = Exit::Done;
     for spec in &job.mailboxes {
         let name = &spec.name;
-        let listed = prepare(spec).and_then(|(secret, dialer)| {
-            retrieve::list(&Mailbox {
-                spec,
-                name: name.as_str().into(),
-                secret,
-                dialer,
-                delete: &Deletion::Never,
-                confirmed: None,
-                limit: None,
-                folder: None,
-                known: store.known(),
-                desk: desk.clone(),
-                counts: Arc::default(),
-                stop: Default::default(),
-                trace: None,
-                now: unix_now,
-            })
-        });
+        let listed = look_at(job, spec, store.known(), &desk, &archive::Options::default())
+            .and_then(|mailbox| retrieve::list(&mailbox));
         match listed {
             Ok(listing) => {
                 let shelf = match store::Shelf::of(&args.store) {
@@ -125,42 +109,9 @@ fn against_server(args: &cli::Verify, job: &ArchiveJob) -> Exit {
                         return store_exit(&error);
                     }
                 };
-                let known: Arc<Mutex<_>> = store.known();
+                let known = store.known();
                 let known = known.lock().unwrap_or_else(PoisonError::into_inner);
-                // What cannot be looked at is not there, as far as anybody can say.
-                let holds = |uidl: Option<&str>| {
-                    let file = uidl.and_then(|uidl| Some(known.mailbox(name)?.uidls.get(uidl)?.file));
-                    let record = file.and_then(|file| known.file(file));
-                    record.is_none_or(|record| shelf.holds(record).unwrap_or(false))
-                };
-                let standings = listing::standings(&listing, &known, name, &job.delete);
-                let mut missing = 0;
-                for (listed, standing) in listing.iter().zip(standings) {
-                    let words = match standing {
-                        Standing::Known | Standing::Probable if !holds(listed.uidl.as_deref()) => {
-                            missing += 1;
-                            "is archived, and its file is missing or has another size; a run fetches it again"
-                        }
-                        Standing::Known => continue,
-                        Standing::Probable => "is archived by header and size, its bytes were not compared",
-                        Standing::Doubtful => {
-                            missing += 1;
-                            "has the UIDL of an archived message and may be another; a run fetches it anew"
-                        }
-                        Standing::Candidate | Standing::Wanted => {
-                            missing += 1;
-                            "is not archived"
-                        }
-                    };
-                    let uidl = listed.uidl.as_deref().unwrap_or("-");
-                    let line = format!("{name}: message {} ({}) {words}\n", listed.number, safe_line(uidl));
-                    worst = worst.or_worse(print(line));
-                }
-                let counts = format!("{name}: {} on the server, {missing} not archived\n", listing.len());
-                worst = worst.or_worse(print(counts));
-                if missing > 0 {
-                    worst = worst.or_worse(Exit::SomeFailed);
-                }
+                worst = worst.or_worse(compare(name, &listing, &known, &shelf, job));
             }
             Err(error) => {
                 say!(Error, "{name}: {error}");
@@ -169,4 +120,41 @@ fn against_server(args: &cli::Verify, job: &ArchiveJob) -> Exit {
         }
     }
     worst
+}
+
+/// Names what a mailbox lists and the archive does not hold.
+fn compare(name: &str, listing: &[Listed], known: &Known, shelf: &store::Shelf, job: &ArchiveJob) -> Exit {
+    // What cannot be looked at is not there, as far as anybody can say.
+    let holds = |uidl: Option<&str>| {
+        let file = uidl.and_then(|uidl| Some(known.mailbox(name)?.uidls.get(uidl)?.file));
+        let record = file.and_then(|file| known.file(file));
+        record.is_none_or(|record| shelf.holds(record).unwrap_or(false))
+    };
+    let standings = listing::standings(listing, known, name, &job.delete);
+    let mut worst = Exit::Done;
+    let mut missing = 0;
+    for (listed, standing) in listing.iter().zip(standings) {
+        let words = match standing {
+            Standing::Known | Standing::Probable if !holds(listed.uidl.as_deref()) => {
+                missing += 1;
+                "is archived, and its file is missing or has another size; a run fetches it again"
+            }
+            Standing::Known => continue,
+            Standing::Probable => "is archived by header and size, its bytes were not compared",
+            Standing::Doubtful => {
+                missing += 1;
+                "has the UIDL of an archived message and may be another; a run fetches it anew"
+            }
+            Standing::Candidate | Standing::Wanted => {
+                missing += 1;
+                "is not archived"
+            }
+        };
+        let uidl = listed.uidl.as_deref().unwrap_or("-");
+        let line = format!("{name}: message {} ({}) {words}\n", listed.number, safe_line(uidl));
+        worst = worst.or_worse(print(line));
+    }
+    worst =
+        worst.or_worse(print(format!("{name}: {} on the server, {missing} not archived\n", listing.len())));
+    if missing > 0 { worst.or_worse(Exit::SomeFailed) } else { worst }
 }
