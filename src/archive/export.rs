@@ -7,7 +7,8 @@ use std::path::Path;
 
 use super::digest::Digest;
 use super::journal::{self, Entry, Position};
-use super::store::{Places, private, private_folder};
+use super::shelf::Places;
+use super::store::{private, private_folder};
 use crate::read::{fields, header_end};
 
 /// How many messages were packed, and what could not be.

@@ -17,7 +17,7 @@ use rusqlite::{CachedStatement, Connection, OpenFlags, OptionalExtension as _, T
 use super::digest::Digest;
 use super::journal::{self, Entry, Lines, Position};
 use super::session::Stop;
-use super::store::Places;
+use super::shelf::Places;
 use super::terms::Terms;
 use crate::database;
 use crate::failpoint;

@@ -9,7 +9,8 @@ use std::path::Path;
 
 use super::digest::Digest;
 use super::journal::{self, Damage, Entry, Position, What};
-use super::store::{HELD, Places, Store, StoreError, filing_date, head_hash, trouble};
+use super::shelf::Places;
+use super::store::{HELD, Store, StoreError, filing_date, head_hash, trouble};
 use super::verify;
 use crate::read;
 

@@ -16,6 +16,7 @@ pub mod mend;
 pub mod quarantine;
 pub mod retrieve;
 pub mod session;
+pub mod shelf;
 pub mod store;
 mod terms;
 pub mod verify;

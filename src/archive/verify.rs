@@ -11,7 +11,8 @@ use super::digest::Digest;
 use super::index::{self, IndexError};
 use super::journal::{self, Damage, Damages, Position};
 use super::manifest;
-use super::store::{Places, is_inside};
+use super::shelf::Places;
+use super::store::is_inside;
 
 /// Something that is not as it must be.
 #[derive(Debug, Clone, PartialEq, Eq)]

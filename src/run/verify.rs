@@ -11,6 +11,7 @@ use super::show::safe_line;
 use super::unix_now;
 use crate::archive::listing::{self, Listed, Standing};
 use crate::archive::retrieve;
+use crate::archive::shelf::Shelf;
 use crate::archive::{Known, committer, store, verify};
 use crate::cli;
 use crate::diagnostic::with_causes;
@@ -102,7 +103,7 @@ fn against_server(args: &cli::Verify, job: &ArchiveJob) -> Exit {
             .and_then(|mailbox| retrieve::list(&mailbox));
         match listed {
             Ok(listing) => {
-                let shelf = match store::Shelf::of(&args.store) {
+                let shelf = match Shelf::of(&args.store) {
                     Ok(shelf) => shelf,
                     Err(error) => {
                         say!(Error, "{}", with_causes(&error));
@@ -123,7 +124,7 @@ fn against_server(args: &cli::Verify, job: &ArchiveJob) -> Exit {
 }
 
 /// Names what a mailbox lists and the archive does not hold.
-fn compare(name: &str, listing: &[Listed], known: &Known, shelf: &store::Shelf, job: &ArchiveJob) -> Exit {
+fn compare(name: &str, listing: &[Listed], known: &Known, shelf: &Shelf, job: &ArchiveJob) -> Exit {
     // What cannot be looked at is not there, as far as anybody can say.
     let holds = |uidl: Option<&str>| {
         let file = uidl.and_then(|uidl| Some(known.mailbox(name)?.uidls.get(uidl)?.file));

@@ -8,7 +8,8 @@ use crate::archive::digest::Digest;
 use crate::archive::journal::What;
 use crate::archive::listing::{self, Listed};
 use crate::archive::session::{Session, SessionError};
-use crate::archive::store::{Shelf, locked};
+use crate::archive::shelf::Shelf;
+use crate::archive::store::locked;
 use crate::failpoint;
 use crate::wire::pop3::Command;
 

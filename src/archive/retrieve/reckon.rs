@@ -8,7 +8,8 @@ use crate::archive::committer::Counts;
 use crate::archive::journal::{Entry, What};
 use crate::archive::listing::{self, Listed, Standing};
 use crate::archive::session::SessionError;
-use crate::archive::store::{Shelf, locked};
+use crate::archive::shelf::Shelf;
+use crate::archive::store::locked;
 use crate::job::Deletion;
 
 /// How many known UIDLs say nothing any more, by the reason.

@@ -7,7 +7,8 @@ use crate::archive::journal::{Entry, What};
 use crate::archive::known::Record;
 use crate::archive::listing::{self, Listed};
 use crate::archive::session::{Session, SessionError};
-use crate::archive::store::{Shelf, StoreError, head_hash, locked};
+use crate::archive::shelf::Shelf;
+use crate::archive::store::{StoreError, head_hash, locked};
 use crate::read;
 use crate::wire::pop3::Command;
 
