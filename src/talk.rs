@@ -162,8 +162,8 @@ fn object(of: &Diagnostic) -> Json {
     object
 }
 
-/// At once, so that no other thread's words come between; a closed stderr ends nothing.
-fn write(text: &str) {
+/// Whole lines, at once, so that no other thread's words come between; a closed stderr ends nothing.
+pub fn write(text: &str) {
     let wipe = if BAR.load(Relaxed) { "\r\x1b[2K" } else { "" };
     let _ = std::io::stderr().lock().write_all(format!("{wipe}{text}").as_bytes());
 }

@@ -12,7 +12,6 @@
 //! transcript: the protocol core knows which of its lines are, and gives what may be shown.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
@@ -119,8 +118,7 @@ impl Transcript {
             text.push('\n');
         }
         match &self.sink.buffer {
-            // A closed stderr is no reason to stop sending letters.
-            None => drop(std::io::stderr().lock().write_all(text.as_bytes())),
+            None => talk::write(&text),
             Some(buffer) => {
                 let mut buffer = buffer.lock().unwrap_or_else(PoisonError::into_inner);
                 if buffer.len() + text.len() <= MAX_BUFFER {
