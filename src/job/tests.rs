@@ -780,6 +780,21 @@ fn chinese_quotation_marks_around_a_value_are_warned_of() {
 }
 
 #[test]
+fn a_subject_that_ends_in_a_comment_is_warned_of() {
+    for (line, warned) in [
+        ("subject: 编号 #12", true),
+        ("subject: 编号 # of this month", false),
+        ("subject: \"编号 #12\"", false),
+        ("subject: \"编号\" #12", false),
+        ("subject: 编号#12", false),
+    ] {
+        let job = Project::new(&[("job.yaml", &with("subject", line))]).send("job.yaml");
+        let said = diagnostic::print(&job.warnings, false);
+        assert_eq!(said.contains("no part of the subject"), warned, "{line}: {said}");
+    }
+}
+
+#[test]
 fn each_mistake_of_yaml_stands_alone() {
     let mut printed = String::new();
     for text in [

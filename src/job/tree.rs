@@ -350,6 +350,24 @@ impl Reader {
         }
     }
 
+    /// A subject that ends before a `#12`, which was hardly meant as a comment.
+    fn warn_of_lost_words(&self, key: &Node, value: &Node) {
+        let is_subject = matches!(&key.content, Content::Text(key) if key == "subject");
+        let behind = self.source.get(value.span.end..).unwrap_or("").lines().next().unwrap_or("");
+        let comment = behind.trim().strip_prefix('#').unwrap_or("");
+        let plain =
+            self.source.get(value.span.clone()).is_some_and(|source| !source.starts_with(['"', '\'']));
+        if is_subject && plain && !comment.starts_with(['#', ' ', '\t']) && !comment.is_empty() {
+            let start = value.span.end + behind.len() - behind.trim_start().len();
+            let place = self.place(start..start + behind.trim().len());
+            self.note(
+                Diagnostic::warning("this is no part of the subject: ` #` begins a comment in YAML")
+                    .at(place)
+                    .help("put the whole subject in quotes, or a space behind the `#` of a comment"),
+            );
+        }
+    }
+
     /// The byte an error of ours points to: its words end in ` at line 3 column 5`, both counted
     /// from 1 and the column in characters; without that it is the very beginning.
     fn offset(&self, error: &str) -> usize {
@@ -817,6 +835,7 @@ impl Entries<'_> {
             }
         }
         reader.warn_of_chinese_quotes(&value);
+        reader.warn_of_lost_words(&key, &value);
         let text = match &key.content {
             Content::Text(text) => text.clone(),
             Content::Map(_) | Content::List(_) | Content::Broken => {
