@@ -14,8 +14,7 @@ pub use csv::csv;
 pub use json::{json, letter_json, summary};
 pub use letter::letter;
 pub use page::page;
-pub use table::{View, counts_line, table};
-pub use text::domain;
+pub use table::{View, counts_line, domain_name, table};
 
 use std::io;
 

@@ -181,7 +181,7 @@ fn domains(out: &mut dyn Write, standing: &Standing, some: usize) -> Result<(), 
 }
 
 /// A domain as it is shown; letters without an address have none.
-pub(super) fn domain_name(name: &str) -> String {
+pub fn domain_name(name: &str) -> String {
     if name.is_empty() { "(none)".to_owned() } else { plain(&domain(name)) }
 }
 

@@ -78,7 +78,7 @@ impl Clock {
 }
 
 /// A domain as people write it: `例子.中国` for `xn--fsqu00a.xn--fiqs8s`.
-pub fn domain(domain: &str) -> String {
+pub(super) fn domain(domain: &str) -> String {
     match idna::domain_to_unicode(domain) {
         (unicode, Ok(())) => unicode,
         _ => domain.to_owned(),

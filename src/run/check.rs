@@ -430,8 +430,11 @@ fn say(mut out: impl Write, plan: &Plan, edition: &str, found: &Findings) -> std
     if found.files > 0 {
         writeln!(out, "files      {}", found.files)?;
     }
-    let domains: Vec<String> =
-        found.top_domains().iter().map(|(name, count)| format!("{} {count}", report::domain(name))).collect();
+    let domains: Vec<String> = found
+        .top_domains()
+        .iter()
+        .map(|(name, count)| format!("{} {count}", report::domain_name(name)))
+        .collect();
     if !domains.is_empty() {
         let more = found.domains.len().saturating_sub(domains.len());
         let more = if more > 0 { format!(", {more} more") } else { String::new() };
