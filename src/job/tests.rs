@@ -515,6 +515,7 @@ fn mistakes_have_a_place_and_a_remedy() {
         ("name2", "---\nkind: send", "---", "more than one document"),
         ("from", "from: news@@example.com", "news@@example.com", "is not a mailbox"),
         ("from", "from: '{{ a }} <x@y.z>'", "'{{ a }} <x@y.z>'", "the same for everyone"),
+        ("recipients", "recipients: {file: a.csv, encoding: ANSI}", "ANSI", "`gb18030` (in China"),
         ("class", "class: bulky", "bulky", "did you mean `bulk`?"),
         ("timezone", "timezone: Mars/Olympus", "Mars/Olympus", "is not known"),
         ("ledger", "ledger: postgres://x", "postgres://x", "not built into this version"),
@@ -791,6 +792,17 @@ fn a_subject_that_ends_in_a_comment_is_warned_of() {
         let job = Project::new(&[("job.yaml", &with("subject", line))]).send("job.yaml");
         let said = diagnostic::print(&job.warnings, false);
         assert_eq!(said.contains("no part of the subject"), warned, "{line}: {said}");
+    }
+}
+
+#[test]
+fn encodings_go_by_names_of_windows_too() {
+    for (name, expected) in
+        [("cp936", "gbk"), ("CP950", "big5"), ("utf-8-sig", "utf-8"), ("GB2312", "GB2312")]
+    {
+        let text = with("recipients", &format!("recipients: {{file: a.csv, encoding: {name}}}"));
+        let recipients = Project::new(&[("job.yaml", &text)]).send("job.yaml").recipients;
+        assert_eq!(recipients.encoding.map(|text| text.value).as_deref(), Some(expected));
     }
 }
 

@@ -187,7 +187,9 @@ pub(super) fn delimiter(input: &mut Input) -> Result<u8, RecipientsError> {
         (header > 1).then(|| (1000 * alike / (alike + others).max(1), header))
     };
     let found = [b',', b';', b'\t'].into_iter().rev().filter_map(|sign| Some((score(sign)?, sign))).max();
-    Ok(found.map_or(b',', |(_, sign)| sign))
+    // Databases set cells off by bars; elsewhere one stands within a name.
+    let bar = || score(b'|').map(|score| (score, b'|'));
+    Ok(found.or_else(bar).map_or(b',', |(_, sign)| sign))
 }
 
 /// Where a cell stands in its record.
@@ -465,6 +467,8 @@ mod tests {
             ("email\na@b.c\n", b','),
             ("email\na;b@c\n", b','),
             ("", b','),
+            ("姓名|邮箱\n张伟|a@b.c\n", b'|'),
+            ("email,first|last\na@b.c,A|B\n", b','),
             ("email,name", b','),
             ("a,\"x;y\nz;w\"\n1,\"2;3;4\"\n", b','),
         ] {

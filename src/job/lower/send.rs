@@ -218,13 +218,13 @@ fn recipients(value: Value<'_>) -> Option<RecipientsSpec> {
     let section = value.section(&RECIPIENTS)?;
     let source = source(&section);
     let encoding = section.get("encoding").map(|value| {
-        let text = value.line()?;
+        let text = encoding_of_python(value.line()?);
         match encoding_rs::Encoding::for_label(text.value.as_bytes()) {
             Some(_) => Some(text),
-            None => value.wrong(
-                Diagnostic::error(format!("the encoding `{}` is not known", text.value))
-                    .help("for example `utf-8`, `gb18030`, `big5`, `shift_jis`, `windows-1252`"),
-            ),
+            None => value
+                .wrong(Diagnostic::error(format!("the encoding `{}` is not known", text.value)).help(
+                "for example `utf-8`, `gb18030` (in China what Windows calls ANSI), `big5`, `windows-1252`",
+            )),
         }
     });
     let delimiter = section.get("delimiter").map(delimiter);
@@ -437,6 +437,18 @@ fn last_angle(words: &str) -> Option<usize> {
         };
     }
     last
+}
+
+/// Names of Windows and Python for encodings, by what the web calls them.
+fn encoding_of_python(text: Text) -> Text {
+    let known = match &*text.value.to_ascii_lowercase() {
+        "cp936" | "ms936" => "gbk",
+        "cp950" => "big5",
+        "cp932" => "shift_jis",
+        "utf-8-sig" | "utf_8_sig" => "utf-8",
+        _ => return text,
+    };
+    Text { value: known.to_owned(), ..text }
 }
 
 fn mailbox_templates(value: Value<'_>) -> Option<MailboxTemplates> {
