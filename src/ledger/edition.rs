@@ -37,7 +37,7 @@ pub struct Edition {
     /// Unix seconds at which its deliveries were taken out of the ledger.
     pub pruned_at: Option<i64>,
     /// What was read when the list was last enlisted whole.
-    pub source: Option<SourceRecord>,
+    pub source: SourceRecord,
     /// The column layouts of its rows, by [`super::Claimed::layout`]; `None`: rows are objects.
     pub layouts: Vec<Option<Vec<String>>>,
 }
@@ -57,8 +57,8 @@ impl Edition {
 /// What was read when a list was enlisted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SourceRecord {
-    /// BLAKE3 of the bytes.
-    pub hash: [u8; 32],
+    /// BLAKE3 of the bytes; `None`: it is to be read again.
+    pub hash: Option<[u8; 32]>,
     /// Data rows read.
     pub rows: u64,
     /// Rows that `where` left out.
@@ -312,7 +312,7 @@ mod tests {
             finished_at: finished.then_some(2),
             left_at: None,
             pruned_at: None,
-            source: None,
+            source: SourceRecord::default(),
             layouts: Vec::new(),
         }
     }

@@ -64,6 +64,8 @@ pub struct Identity<'a> {
     pub date: i64,
     /// Its own files as they were when it was enlisted; `None`: they are not compared.
     pub enclosed: Option<i64>,
+    /// All rows of the list were asked for their files.
+    pub all_asked: bool,
     /// Addresses that have an outcome already and are not written to again.
     pub settled: &'a [String],
     /// Addresses that were tried and are to be tried again: with the settled ones those whom it named before.
@@ -170,7 +172,7 @@ impl Plan {
         let named = || recipients.iter().map(|address| address.to_string()).collect();
         let (enclosed, mut own) = self
             .own_files(row, &key)
-            .and_then(|files| self.enclose(&files, identity.enclosed))
+            .and_then(|files| self.enclose(&files, identity))
             .map_err(|reason| failed(named(), reason))?;
         let Rendered { mut letter, images } =
             self.templates.letter(row, to, cc, bcc).map_err(|error| failed(named(), error.to_string()))?;
@@ -245,20 +247,33 @@ const NO_FILES: i64 = 0;
 
 /// That nobody knows whose a row's files are.
 fn not_seen(files: &OwnFiles) -> String {
-    let names: Vec<String> = files.own().take(3).map(|file| format!("`{}`", file.display())).collect();
     format!(
         "the job asks for other files than when the recipients were enlisted, and nobody has looked whether {} \
          is another's too; `postroom requeue` sends this letter with it",
-        names.join(", ")
+        named(files)
     )
+}
+
+/// That a row which is not in the ledger may have its files.
+fn not_all_asked(files: &OwnFiles) -> String {
+    format!(
+        "{} may belong to a row that got no letter: such rows of a list from standard input are not kept. Write the \
+         list into a file, name that in the job, and `postroom requeue` this letter",
+        named(files)
+    )
+}
+
+/// The first of a row's own files.
+fn named(files: &OwnFiles) -> String {
+    let names: Vec<String> = files.own().take(3).map(|file| format!("`{}`", file.display())).collect();
+    names.join(", ")
 }
 
 /// That a row has files which it had not.
 fn come(files: &OwnFiles) -> String {
-    let names: Vec<String> = files.own().take(3).map(|file| format!("`{}`", file.display())).collect();
     format!(
         "{} was not there when the recipients were enlisted; `postroom requeue` sends this letter with it",
-        names.join(", ")
+        named(files)
     )
 }
 
@@ -431,7 +446,7 @@ impl Plan {
     fn enclose(
         &self,
         files: &OwnFiles,
-        was: Option<i64>,
+        identity: &Identity<'_>,
     ) -> Result<(Vec<Arc<EncodedPart>>, Vec<Image>), String> {
         let OwnFiles { enclosures, pictures } = files;
         let (mut parts, mut own) = (Vec::with_capacity(enclosures.len()), Fold::default());
@@ -453,12 +468,13 @@ impl Plan {
             own.add(path, is);
             images.push(Image { cid: cid.clone(), part });
         }
-        match was {
+        match (identity.enclosed, own.value()) {
             // A letter without a file or picture of its own has nobody else's.
-            Some(UNSEEN) if own.value().is_none() => Ok((parts, images)),
-            Some(UNSEEN) => Err(not_seen(files)),
-            Some(NO_FILES) if own.value().is_some() => Err(come(files)),
-            Some(_) if self.known_by(own.value()) != was => Err(changed(files)),
+            (None | Some(UNSEEN), None) => Ok((parts, images)),
+            (None, Some(_)) if !identity.all_asked => Err(not_all_asked(files)),
+            (Some(UNSEEN), Some(_)) => Err(not_seen(files)),
+            (Some(NO_FILES), Some(_)) => Err(come(files)),
+            (Some(was), own) if self.known_by(own) != Some(was) => Err(changed(files)),
             _ => Ok((parts, images)),
         }
     }

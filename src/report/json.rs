@@ -78,7 +78,7 @@ pub fn json(
 pub fn summary(edition: &Edition, standing: &Standing) -> Json {
     let zone = zone(&edition.timezone);
     let time = |at: Option<i64>| at.map(|at| rfc3339(at, &zone));
-    let source = edition.source.unwrap_or_default();
+    let source = edition.source;
     json!({
         "job": edition.job,
         "edition": edition.name,

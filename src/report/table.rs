@@ -135,7 +135,7 @@ pub(super) fn note(state: State, standing: &Standing, zone: &TimeZone) -> String
 
 /// The rows of the list that are no delivery: `further rows: 2 filtered`, or nothing.
 pub(super) fn beside(edition: &Edition, standing: &Standing) -> String {
-    let source = edition.source.unwrap_or_default();
+    let source = edition.source;
     let rows = [
         (standing.rejected, "rejected"),
         (source.filtered, "filtered"),

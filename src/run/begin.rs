@@ -208,8 +208,8 @@ pub(super) fn take_in(
             Box::new(rows)
         }
     };
-    if let (Some(source), SourceSpec::File { path, .. }) = (edition.source, &plan.job.recipients.source)
-        && hash_of(path).is_ok_and(|hash| enlist::source_hash(plan, hash) == source.hash)
+    if let (Some(known), SourceSpec::File { path, .. }) = (edition.source.hash, &plan.job.recipients.source)
+        && hash_of(path).is_ok_and(|hash| enlist::source_hash(plan, hash) == known)
         && !goes_with_what_is_found(plan, &*ledger.reader()?, &edition)?
     {
         return Ok((edition, None));

@@ -240,6 +240,7 @@ fn look(plan: &Plan, edition: &str, row: Result<Row, BadRow>) -> (u64, Looked) {
         generation: 0,
         date: 0,
         enclosed: None,
+        all_asked: true,
         settled: &[],
         deferred: &[],
     };

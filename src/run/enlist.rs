@@ -125,7 +125,7 @@ pub(super) fn enlist(
             })?;
         }
         drop(receive);
-        source.hash = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        source.hash = Some(reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
         Ok::<(), NotEnlisted>(())
     })?;
     if plan.any_contested() && !again {
@@ -142,7 +142,7 @@ pub(super) fn enlist(
         };
         return Err(NotEnlisted::TooManyBad { bad, rows: source.rows, allowed, first });
     }
-    source.hash = source_hash(plan, source.hash);
+    source.hash = source.hash.map(|bytes| source_hash(plan, bytes));
     Ok(enlister.finish(source, now)?)
 }
 

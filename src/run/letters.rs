@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::diagnostic::with_causes;
 use crate::dispatch::{Maker, Unmade};
-use crate::ledger::{Claimed, Edition, Mark, Settlement};
+use crate::job::SourceSpec;
+use crate::ledger::{Claimed, Edition, Ledger as _, LedgerError, Mark, Settlement, Sqlite};
 use crate::letter::{Answer, Columns, Content, Message, Outcome, Purpose, RcptOutcome, Row};
 use crate::plan::{Identity, Plan, Unwritten, Written};
 use crate::talk;
@@ -17,6 +18,8 @@ pub(super) struct Letters {
     secret: [u8; 32],
     edition: String,
     layouts: Vec<Arc<Columns>>,
+    /// Whether all rows of the list were asked for their files.
+    all_asked: bool,
     /// Whether the ledger is told the content's BLAKE3.
     digests: bool,
     kept: Option<Arc<Kept>>,
@@ -25,22 +28,27 @@ pub(super) struct Letters {
 }
 
 impl Letters {
-    /// Makes an edition's letters; `secret` is the ledger's.
+    /// Makes an edition's letters.
     pub(super) fn new(
         plan: &Arc<Plan>,
         edition: &Edition,
-        secret: [u8; 32],
+        ledger: &Sqlite,
         kept: Option<Arc<Kept>>,
-    ) -> Letters {
-        Letters {
+    ) -> Result<Letters, LedgerError> {
+        // Of a list that is not read again the ledger is asked, which has no rows without a letter.
+        let is_piped = matches!(plan.job.recipients.source, SourceSpec::Stdin { .. });
+        let filtered = edition.source.filtered > 0;
+        let left_out = is_piped && (filtered || !ledger.reader()?.rejects(edition.id, 0, 1)?.is_empty());
+        Ok(Letters {
             plan: Arc::clone(plan),
-            secret,
+            secret: ledger.secret(),
             edition: edition.name.clone(),
             layouts: layouts(edition),
+            all_asked: !left_out,
             digests: plan.purpose == Purpose::Real && plan.job.keep.is_some(),
             kept,
             said: Mutex::default(),
-        }
+        })
     }
 }
 
@@ -71,6 +79,7 @@ impl Maker for Letters {
             generation: claimed.generation,
             date,
             enclosed: claimed.enclosed,
+            all_asked: self.all_asked,
             settled: &claimed.settled,
             // Of a letter that goes anew nobody has seen the Cc.
             deferred: if claimed.date.is_some() { &claimed.deferred } else { &[] },

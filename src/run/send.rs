@@ -271,7 +271,7 @@ impl Sending<'_> {
         let (config, now) = (self.config(), super::unix_now());
         // Under a clock that was set back since, what is due would be due in years.
         ledger.bring_forward(self.edition.id, now, now.saturating_add(config.longest_wait()))?;
-        let maker = Letters::new(self.plan, self.edition, ledger.secret(), self.kept.clone());
+        let maker = Letters::new(self.plan, self.edition, &ledger, self.kept.clone())?;
         let limits = spec.limits.clone();
         let queue = self.queue(&ledger)?;
         let first_due = queue.next_due(self.edition.id, i64::MIN)?;

@@ -99,6 +99,25 @@ fn a_file_of_two_goes_to_nobody_who_is_put_back_on_a_list_that_is_not_read_again
     assert_eq!(scene.its_relay().received().get("ann@example.org"), Some(&1));
 }
 
+/// Rows of such a list that get no letter are in no ledger: their files cannot be told from another's.
+#[test]
+fn a_file_that_a_row_without_a_letter_may_have_waits_for_a_list_that_can_be_read() {
+    let job = SHORT
+        .replace("{file: list.csv}", "{file: \"-\", format: csv, where: 'name != \"Ann Smith\"'}")
+        .replace("kind: send", "kind: send\nattachments: [\"f/{{ name }}*.txt\"]");
+    let scene = Scene::new().relay([] as [&str; 0]).job(&job).file("f/Bob.txt", "of Bob\n");
+    let list = "name,email\nBob,bob@example.org\nAnn,ann@example.org\nAnn Smith,smith@example.org\n";
+    scene.send_piped(list).exit(Exit::SomeFailed).says(&["no file matches"]);
+    let scene = scene.file("f/Ann Smith.txt", "of Ann Smith\n");
+    scene.run("requeue --yes --outcome failed job.yaml").exit(Exit::Done);
+    scene.send().exit(Exit::SomeFailed).says(&["Ann Smith.txt` may belong to a row that got no letter"]);
+
+    let scene = scene.recipients(list).job(&job.replace("file: \"-\"", "file: list.csv"));
+    scene.run("requeue --yes --outcome failed job.yaml").exit(Exit::Done);
+    scene.send().exit(Exit::SomeFailed).says(&["found for another row, which `where` leaves out"]);
+    assert_eq!(scene.its_relay().received().keys().collect::<Vec<_>>(), ["bob@example.org"]);
+}
+
 #[test]
 fn other_patterns_are_other_files_and_not_files_that_changed() {
     for before in ["all.txt", "\"a/{{ email }}.txt\""] {

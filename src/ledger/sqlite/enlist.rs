@@ -477,7 +477,7 @@ impl Enlister for SqliteEnlister<'_> {
                 params![
                     self.edition.0,
                     now,
-                    &source.hash[..],
+                    source.hash.as_ref().map(|hash| &hash[..]),
                     source.rows as i64,
                     source.filtered as i64,
                     self.result.duplicates as i64

@@ -372,13 +372,8 @@ fn claimed(row: &Row<'_>) -> rusqlite::Result<(i64, Claimed)> {
 
 fn edition(row: &Row<'_>) -> rusqlite::Result<Edition> {
     let count = |column| Ok::<u64, rusqlite::Error>(row.get::<_, Option<i64>>(column)?.unwrap_or(0) as u64);
-    let hash: Option<[u8; 32]> = row.get(9)?;
-    let source = match hash {
-        None => None,
-        Some(hash) => {
-            Some(SourceRecord { hash, rows: count(10)?, filtered: count(11)?, duplicates: count(12)? })
-        }
-    };
+    let source =
+        SourceRecord { hash: row.get(9)?, rows: count(10)?, filtered: count(11)?, duplicates: count(12)? };
     Ok(Edition {
         id: EditionId(row.get(0)?),
         job: row.get(1)?,
