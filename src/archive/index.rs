@@ -2,7 +2,8 @@
 //! derived from journal and files: made in a thread of its own while messages arrive, mended at start,
 //! made anew when it does not fit the journal.
 //!
-//! What a word is, `terms` says. Which column a word is in is kept, where in the text it stands is not: half the size and work.
+//! What a word is, `terms` says. Which column a word is in is kept, where in the text it stands is not: half
+//! the size and work.
 
 use std::fs::File;
 use std::io::{self, Read as _};

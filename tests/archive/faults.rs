@@ -154,16 +154,19 @@ fn wrong_sizes_are_a_warning() {
 /// A message of another size than LIST says is asked for twice. What cannot be had twice keeps no other back.
 #[test]
 fn a_message_of_a_wrong_size_that_is_given_once_is_left_for_the_next_run() {
-    let scene = Scene::counting(20);
-    let server = scene.serve(|options| {
-        options.wrong_sizes = true;
-        options.faults = faults(&["retr if=1 every=2 reply -ERR read once"]);
-    });
-    for (archived, expected) in [(19, Exit::SomeFailed), (20, Exit::Done)] {
-        assert_eq!(scene.run(server.port()), expected);
-        assert_eq!(scene.archived().len(), archived);
+    for refused in [1, 5] {
+        let scene = Scene::counting(20);
+        let server = scene.serve(|options| {
+            options.wrong_sizes = true;
+            let once = |n| format!("retr if={n} every=2 reply -ERR read once");
+            let once: Vec<String> = (1..=refused).map(once).collect();
+            options.faults = faults(&once.iter().map(String::as_str).collect::<Vec<_>>());
+        });
+        assert_eq!(scene.run(server.port()), Exit::SomeFailed);
+        assert_eq!(scene.archived().len(), 20 - refused);
+        assert_eq!(scene.run(server.port()), Exit::Done);
+        assert_eq!(scene.archived(), scene.sent());
     }
-    assert_eq!(scene.archived(), scene.sent());
 }
 
 #[test]

@@ -188,7 +188,8 @@ impl Work<'_> {
         coming.retrieval.answered();
         if coming.odd.take_if(|(number, _)| *number == next.wanted.number).is_some() {
             // What came first was not kept, and whose it was is not to be found out. One by one nothing else is
-            // asked for twice.
+            // asked for twice, in the next run neither.
+            self.stumbled();
             coming.retrieval.step_down();
         }
         let one_by_one = coming.alone.contains(&next.wanted.number) || !coming.retrieval.is_pipelined();
