@@ -6,8 +6,8 @@
 //! With SQLite a claim is the engine's own memory: one writer, held by a lock that its death
 //! releases, needs no durable claim.
 //!
-//! [`Ledger`] writes, [`Reader`] reads, and [`Queue`] is what the engine needs of that; they are traits, so that a ledger that many machines
-//! share can stand in for the embedded [`Sqlite`] one.
+//! [`Ledger`] writes, [`Reader`] reads, and [`Queue`] is what the engine needs of that; they are traits, so that
+//! a ledger that many machines share can stand in for the embedded [`Sqlite`] one.
 
 mod changes;
 mod delivery;
@@ -164,6 +164,10 @@ pub trait Reader: Queue {
 
     /// How many deliveries stand where, by one scan.
     fn counts(&self, edition: EditionId) -> Result<Counts, LedgerError>;
+
+    /// Whether a letter that is still to be sent goes with whatever files are found for it then: nobody knows
+    /// which it had, or others are asked for since ([`UNSEEN`]). One scan.
+    fn any_with_unknown_files(&self, edition: EditionId) -> Result<bool, LedgerError>;
 
     /// Deliveries of these states after `after_seq`, in order, whatever is to be done with them.
     fn rows_in(

@@ -356,6 +356,7 @@ fn other_files_are_looked_at_first(ledger: &mut dyn Ledger) {
         claimed.iter().map(|claimed| claimed.enclosed).collect()
     };
     assert_eq!(enclosed(ledger), [Some(UNSEEN); 2], "a list from standard input says nothing more of them");
+    assert!(ledger.reader().unwrap().any_with_unknown_files(edition).unwrap());
     let changed = Enlist { row: "[\"y\"]", ..with("k2", Some(5)) };
     enlist(ledger, edition, Dedupe::Refuse, &[with("k1", Some(9)), changed]);
     assert_eq!(enclosed(ledger), [Some(9), Some(UNSEEN)], "nor does a row that was changed");

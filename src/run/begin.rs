@@ -5,14 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rayon::prelude::*;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::FileType;
 
 use crate::cli;
 use crate::exit::Exit;
 use crate::job::{SendJob, SourceSpec};
 use crate::ledger::{
-    self, Claimed, Counts, Course, Edition, Enlisting, Ledger, LedgerError, NewEdition, Reader, Request,
-    Sqlite, State, UNSEEN,
+    self, Counts, Course, Edition, Enlisting, Ledger, LedgerError, NewEdition, Reader, Request, Sqlite, State,
 };
 use crate::letter::{Columns, Purpose, Row};
 use crate::plan::Plan;
@@ -186,11 +186,13 @@ pub(super) fn take_in(
         List::Rows(rows) => rows,
         List::Frozen(_) if edition.enlisted_at.is_some() => {
             if is_piped_in(&std::io::stdin()) {
-                talk::note(&format!(
+                say!(
+                    Warning,
                     "{}: edition {} goes on with the list it was begun with, and standard input is not read: pipe it \
                      in again when that is done, for whoever is new there",
-                    plan.job.name, edition.name
-                ));
+                    plan.job.name,
+                    edition.name
+                );
             }
             let reader = ledger.reader()?;
             if goes_with_what_is_found(plan, &*reader, &edition)? {
@@ -233,10 +235,13 @@ pub(super) fn take_in(
     Ok((fresh.unwrap_or(edition), Some(enlisting)))
 }
 
-/// Whether a list may come from there.
+/// Whether something comes from there. An open pipe that says nothing was only left behind, as by ssh.
 fn is_piped_in(input: &impl AsFd) -> bool {
     let kind = rustix::fs::fstat(input).map(|stat| FileType::from_raw_mode(stat.st_mode));
+    let waits = &mut [PollFd::new(input, PollFlags::IN)];
     matches!(kind, Ok(FileType::Fifo | FileType::RegularFile | FileType::Socket))
+        && poll(waits, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+        && waits[0].revents().contains(PollFlags::IN)
 }
 
 /// Whether a letter goes with what is found for it then, as one does that was put back: that may be another's, too.
@@ -244,14 +249,17 @@ fn goes_with_what_is_found(plan: &Plan, reader: &dyn Reader, edition: &Edition) 
     if plan.job.attachments.is_empty() && !plan.templates().has_pictures() {
         return Ok(false);
     }
-    let is_unknown = |row: &Claimed| row.enclosed.is_none_or(|enclosed| enclosed == UNSEEN);
-    each_row(reader, edition, &[State::Pending, State::Deferred], |rows| rows.iter().any(is_unknown))
+    reader.any_with_unknown_files(edition.id)
 }
 
 /// Finds out whose the files of an edition are whose list is not read again: one of two is nobody's.
 fn look_at_files(plan: &Plan, reader: &dyn Reader, edition: &Edition) -> Result<(), LedgerError> {
     let layouts = letters::layouts(edition);
-    each_row(reader, edition, &State::ALL, |rows| {
+    let mut last = 0;
+    loop {
+        let rows = reader.rows_in(edition.id, &State::ALL, last, enlist::BATCH)?;
+        let Some(row) = rows.last() else { return Ok(()) };
+        last = row.seq;
         rows.par_iter().for_each(|row| {
             let columns = layouts.get(row.layout);
             if let Some(row) = columns.and_then(|columns| Row::from_json(row.number, &row.row, columns)) {
@@ -259,26 +267,6 @@ fn look_at_files(plan: &Plan, reader: &dyn Reader, edition: &Edition) -> Result<
                 let _ = plan.examine(&row);
             }
         });
-        false
-    })
-    .map(drop)
-}
-
-/// Shows an edition's rows of these states, until one look is enough; whether one was.
-fn each_row(
-    reader: &dyn Reader,
-    edition: &Edition,
-    states: &[State],
-    mut is_enough: impl FnMut(&[Claimed]) -> bool,
-) -> Result<bool, LedgerError> {
-    let mut last = 0;
-    loop {
-        let rows = reader.rows_in(edition.id, states, last, enlist::BATCH)?;
-        let Some(row) = rows.last() else { return Ok(false) };
-        last = row.seq;
-        if is_enough(&rows) {
-            return Ok(true);
-        }
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 use crate::database;
 use crate::ledger::{
     Claimed, Component, Counts, Domains, Edition, EditionId, Flags, LedgerError, LetterRecord, Queue, Reader,
-    Record, Reject, SourceRecord, Standing, State,
+    Record, Reject, SourceRecord, Standing, State, UNSEEN,
 };
 use crate::letter::{Outcome, Purpose};
 
@@ -302,6 +302,17 @@ impl Reader for SqliteReader {
             })
             .map_err(|error| LedgerError::sqlite(&self.path, error))?;
         Ok(counts)
+    }
+
+    fn any_with_unknown_files(&self, edition: EditionId) -> Result<bool, LedgerError> {
+        let (first, last) = schema::bounds(edition);
+        let found = self.one(
+            "SELECT 1 FROM deliveries WHERE id BETWEEN ?1 AND ?2 AND instr('pd', state)
+                AND (enclosed IS NULL OR enclosed = ?3) LIMIT 1",
+            [first, last, UNSEEN],
+            |_| Ok(()),
+        )?;
+        Ok(found.is_some())
     }
 
     fn rows_in(
