@@ -2,7 +2,7 @@
 //! it is. Only the command line's own mistakes are always words: they are found before it is known what was asked.
 
 use std::io::Write as _;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use serde_json::{Value as Json, json};
 
@@ -24,12 +24,15 @@ pub fn begin_quiet() {
     QUIET.store(true, Relaxed);
 }
 
-/// A bar is drawn on the terminal's last line.
-static BAR: AtomicBool = AtomicBool::new(false);
+/// Bars that are drawn at the end of the terminal.
+static BARS: AtomicUsize = AtomicUsize::new(0);
 
 /// A bar stands on the terminal's last line, or no longer: words take its place, and it is drawn again below them.
 pub fn above_a_bar(drawn: bool) {
-    BAR.store(drawn, Relaxed);
+    match drawn {
+        true => BARS.fetch_add(1, Relaxed),
+        false => BARS.fetch_sub(1, Relaxed),
+    };
 }
 
 /// From here on everything is said in JSON, the last words of a thread that breaks among it.
@@ -164,7 +167,7 @@ fn object(of: &Diagnostic) -> Json {
 
 /// Whole lines, at once, so that no other thread's words come between; a closed stderr ends nothing.
 pub fn write(text: &str) {
-    let wipe = if BAR.load(Relaxed) { "\r\x1b[2K" } else { "" };
+    let wipe = if BARS.load(Relaxed) > 0 { "\r\x1b[2K" } else { "" };
     let _ = std::io::stderr().lock().write_all(format!("{wipe}{text}").as_bytes());
 }
 

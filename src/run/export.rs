@@ -17,7 +17,7 @@ pub fn run(args: &cli::Export) -> Exit {
         return Exit::NoInput;
     }
     if !args.store.join(journal::NAME).is_file() {
-        eprintln!("error: {} has no journal.jsonl: it is no archive", args.store.display());
+        say!(Error, "{} has no journal.jsonl: it is no archive", args.store.display());
         return Exit::NoInput;
     }
     let _lock = match store::lock(&args.store, FlockOperation::NonBlockingLockShared) {
@@ -36,7 +36,7 @@ pub fn run(args: &cli::Export) -> Exit {
     match packed {
         Ok(packed) => {
             for path in &packed.left_out {
-                eprintln!("left out: {path} is missing or changed");
+                say!(Failed, "{path} is missing or changed, and left out");
             }
             let said = print(format!("{}: {} messages\n", out.display(), packed.messages));
             if packed.left_out.is_empty() { said } else { said.or_worse(Exit::SomeFailed) }

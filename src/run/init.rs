@@ -25,7 +25,7 @@ const SCHEMA: &str = "job.schema.json";
 
 /// Writes the project into a folder, which is made if need be. No file is ever overwritten: if one
 /// of them is there already, nothing is written.
-pub fn init(dir: &Path, quiet: bool) -> Exit {
+pub fn init(dir: &Path) -> Exit {
     let names = || FILES.iter().map(|(name, _)| *name).chain([SCHEMA]);
     let there: Vec<&str> = names().filter(|name| fs::symlink_metadata(dir.join(name)).is_ok()).collect();
     if !there.is_empty() {
@@ -43,7 +43,7 @@ pub fn init(dir: &Path, quiet: bool) -> Exit {
             return Exit::Io;
         }
     }
-    if quiet {
+    if talk::is_quiet() {
         return Exit::Done;
     }
     super::answer::printed(say(&mut io::stdout().lock(), dir, names()))
@@ -83,7 +83,7 @@ mod tests {
     fn the_project_is_without_mistakes() {
         let dir = tempfile::tempdir().expect("a folder");
         let project = dir.path().join("new");
-        assert_eq!(init(&project, false), Exit::Done);
+        assert_eq!(init(&project), Exit::Done);
         let env = Environment::fixed(&project, &[]);
         for name in ["jobs/welcome.yaml", "jobs/inbox.yaml"] {
             match job::read(Path::new(name), &env) {
@@ -123,7 +123,7 @@ mod tests {
         let csv = dir.path().join("data/people.csv");
         fs::create_dir_all(dir.path().join("data")).expect("made");
         fs::write(&csv, "mine").expect("written");
-        assert_eq!(init(dir.path(), false), Exit::Io);
+        assert_eq!(init(dir.path()), Exit::Io);
         assert_eq!(fs::read_to_string(&csv).expect("there"), "mine");
         assert!(!dir.path().join("postroom.yaml").exists());
     }

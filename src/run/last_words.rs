@@ -22,7 +22,6 @@ pub(super) fn last_words(
     standing: &Standing,
     enlisting: Option<&Enlisting>,
     args: &cli::Run,
-    global: &cli::Global,
 ) -> Result<Exit, Stop> {
     ledger.tidy()?;
     let reader = ledger.reader()?;
@@ -30,7 +29,7 @@ pub(super) fn last_words(
     let trouble = [State::Refused, State::Failed, State::Unsure];
     let bad = standing.rejected > 0 || trouble.into_iter().any(|state| standing.counts.of(state) > 0);
     let command = report_command(&plan.job.path, plan.purpose);
-    if bad || !global.quiet {
+    if bad || !talk::is_quiet() {
         let view = View { only: None, some: 10, domains: false, enlisting, command: &command };
         if talk::is_json() {
             talk::event("summary", report::summary(&edition, standing));

@@ -57,7 +57,7 @@ pub fn main() -> Exit {
     match &cli.command {
         Command::Run(args) => run(args, &cli.global),
         Command::Check(args) => check(args, &cli.global),
-        Command::Init(args) => init::init(&args.dir, cli.global.quiet),
+        Command::Init(args) => init::init(&args.dir),
         Command::Sandbox(args) => sandbox::run(args),
         Command::Show(args) => show::run(args),
         Command::Verify(args) => verify(args, &cli.global),
@@ -169,7 +169,7 @@ fn complete_archive(job: &Job) -> bool {
 
 /// Tells what is worth knowing and stops nothing.
 fn warn(warnings: &[Diagnostic], global: &cli::Global) {
-    if !global.quiet {
+    if !talk::is_quiet() {
         talk::diagnostics(warnings, global.color.on_stderr());
     }
 }
@@ -178,7 +178,7 @@ fn warn(warnings: &[Diagnostic], global: &cli::Global) {
 fn refuse(mistakes: &[Diagnostic], global: &cli::Global) -> Exit {
     // With --quiet what is only warned of is not said beside a mistake either.
     let said: Vec<_> =
-        mistakes.iter().filter(|one| !global.quiet || one.level == Level::Error).cloned().collect();
+        mistakes.iter().filter(|one| !talk::is_quiet() || one.level == Level::Error).cloned().collect();
     talk::diagnostics(&said, global.color.on_stderr());
     diagnostic::exit(mistakes)
 }
@@ -202,7 +202,7 @@ fn verify(args: &cli::Verify, global: &cli::Global) -> Exit {
 /// How an archiving job is to go.
 fn archiving(args: &cli::Run, global: &cli::Global, signals: &Signals) -> archive::Options {
     archive::Options {
-        quiet: global.quiet,
+        quiet: talk::is_quiet(),
         json: global.log == cli::LogForm::Json,
         limit: args.limit,
         confirm_deletions: args.confirm_deletions,

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-use crate::cli::Global;
 use crate::dispatch::Progress;
 use crate::talk;
 
@@ -31,9 +30,9 @@ enum Form {
 
 impl Show {
     /// Shows the sending of `total` letters as the command line asks for it.
-    pub(super) fn new(global: &Global, name: &str, total: u64) -> Show {
+    pub(super) fn new(name: &str, total: u64) -> Show {
         let terminal = std::io::stderr().is_terminal();
-        let form = if global.quiet {
+        let form = if talk::is_quiet() {
             Form::Silent
         } else if terminal && !talk::is_json() {
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(8));
@@ -82,8 +81,8 @@ impl Show {
     /// Takes the bar away.
     pub(super) fn end(self) {
         if let Form::Bar(bar) = self.form {
-            talk::above_a_bar(false);
             bar.finish_and_clear();
+            talk::above_a_bar(false);
         }
     }
 }

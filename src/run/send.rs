@@ -106,7 +106,7 @@ fn carry_out(
 
     let kept = kept::of(&plan, &edition, &ledger)?.map(Arc::new);
     let (plan, edition, enlisting) = (&plan, &edition, enlisting.as_ref());
-    let sending = Sending { plan, edition, enlisting, relay: &relay, args, global, signals, kept };
+    let sending = Sending { plan, edition, enlisting, relay: &relay, args, signals, kept };
     let counts = ledger.reader()?.counts(edition.id)?;
     if counts.open() == 0 {
         return sending.nothing_to_send(ledger, &counts, lock);
@@ -226,7 +226,6 @@ struct Sending<'a> {
     enlisting: Option<&'a Enlisting>,
     relay: &'a Relay,
     args: &'a cli::Run,
-    global: &'a cli::Global,
     signals: &'a Signals,
     kept: Option<Arc<Kept>>,
 }
@@ -237,7 +236,8 @@ impl Sending<'_> {
         let (plan, edition) = (self.plan, self.edition);
         kept::close(self.kept.as_deref());
         let begun = edition.finished_at.is_none() && self.enlisting.is_some();
-        let words = match begun && counts.of(State::Accepted) == 0 {
+        let had = counts.of(State::Accepted) + counts.of(State::Unsure);
+        let words = match begun && had == 0 {
             true => "nobody on the list gets a letter".to_owned(),
             false => format!("edition {} is finished: there is nothing left to send", edition.name),
         };
@@ -245,7 +245,7 @@ impl Sending<'_> {
         talk::note(&format!("{}: {words}", plan.job.name));
         drop(lock);
         let standing = ledger.reader()?.standing(edition.id)?;
-        let said = last_words(plan, &mut ledger, edition, &standing, self.enlisting, self.args, self.global);
+        let said = last_words(plan, &mut ledger, edition, &standing, self.enlisting, self.args);
         // Once for an edition: a run that died behind its last letter has told nobody.
         let trouble = notify::is_trouble(&standing);
         notify::tell(plan, &mut ledger, edition, &self.relay.spec, Kind::Finished, trouble, None);
@@ -279,7 +279,7 @@ impl Sending<'_> {
         let trace = self.args.trace.then(Transcript::stderr);
         let accounts = match &self.relay.embedded {
             Some(_) => Accounts::alone(),
-            None => accounts::of_this_user(self.asked_to_stop(&ledger)?).quiet(self.global.quiet),
+            None => accounts::of_this_user(self.asked_to_stop(&ledger)?).quiet(talk::is_quiet()),
         };
         let submitter =
             Submitter::start(spec, &accounts, trace, events).map_err(|error| submit_trouble(&error, spec))?;
@@ -297,7 +297,7 @@ impl Sending<'_> {
             group_of: Arc::new(move |domain| DomainLimit::place(&limits, domain)),
             first_due,
         };
-        let mut show = Show::new(self.global, &self.plan.job.name, open);
+        let mut show = Show::new(&self.plan.job.name, open);
         self.signals.find(Doing::Work);
         let ended = engine.run(|progress| show.tell(progress));
         show.end();
@@ -342,8 +342,8 @@ impl Sending<'_> {
         }
         drop(lock);
         let (plan, edition) = (self.plan, self.edition);
-        let said = last_words(plan, &mut ledger, edition, &standing, self.enlisting, self.args, self.global);
-        if let (Some((_, outbox)), false) = (&self.relay.embedded, self.global.quiet) {
+        let said = last_words(plan, &mut ledger, edition, &standing, self.enlisting, self.args);
+        if let (Some((_, outbox)), false) = (&self.relay.embedded, talk::is_quiet()) {
             eprintln!("the letters lie in {}", outbox.display());
         }
         let by_counts = said?;

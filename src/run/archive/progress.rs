@@ -81,6 +81,7 @@ fn draw(bar: ProgressBar, counts: &[Arc<Counts>], end: &Receiver<()>) {
     if let Ok(style) = style {
         bar.set_style(style);
     }
+    talk::above_a_bar(true);
     while end.recv_timeout(Duration::from_millis(100)).is_err_and(|error| error.is_timeout()) {
         let Sums { received, wanted, bytes, wanted_bytes, outside } = Sums::of(counts);
         bar.set_length(wanted_bytes);
@@ -91,6 +92,7 @@ fn draw(bar: ProgressBar, counts: &[Arc<Counts>], end: &Receiver<()>) {
         });
     }
     bar.finish_and_clear();
+    talk::above_a_bar(false);
 }
 
 /// Writes a line now and then until the end.
