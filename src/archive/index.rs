@@ -13,12 +13,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender};
-use rusqlite::{CachedStatement, Connection, OpenFlags, OptionalExtension as _, Transaction, params};
+use rusqlite::{
+    CachedStatement, Connection, ErrorCode, OpenFlags, OptionalExtension as _, Transaction, params,
+};
+use rustix::fs::FlockOperation;
 
 use super::digest::Digest;
 use super::journal::{self, Entry, Lines, Position};
 use super::session::Stop;
 use super::shelf::Places;
+use super::store;
 use super::terms::Terms;
 use crate::database;
 use crate::failpoint;
@@ -146,7 +150,17 @@ pub fn open_to_read(store: &Path) -> Result<Connection, IndexError> {
         Ok(database)
     });
     // Reading a database with a write-ahead log writes beside it.
-    Ok(opened.or_else(|error| database::open_alone(&path)?.ok_or(error))?)
+    let cannot_write = |error: &rusqlite::Error| {
+        matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly))
+    };
+    Ok(opened.or_else(|error| {
+        // Somebody else may be able to, and be at it.
+        let at_rest = store::lock(store, FlockOperation::NonBlockingLockShared).is_ok();
+        match cannot_write(&error) && at_rest {
+            true => database::open_alone(&path)?.ok_or(error),
+            false => Err(error),
+        }
+    })?)
 }
 
 fn remove(store: &Path) -> io::Result<()> {
