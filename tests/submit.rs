@@ -1101,6 +1101,61 @@ mod tokens {
         assert_eq!(server.asked(), 2);
     }
 
+    /// Greets, and answers EHLO and what follows until a command that begins so; all it heard.
+    fn let_in(stream: &TcpStream, last: &str) -> Vec<String> {
+        let (mut heard, mut out) = (Vec::new(), stream);
+        out.write_all(b"220 relay\r\n").unwrap();
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            let ends = line.starts_with(last);
+            let reply: &[u8] = match line.split(' ').next() {
+                _ if ends => b"",
+                Some("EHLO") => b"250-relay\r\n250 AUTH XOAUTH2\r\n",
+                Some("AUTH") => b"235 welcome\r\n",
+                _ => b"250 ok\r\n",
+            };
+            heard.push(line);
+            if ends || out.write_all(reply).is_err() {
+                break;
+            }
+        }
+        heard
+    }
+
+    #[test]
+    fn a_token_that_was_refused_is_sent_on_no_other_connection() {
+        // While one connection is busy, another is refused, and does not go before a third was greeted.
+        let server = TokenServer::start(&TWO);
+        let (refused, over) = (Barrier::new(2), Barrier::new(2));
+        let (tell, late) = mpsc::channel();
+        let tell = Mutex::new(tell);
+        let port = played(move |number, mut stream| match number {
+            0 => {
+                let_in(&stream, "MAIL");
+                over.wait();
+            }
+            1 => {
+                let_in(&stream, "AUTH");
+                stream.write_all(b"535 5.7.8 bad credentials\r\n").unwrap();
+                refused.wait();
+                BufReader::new(stream).lines().map_while(Result::ok).for_each(drop);
+            }
+            2 => {
+                refused.wait();
+                std::thread::sleep(Duration::from_millis(100));
+                let heard = let_in(&stream, "AUTH");
+                tell.lock().unwrap().send(heard).unwrap();
+                over.wait();
+            }
+            _ => drop(serve(stream, &|token, _| token == "t2", &Mutex::default(), &Mutex::default())),
+        });
+        let mut spec = RelaySpec { auth: Some(server.auth()), pipelining: Pipelining::Off, ..spec(port) };
+        spec.timeouts.mail = Duration::from_secs(30);
+        let told = run(&spec, 20, 1, 100);
+        let heard = late.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert_eq!(heard[1..], ["QUIT"]);
+        assert_eq!((told.count(Outcome::Accepted), server.asked()), (20, 2), "{:?}", told.failed);
+    }
+
     #[test]
     fn a_login_that_is_refused_for_good_is_not_tried_again_and_again() {
         // Withdrawn, and what comes instead is no better: one attempt with each.

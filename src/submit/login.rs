@@ -58,6 +58,11 @@ impl Identity {
         self.doubted.is_some() || (!self.fresh && self.until.is_some_and(|until| until <= now))
     }
 
+    /// Whether the server no longer takes the secret, and another is not there yet.
+    pub(super) fn is_doubted(&self) -> bool {
+        self.doubted.is_some()
+    }
+
     /// The server refused a login with the secret of that issue. Whether another connection is worth a try: a secret
     /// that worked may have been withdrawn, and another is asked for once. One that never worked is not tried again,
     /// for that locks accounts.

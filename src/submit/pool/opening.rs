@@ -246,6 +246,12 @@ impl Pool {
             connection.session.open();
             return self.became_ready(slot, now);
         };
+        if identity.is_doubted() {
+            // Its place is for one with the secret that is fetched.
+            connection.login_waits = false;
+            connection.note("the access token was refused on another connection: this one ends");
+            return connection.session.quit();
+        }
         connection.login_waits = tried;
         if tried {
             return;
