@@ -270,12 +270,14 @@ impl Pool {
         }
     }
 
-    /// Whether a login is on its way, and it is a while since one succeeded: others wait for what comes of it, so that a
-    /// password that was changed meanwhile is not tried as often as there are connections.
+    /// Whether a login is on its way, and it is a while since one succeeded: others wait for what comes of it, so that
+    /// a password that was changed meanwhile is not tried as often as there are connections. One that is slow is waited
+    /// for no longer: it may hang, and the next as well.
     fn login_is_tried(&self, now: Instant) -> bool {
         let mut connections = self.connections.iter().flatten();
         !self.relay.identity.as_ref().is_some_and(|identity| identity.has_just_succeeded(now))
-            && connections.any(|connection| connection.session.awaits() == Some(Awaited::Auth))
+            && connections
+                .any(|connection| connection.session.awaits() == Some(Awaited::Auth) && !connection.is_slow())
     }
 
     /// Begins the logins that waited, if they need no longer.
@@ -284,7 +286,10 @@ impl Pool {
             return;
         }
         for slot in 0..self.connections.len() {
-            if self.connections[slot].as_ref().is_some_and(|connection| connection.login_waits) {
+            // Nothing is said behind a QUIT, least of all a password.
+            let waits =
+                |connection: &Connection| connection.login_waits && connection.session.awaits().is_none();
+            if self.connections[slot].as_ref().is_some_and(waits) {
                 self.greeted(slot, now);
             }
         }
