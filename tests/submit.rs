@@ -706,7 +706,8 @@ fn answer_one_at_a_time(stream: &TcpStream) {
             }
             _ if in_content => true,
             _ if !reader.buffer().is_empty() => false,
-            "EHLO" => say(b"250-relay\r\n250 PIPELINING\r\n"),
+            "EHLO" => say(b"250-relay\r\n250-AUTH PLAIN\r\n250 PIPELINING\r\n"),
+            "AUTH" => say(b"235 welcome\r\n"),
             "DATA" => {
                 in_content = true;
                 say(b"354 go on\r\n")
@@ -718,22 +719,35 @@ fn answer_one_at_a_time(stream: &TcpStream) {
 }
 
 #[test]
-fn a_relay_that_turns_away_a_second_connection_without_a_word_is_not_hammered() {
-    let (live, came) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
-    let count = Arc::clone(&came);
-    let port = played(move |_, stream| {
-        count.fetch_add(1, Ordering::SeqCst);
-        if live.fetch_add(1, Ordering::SeqCst) == 0 {
-            answer_one_at_a_time(&stream);
+fn a_relay_that_turns_away_a_second_connection_is_not_hammered() {
+    // At once, when it has let us in, behind the first command, or with a word to the login.
+    for (last, word) in [("", ""), ("EHLO", ""), ("MAIL", ""), ("AUTH", "454 4.7.0 one login at a time\r\n")]
+    {
+        let (live, came) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
+        let count = Arc::clone(&came);
+        let port = played(move |_, mut stream| {
+            count.fetch_add(1, Ordering::SeqCst);
+            if live.fetch_add(1, Ordering::SeqCst) == 0 {
+                answer_one_at_a_time(&stream);
+            } else if !last.is_empty() {
+                stream.write_all(b"220 relay\r\n").unwrap();
+                answer_until(&stream, last);
+                let word = if last == "EHLO" { "250 relay\r\n" } else { word };
+                stream.write_all(word.as_bytes()).unwrap();
+            }
+            live.fetch_sub(1, Ordering::SeqCst);
+        });
+        let mut spec = spec(port);
+        spec.pipelining = Pipelining::Off;
+        if last == "AUTH" {
+            let credential = Credential::Literal(Secret::new("right"));
+            spec.auth = Some(Auth { user: "ada".to_owned(), credential, token: false, mechanism: None });
         }
-        live.fetch_sub(1, Ordering::SeqCst);
-    });
-    let mut spec = spec(port);
-    spec.pipelining = Pipelining::Off;
-    let told = run(&spec, 200, 1, 500);
-    assert_eq!(told.count(Outcome::Accepted), 200, "{:?}", told.failed);
-    let came = came.load(Ordering::SeqCst);
-    assert!(came <= 4, "{came} connections");
+        let told = run(&spec, 200, 1, 500);
+        assert_eq!(told.count(Outcome::Accepted), 200, "{last}: {:?}", told.failed);
+        let came = came.load(Ordering::SeqCst);
+        assert!(came <= 4, "{last}: {came} connections");
+    }
 }
 
 /// Some relays say with 554 or 521 what they mean of now: that we came too often, or that this one of several is away.

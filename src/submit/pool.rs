@@ -451,7 +451,10 @@ impl Pool {
                 Wire::NoStartTls => {
                     gone = Some(None);
                     // Where it was offered in this run, it is one server of several that has none.
-                    self.came_to_nothing(SubmitError::NoStartTls { relay: self.relay.name.clone() }, now);
+                    if !self.others_do(Some(slot), now) {
+                        let relay = self.relay.name.clone();
+                        self.came_to_nothing(SubmitError::NoStartTls { relay }, now);
+                    }
                 }
                 Wire::Refused(heard) => {
                     gone = Some(None);

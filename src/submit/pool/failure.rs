@@ -8,7 +8,7 @@ use mio::event::Source;
 use super::{IDLE, Known, Phase, Pool, UNHEARD};
 use crate::job::Pipelining;
 use crate::measure;
-use crate::submit::connection::Loss;
+use crate::submit::connection::{Connection, Loss};
 use crate::submit::lanes::Lanes;
 use crate::submit::patience::{Failure, Verdict};
 use crate::submit::relay::{Relay, refused_by_net};
@@ -21,7 +21,8 @@ impl Pool {
         let Some(connection) = &mut self.connections[slot] else { return };
         let wordless =
             matches!(loss, Some(Loss::Closed | Loss::Net(_))) && connection.session.awaits().is_some();
-        let unheard = connection.session.level_begun().filter(|_| !connection.session.has_answered());
+        let answered = connection.session.has_answered();
+        let unheard = connection.session.level_begun().filter(|_| !answered);
         connection.session.lost();
         let letters = connection.session.accepted();
         let accepted = letters > 0;
@@ -42,10 +43,13 @@ impl Pool {
         connection.link.close();
         // A socket that is closed leaves the poll by itself.
         let _ = connection.link.deregister(self.poll.registry());
-        // Where others are ready there, it is about their number, said or not.
-        let others = self.connections.iter().flatten().filter(|other| other.session.is_ready());
-        let crowded = !was_ready && others.clone().any(|other| other.address == address);
-        let others = others.count();
+        // Where others work there, it is about their number, said or not.
+        let crowded = !idled
+            && !answered
+            && self.connections.iter().flatten().any(|other| {
+                let works = other.session.is_ready() && (!was_ready || other.session.has_answered());
+                works && other.address == address
+            });
         if young || (!was_ready && !crowded) {
             self.relay.addresses.led_nowhere(address);
         }
@@ -53,11 +57,11 @@ impl Pool {
             self.learn_limit(letters, wordless && !quitting);
         }
         let Some(loss) = loss.filter(|_| !quitting && !accepted) else { return };
-        if crowded {
-            return self.shrink(others, now);
-        }
         if let Some(level) = unheard {
             self.went_unheard(level);
+        }
+        if crowded && self.others_do(None, now) {
+            return;
         }
         let relay = self.relay.name.clone();
         let error = match loss {
@@ -132,6 +136,26 @@ impl Pool {
             self.known.unheard = 0;
             self.step_down(level);
         }
+    }
+
+    /// Whether others are ready where a connection came to nothing. So many as are, or may be yet, are enough for a
+    /// while: a relay, or what stands before it, may turn away one more, said or not.
+    pub(super) fn others_do(&mut self, lost: Option<usize>, now: Instant) -> bool {
+        let others = || {
+            let others = self.connections.iter().enumerate().filter(|&(slot, _)| Some(slot) != lost);
+            others.filter_map(|(_, connection)| connection.as_ref())
+        };
+        if !others().any(|other| other.session.is_ready()) {
+            return false;
+        }
+        let may_be = |other: &&Connection| {
+            other.carries() || (other.is_opening() && other.session.awaits() != Some(Awaited::Quit))
+        };
+        let enough = others().filter(may_be).count() + self.openings.len();
+        // A login may have waited for what comes of it.
+        self.at_once = true;
+        self.shrink(enough, now);
+        true
     }
 
     /// A connection came to nothing before a letter was begun on it.

@@ -102,6 +102,7 @@ impl Pool {
                     self.fail(SubmitError::Login { relay, user, answer }, now);
                 }
             }
+            Some(Err(_)) if self.others_do(None, now) => {}
             Some(Err(error)) => self.came_to_nothing(error, now),
             None => {
                 self.fail(SubmitError::Broken { relay }, now);
@@ -231,12 +232,9 @@ impl Pool {
             transcript.note(&format!("no connection: {error}"));
         }
         opening.race.tried().iter().for_each(|&address| self.relay.addresses.led_nowhere(address));
-        let others = self.connections.iter().flatten().filter(|other| other.session.is_ready()).count();
-        if others > 0 && !self.relay.addresses.any_left() {
-            // As many as work: a relay, or what stands before it, may turn away one more without a word.
-            return self.shrink(others, now);
+        if self.relay.addresses.any_left() || !self.others_do(None, now) {
+            self.came_to_nothing(refused_by_net(&self.relay.name, error), now);
         }
-        self.came_to_nothing(refused_by_net(&self.relay.name, error), now);
     }
 
     pub(super) fn greeted(&mut self, slot: usize, now: Instant) {
@@ -335,10 +333,11 @@ impl Pool {
         connection.session.quit();
         let error =
             SubmitError::Login { relay: self.relay.name.clone(), user: identity.user().to_owned(), answer };
-        match may_pass && !matches!(self.phase, Phase::Trial(_)) {
-            true => self.came_to_nothing(error, now),
+        if !may_pass || matches!(self.phase, Phase::Trial(_)) {
             // A wrong password that is tried again locks accounts.
-            false => self.fail(error, now),
+            self.fail(error, now);
+        } else if !self.others_do(Some(slot), now) {
+            self.came_to_nothing(error, now);
         }
     }
 
@@ -364,11 +363,8 @@ impl Pool {
 
     /// The greeting, EHLO or STARTTLS was refused, or the relay has closed the session before anything was begun.
     pub(super) fn refused(&mut self, slot: usize, heard: Heard, now: Instant) {
-        let others =
-            self.connections.iter().flatten().filter(|connection| connection.session.is_ready()).count();
-        if others > 0 {
-            // Too many connections: so many as work are allowed; more are tried later.
-            return self.shrink(others, now);
+        if self.others_do(Some(slot), now) {
+            return;
         }
         if let Some(connection) = &self.connections[slot] {
             self.relay.addresses.led_nowhere(connection.address);
