@@ -209,7 +209,11 @@ fn finish(reading: Reading, mut job: Option<Job>) -> Result<Job, Flawed> {
     match job {
         _ if errors > 0 => Err(Flawed { mistakes: found, job }),
         // A job that cannot be had without a word about why would be our mistake.
-        None => Err(Flawed::by(Diagnostic::error("this job cannot be read").ending(Exit::Bug))),
+        None => {
+            let mut mistakes = vec![Diagnostic::error("this job cannot be read").ending(Exit::Bug)];
+            mistakes.extend(found);
+            Err(Flawed { mistakes, job: None })
+        }
         Some(mut job) => {
             match &mut job {
                 Job::Send(job) => job.warnings = found,

@@ -788,10 +788,26 @@ fn a_subject_that_ends_in_a_comment_is_warned_of() {
         ("subject: \"编号 #12\"", false),
         ("subject: \"编号\" #12", false),
         ("subject: 编号#12", false),
+        ("subject: 编号 #{{ id }}", true),
+        ("subject: Join us #GivingTuesday", true),
+        ("subject: News\n  of the month #12", true),
+        ("subject: 十一月通讯 #主题", false),
+        ("subject: Hello   #TODO", false),
+        ("subject: |\n  News #12", false),
+        ("subject: x\nvars: {subject: y}  #12", false),
     ] {
         let job = Project::new(&[("job.yaml", &with("subject", line))]).send("job.yaml");
         let said = diagnostic::print(&job.warnings, false);
         assert_eq!(said.contains("no part of the subject"), warned, "{line}: {said}");
+    }
+}
+
+#[test]
+fn what_is_warned_of_in_a_file_of_vars_does_not_refuse_the_job() {
+    for (vars, warned) in [("slogan: “今日特价”", true), ("subject: News #12", false)] {
+        let text = with("subject", "subject: x\nvars_file: v.yaml");
+        let job = Project::new(&[("job.yaml", &text), ("v.yaml", vars)]).send("job.yaml");
+        assert_eq!((job.vars.len(), !job.warnings.is_empty()), (1, warned), "{vars}");
     }
 }
 
@@ -822,6 +838,10 @@ fn each_mistake_of_yaml_stands_alone() {
         "kind: send\nrelay: ｛host: a.b, port: 25｝\n",
         "kind: send\nrecipients: {file: \"data\\名单.csv\"}\n",
         "kind: send\nrecipients: {file: \"C:\\Users\\名单.csv\"}\n",
+        "kind: send\nrecipients: {file: \"data\\u名单.csv\"}\n",
+        "kind: send\nrecipients: {file: \"D:\\x数据\"}\n",
+        "kind: send\nsubject: 【通知】会议: 明天\n",
+        "kind: send\nvars: {slogan: \"甲，乙: 丙\" x: y}\n",
         "kind: send\nrecipients:\n  file: x.csv\n   to: x\n",
     ] {
         let mistakes = Project::new(&[("job.yaml", text)]).read("job.yaml").expect_err("no YAML");

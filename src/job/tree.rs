@@ -350,24 +350,6 @@ impl Reader {
         }
     }
 
-    /// A subject that ends before a `#12`, which was hardly meant as a comment.
-    fn warn_of_lost_words(&self, key: &Node, value: &Node) {
-        let is_subject = matches!(&key.content, Content::Text(key) if key == "subject");
-        let behind = self.source.get(value.span.end..).unwrap_or("").lines().next().unwrap_or("");
-        let comment = behind.trim().strip_prefix('#').unwrap_or("");
-        let plain =
-            self.source.get(value.span.clone()).is_some_and(|source| !source.starts_with(['"', '\'']));
-        if is_subject && plain && !comment.starts_with(['#', ' ', '\t']) && !comment.is_empty() {
-            let start = value.span.end + behind.len() - behind.trim_start().len();
-            let place = self.place(start..start + behind.trim().len());
-            self.note(
-                Diagnostic::warning("this is no part of the subject: ` #` begins a comment in YAML")
-                    .at(place)
-                    .help("put the whole subject in quotes, or a space behind the `#` of a comment"),
-            );
-        }
-    }
-
     /// The byte an error of ours points to: its words end in ` at line 3 column 5`, both counted
     /// from 1 and the column in characters; without that it is the very beginning.
     fn offset(&self, error: &str) -> usize {
@@ -534,9 +516,12 @@ impl Reader {
             }
         }
         if words.contains("escape character") || words.contains("hexadecimal") {
-            let stroke = self.source[..self.source.len().min(at + 1)].rfind('\\').unwrap_or(at);
-            let help = "within double quotes `\\` begins an escape: write paths with `/`, other values in single quotes";
-            return (stroke..stroke + 1, Some(help.to_owned()));
+            // Of bytes: the place may be in the middle of a character.
+            let before = &self.source.as_bytes()[..self.source.len().min(at + 1)];
+            if let Some(stroke) = before.iter().rposition(|byte| *byte == b'\\') {
+                let help = "within double quotes `\\` begins an escape: write paths with `/`, other values in single quotes";
+                return (stroke..stroke + 1, Some(help.to_owned()));
+            }
         }
         let opened = match () {
             () if words.contains("quoted scalar") => Some("this quotation mark is not closed"),
@@ -581,6 +566,7 @@ fn chinese_sign(line: &str, words: &str) -> Option<(Range<usize>, char)> {
     let is_separator = |(comma, _): &(usize, &str)| {
         let word = line[comma + '\u{ff0c}'.len_utf8()..].split(": ").next().unwrap_or("").trim();
         line[..*comma].contains('{')
+            && !within_quotes(line, *comma)
             && !word.is_empty()
             && !word.contains(|c: char| !(c.is_alphanumeric() || c == '_'))
     };
@@ -590,12 +576,33 @@ fn chinese_sign(line: &str, words: &str) -> Option<(Range<usize>, char)> {
     }
     let (value, span) = values(line).next().filter(|_| words.contains("mapping values are not allowed"))?;
     let sign = value.chars().next()?;
-    let ours = match sign {
-        '\u{ff5b}' => '{',
-        '\u{ff3b}' | '\u{3010}' => '[',
+    let (close, ours) = match sign {
+        '\u{ff5b}' => ('\u{ff5d}', '{'),
+        '\u{ff3b}' => ('\u{ff3d}', '['),
+        '\u{3010}' => ('\u{3011}', '['),
         _ => return None,
     };
-    Some((at(span.start, sign), ours))
+    // A title in brackets, as Chinese subjects begin with, has its words behind it.
+    let value = value.split(" #").next()?.trim_end();
+    value.ends_with([close, '}', ']']).then(|| (at(span.start, sign), ours))
+}
+
+/// Whether a place in a line lies between the quotation marks of a value.
+fn within_quotes(line: &str, at: usize) -> bool {
+    let (mut quote, mut before) = (None, ' ');
+    for sign in line[..at].chars().filter(|sign| !sign.is_whitespace()) {
+        match quote {
+            Some(open) if sign == open && (open, before) != ('"', '\\') => quote = None,
+            Some(_) => {}
+            // One within a word is an apostrophe.
+            None if matches!(sign, '"' | '\'') && "{[,:\u{ff0c}\u{ff1a}\'".contains(before) => {
+                quote = Some(sign)
+            }
+            None => {}
+        }
+        before = sign;
+    }
+    quote.is_some()
 }
 
 /// The values of a line of YAML that did not parse: what stands behind `: `, `- `, `[` or `, `.
@@ -835,7 +842,6 @@ impl Entries<'_> {
             }
         }
         reader.warn_of_chinese_quotes(&value);
-        reader.warn_of_lost_words(&key, &value);
         let text = match &key.content {
             Content::Text(text) => text.clone(),
             Content::Map(_) | Content::List(_) | Content::Broken => {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value as Json};
 
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Level};
 use crate::exit::Exit;
 use crate::mail::{Mailbox, list_id};
 
@@ -49,7 +49,7 @@ pub(in crate::job) fn send(section: &Section<'_>, house: &House<'_>, path: &Path
     });
     let reply_to = section.get("reply_to").map_or(Some(MailboxTemplates::default()), mailbox_templates);
     let recipients = section.need("recipients").and_then(recipients);
-    let subject = section.need("subject").and_then(|value| value.line());
+    let subject = section.need("subject").and_then(subject);
     let body = section.need("body").and_then(body);
     let attachments = all(section.get("attachments"), |value| value.one_or_more(), attachment);
     let images = section.get("images").map(images);
@@ -119,6 +119,32 @@ pub(in crate::job) fn send(section: &Section<'_>, house: &House<'_>, path: &Path
         warnings: Vec::new(),
         absent: Vec::new(),
     })
+}
+
+/// The subject; one that ends before a `#12`, which was hardly meant as a comment, is warned of.
+fn subject(value: Value<'_>) -> Option<Text> {
+    let source = &*value.document.source;
+    let written = source.get(value.node.span.start..).unwrap_or("");
+    // One without quotes stands in the file word for word, be it over several lines.
+    let behind = value.as_text().and_then(|words| {
+        words.split_whitespace().try_fold(written, |rest, word| rest.trim_start().strip_prefix(word))
+    });
+    let at = source.len() - behind.unwrap_or("").len();
+    let line = source[at..].lines().next().unwrap_or("");
+    let lost = line.trim();
+    let is_number = |words: &str| words.starts_with(|sign: char| sign.is_ascii_digit() || sign == '{');
+    // Comments are set off further.
+    let is_word =
+        |words: &str| line.starts_with(" #") && words.starts_with(|sign: char| sign.is_ascii_alphabetic());
+    if lost.strip_prefix('#').is_some_and(|words| is_number(words) || is_word(words)) {
+        let at = at + line.len() - line.trim_start().len();
+        value.reading.note(
+            Diagnostic::warning("this is no part of the subject: ` #` begins a comment in YAML")
+                .at(value.document.place(at..at + lost.len()))
+                .help("put the whole subject in quotes, or a space behind the `#` of a comment"),
+        );
+    }
+    value.line()
 }
 
 /// What was read, or what stands in for it where a mistake was noted, so that the mistakes of all the rest can be
@@ -766,10 +792,13 @@ fn vars_file(value: Value<'_>) -> Option<Map<String, Json>> {
             }
         },
         false => match Document::parse(Path::new(&shown), text) {
-            Ok((document, mistakes)) if mistakes.is_empty() => document.root.to_json(),
-            Ok((_, mistakes)) => {
+            Ok((document, mistakes)) => {
+                let flawed = mistakes.iter().any(|mistake| mistake.level == Level::Error);
                 mistakes.into_iter().for_each(|mistake| value.reading.note(mistake));
-                return None;
+                if flawed {
+                    return None;
+                }
+                document.root.to_json()
             }
             Err(mistake) => {
                 value.reading.note(*mistake);
