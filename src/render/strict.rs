@@ -28,7 +28,7 @@ pub(super) fn add_to(env: &mut Environment<'static>) {
         ("escape", Value::from_function(escape)),
         ("indent", Value::from_function(narrow_indent)),
         ("lower", Value::from_function(lower)),
-        ("pprint", Value::from_function(pprint)),
+        ("pprint", Value::from_function(charged_pprint)),
         ("replace", Value::from_function(replace_some)),
         ("safe", Value::from_function(safe)),
         ("string", Value::from_function(string)),
@@ -45,15 +45,16 @@ pub(super) fn add_to(env: &mut Environment<'static>) {
             filter.call(state, &args)
         });
     }
-    for (name, filter) in [
-        ("float", Value::from_function(float)),
-        ("int", Value::from_function(int)),
-        ("sum", Value::from_function(sum)),
-    ] {
+    for (name, filter) in [("float", Value::from_function(float)), ("int", Value::from_function(int))] {
         env.add_filter(name, move |state: &mut State, args: Rest<ValueOrKwargs>| {
-            filter.call(state, without_nulls(&args.into_values())?)
+            let args = args.into_values();
+            without_nulls(if has_default(&args) { &args[1..] } else { &args })?;
+            filter.call(state, &args)
         });
     }
+    env.add_filter("sum", |state: &mut State, args: Rest<ValueOrKwargs>| {
+        Value::from_function(sum).call(state, without_nulls(&args.into_values())?)
+    });
     env.add_filter(
         &GUARD[1..],
         |value: &Value| if holds_null(value) { Err(null()) } else { Ok(value.clone()) },
@@ -78,6 +79,13 @@ fn without_nulls(args: &[Value]) -> Result<&[Value], Error> {
     let null_in =
         |arg: &Value| arg.is_none() || (arg.is_kwargs() && fields(arg).any(|(_, value)| value.is_none()));
     if args.iter().any(null_in) { Err(null()) } else { Ok(args) }
+}
+
+/// Whether a filter of numbers is told what to take for what is none.
+fn has_default(args: &[Value]) -> bool {
+    args.get(1).is_some_and(|second| {
+        !second.is_kwargs() || fields(second).any(|(name, _)| name.as_str() == Some("default"))
+    })
 }
 
 /// Whether a value is null, or a list or map with one in it: printed whole it shows `None`.
@@ -170,6 +178,13 @@ pub(super) fn as_written(source: &str, at: Range<usize>) -> Option<String> {
         words = scan::operand(&before[start..])?;
     }
     Some(words.replace(GUARD, "").trim().to_owned())
+}
+
+/// `pprint`, of which each sign costs as much as the engine's own takes for it.
+fn charged_pprint(state: &State, value: &Value) -> Result<String, Error> {
+    let text = pprint(value);
+    state.consume_fuel(text.len() as u64 / 4)?;
+    Ok(text)
 }
 
 fn narrow_indent(state: &mut State, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
@@ -324,6 +339,13 @@ mod tests {
             ("{{ v|float }}", None),
             ("{{ v|sum }}", None),
             ("{{ v|pprint }}", None),
+            (
+                "{{ v|int(0) }}{{ v|float(default=1.5) }}{{ v|int(default=2) }}{{ 'x'|int(3) }}",
+                Some("01.523"),
+            ),
+            ("{{ v|int(v) }}", None),
+            ("{{ v|float(default=v) }}", None),
+            ("{{ v|int(base=16) }}", None),
             ("{{ list|string }}", None),
             ("{{ [d]|upper }}", None),
             ("{{ '7'|int }}{{ '1.5'|float }}{{ [1, 2]|sum }}{{ [d]|sum(attribute='x') }}", Some("71.531")),
@@ -366,6 +388,18 @@ mod tests {
         ] {
             assert_eq!(env.render_str(template, &context).ok().as_deref(), expected, "{template}");
         }
+    }
+
+    #[test]
+    fn what_pprint_prints_is_paid_for() {
+        let render = |fuel| {
+            let mut env = Environment::new();
+            env.set_fuel(Some(fuel));
+            add_to(&mut env);
+            env.render_str("{{ list|pprint|length }}", minijinja::context! { list => vec!["word"; 1000] })
+        };
+        assert!(render(20_000).is_ok());
+        assert_eq!(render(2000).map_err(|error| error.kind()), Err(ErrorKind::OutOfFuel));
     }
 
     #[test]
