@@ -214,12 +214,17 @@ pub enum MailboxTemplates {
     },
 }
 
-/// As the job has them, one behind another.
+/// As the job has them, one behind another; those without a template as the mailboxes they are.
 impl fmt::Display for MailboxTemplates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let one = |MailboxTemplate { name, address }: &MailboxTemplate| match name {
-            Some(name) => format!("{} <{}>", name.value, address.value),
-            None => address.value.clone(),
+        let mailbox = |MailboxTemplate { name, address }: &MailboxTemplate| {
+            let name = name.as_ref().map_or("", |name| &name.value);
+            Mailbox::new(name, address.value.parse().ok()?).ok()
+        };
+        let one = |template: &MailboxTemplate| match (mailbox(template), &template.name) {
+            (Some(mailbox), _) => mailbox.to_string(),
+            (None, Some(name)) => format!("{} <{}>", name.value, template.address.value),
+            (None, None) => template.address.value.clone(),
         };
         match self {
             MailboxTemplates::Each(each) => f.write_str(&each.iter().map(one).collect::<Vec<_>>().join(", ")),

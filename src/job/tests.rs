@@ -803,6 +803,25 @@ fn a_subject_that_ends_in_a_comment_is_warned_of() {
 }
 
 #[test]
+fn answers_go_to_mailboxes_as_they_are_read_elsewhere() {
+    for reply_to in [
+        r#""Ada \"Al\" Lee" <a@b.example>"#,
+        r#""\"Al\"" <a@b.example>"#,
+        "\"ada\"@b.example.",
+        "Ada <ada@b.example.>",
+        "e\u{301}@b.example",
+        "<a@b.example>",
+    ] {
+        let text = with("subject", &format!("subject: x\nreply_to: '{reply_to}'"));
+        let job = Project::new(&[("job.yaml", &text)]).send("job.yaml");
+        let mailbox: crate::mail::Mailbox = reply_to.parse().expect("a mailbox");
+        assert_eq!(job.reply_to.to_string(), mailbox.to_string());
+        let MailboxTemplates::Each(each) = job.reply_to else { panic!("one each") };
+        assert_eq!(each[0].name.as_ref().map(|name| &name.value), mailbox.name.as_ref());
+    }
+}
+
+#[test]
 fn what_is_warned_of_in_a_file_of_vars_does_not_refuse_the_job() {
     for (vars, warned) in [("slogan: “今日特价”", true), ("subject: News #12", false)] {
         let text = with("subject", "subject: x\nvars_file: v.yaml");

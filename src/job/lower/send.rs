@@ -429,9 +429,15 @@ fn mailbox_template(value: Value<'_>) -> Option<MailboxTemplate> {
                         .help("write \"{{ name }} <{{ email }}>\""),
                 );
             };
-            let name = words[..open].trim();
-            let name = name.strip_prefix('"').and_then(|name| name.strip_suffix('"')).unwrap_or(name).trim();
-            MailboxTemplate { name: (!name.is_empty()).then(|| part(name)), address: part(address.trim()) }
+            let name = match words.parse::<Mailbox>() {
+                Ok(mailbox) if !is_template(words) => mailbox.name.unwrap_or_default(),
+                _ => {
+                    let name = words[..open].trim();
+                    let unquoted = name.strip_prefix('"').and_then(|name| name.strip_suffix('"'));
+                    unquoted.unwrap_or(name).trim().to_owned()
+                }
+            };
+            MailboxTemplate { name: (!name.is_empty()).then(|| part(&name)), address: part(address.trim()) }
         }
     };
     if template.address.value.is_empty() {
