@@ -21,10 +21,7 @@ use serde_json::json;
 fn placed(value: &str) -> Text {
     let source = format!("# a job\nkey: {value}\n");
     let span = 13..13 + value.len();
-    Text {
-        value: value.to_owned(),
-        place: Some(Place { file: "job.yaml".into(), source: source.into(), span }),
-    }
+    Text { place: Some(Place { file: "job.yaml".into(), source: source.into(), span }), ..Text::new(value) }
 }
 
 fn inline(value: &str) -> Option<TemplateSource> {
@@ -224,6 +221,27 @@ fn an_edition_that_comes_back_is_warned_of() {
         let said: Vec<&str> = templates.warnings().iter().map(|warning| &*warning.title).collect();
         assert_eq!(said.iter().any(|title| title.contains("a second time")), warned, "{edition}: {said:?}");
     }
+}
+
+#[test]
+fn where_the_home_folder_lies_is_no_change_of_a_letter() {
+    let fingerprint = |home: &str| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let home = folder.path().join(home);
+        std::fs::create_dir(&home).expect("made");
+        std::fs::write(home.join("letter.txt"), "Hello").expect("written");
+        let text = |name: &str| {
+            let value = home.join(name).display().to_string();
+            Text { with_tilde: Some(format!("~/{name}")), ..Text::new(value) }
+        };
+        let job = job(|job| {
+            job.body.text = Some(TemplateSource::File(text("letter.txt")));
+            let (cid, file) = ("logo".to_owned(), text("logo.png"));
+            job.images.push(postroom::job::ImageSpec { cid, file });
+        });
+        compile(&job, &row(&[("email", Cell::Text("a@b.example".to_owned()))])).fingerprint()
+    };
+    assert_eq!(fingerprint("ada"), fingerprint("bob"));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::diagnostic::{Diagnostic, Level, Place};
@@ -36,19 +36,32 @@ impl Reading {
 
     /// A path as it is meant: from the root, or from the home folder.
     pub(super) fn resolve(&self, words: &str) -> PathBuf {
-        match (words.strip_prefix("~/"), &self.home) {
-            (Some(below), Some(home)) => home.join(below),
-            _ => self.root.join(words),
-        }
+        self.below_home(words).map_or_else(|| self.root.join(words), |(home, below)| home.join(below))
     }
 
-    /// A path that is looked for from the root, or a pattern of paths, with the home folder in place of its `~`.
+    /// The home folder, and what stands behind the `~/` that means it.
+    fn below_home<'w>(&self, words: &'w str) -> Option<(&Path, &'w str)> {
+        Some((self.home.as_deref()?, words.strip_prefix("~/")?))
+    }
+
+    /// A path that is looked for from the root, with the home folder in place of its `~`.
     pub(super) fn at_home(&self, text: Text) -> Text {
-        let home = self.home.as_ref().and_then(|home| home.to_str());
-        match (text.value.strip_prefix("~/"), home) {
-            (Some(below), Some(home)) => Text { value: format!("{home}/{below}"), ..text },
-            _ => text,
-        }
+        self.with_home(text, str::to_owned)
+    }
+
+    /// The same of a pattern of paths: no sign of that folder is one of the pattern.
+    pub(super) fn pattern_at_home(&self, text: Text) -> Text {
+        self.with_home(text, |home| {
+            let escape = |sign| Text::PATTERN_SIGNS.contains(&sign).then_some('\\');
+            home.chars().flat_map(|sign| escape(sign).into_iter().chain([sign])).collect()
+        })
+    }
+
+    fn with_home(&self, text: Text, as_words: impl FnOnce(&str) -> String) -> Text {
+        let Some((home, below)) = self.below_home(&text.value) else { return text };
+        let Some(home) = home.to_str() else { return text };
+        let value = format!("{}/{below}", as_words(home));
+        Text { value, with_tilde: Some(text.value), place: text.place }
     }
 
     /// Takes down a mistake or a warning.
@@ -151,7 +164,7 @@ impl<'d> Value<'d> {
     /// Text. A number or truth value is none: `1.10` would become `1.1`.
     pub(super) fn text(&self) -> Option<Text> {
         match &self.node.content {
-            Content::Text(value) => Some(Text { value: value.clone(), place: Some(self.place()) }),
+            Content::Text(value) => Some(Text { place: Some(self.place()), ..Text::new(value.as_str()) }),
             Content::Bool(_) | Content::Int(_) | Content::Float(_) => {
                 let words = &self.document.source[self.node.span.clone()];
                 let kind = self.node.kind();

@@ -354,8 +354,12 @@ fn paths_start_at_the_root_or_at_home() {
          attachments: [~/a-*.pdf, {files: ~/b.pdf}]\nimages: {logo: ~/logo.png}",
     );
     let project = Project::new(&[("postroom.yaml", ""), ("jobs/job.yaml", &text)]);
-    let env = Environment::fixed(&project.root(), &[("HOME", "/home/me")]);
-    let Ok(Job::Send(job)) = super::read(Path::new("jobs/job.yaml"), &env) else { panic!("a job") };
+    let read = |home: &str| {
+        let env = Environment::fixed(&project.root(), &[("HOME", home)]);
+        let Ok(Job::Send(job)) = super::read(Path::new("jobs/job.yaml"), &env) else { panic!("a job") };
+        job
+    };
+    let job = read("/home/me");
     let credential =
         |relay: &RelaySpec| format!("{:?}", relay.auth.as_ref().map(|auth| auth.credential.clone()));
     let program = project.root().join("bin/pass");
@@ -368,6 +372,10 @@ fn paths_start_at_the_root_or_at_home() {
         job.attachments.iter().map(|spec| &spec.files).chain(job.images.iter().map(|spec| &spec.file));
     let paths: Vec<&str> = paths.map(|text| &*text.value).collect();
     assert_eq!(paths, ["/home/me/a-*.pdf", "/home/me/b.pdf", "/home/me/logo.png"]);
+    let of_signs = read("/home/a[b]");
+    assert_eq!(of_signs.attachments[0].files.value, "/home/a\\[b\\]/a-*.pdf");
+    assert_eq!(of_signs.attachments[0].files.written(), "~/a-*.pdf");
+    assert_eq!(of_signs.images[0].file.value, "/home/a[b]/logo.png");
     assert_eq!(
         (job.ledger, job.keep),
         (LedgerUrl::Sqlite("/home/me/ledger.db".into()), Some(Keep::Folder("/var/kept".into())))

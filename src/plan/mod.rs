@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::diagnostic::{Diagnostic, with_causes};
 use crate::enclosures::part::{Disposition, PartError, Parts, Sent, own_name};
-use crate::enclosures::{FileFingerprint, Finder, Whose};
+use crate::enclosures::{EnclosureError, FileFingerprint, Finder, Whose};
 use crate::job::SendJob;
 use crate::ledger::Component;
 use crate::letter::{Columns, EncodedPart, Piece, Purpose, RecipientKey};
@@ -160,12 +160,14 @@ fn job_wide_files(
     let (mut files, mut mistakes) = (Vec::new(), Vec::new());
     for spec in job.attachments.iter().filter(|spec| !spec.files.value.contains(['{', '}'])) {
         let pattern = [Piece::Operator(spec.files.value.clone())];
-        let mistake = |reason: String| {
-            Diagnostic::error(reason).at_maybe(spec.files.place.clone()).help_maybe(spec.files.as_path())
-        };
+        let mistake = |reason: String| Diagnostic::error(reason).at_maybe(spec.files.place.clone());
         let Some(nobody) = RecipientKey::new("-") else { continue };
         match finder.find(&pattern, &nobody, Whose::Anybodys, spec.expect) {
-            Err(error) => mistakes.push(mistake(with_causes(&error))),
+            Err(error) => {
+                let missing = matches!(error, EnclosureError::NoMatch { .. });
+                let help = missing.then(|| spec.files.as_path()).flatten();
+                mistakes.push(mistake(with_causes(&error)).help_maybe(help));
+            }
             Ok(found) => {
                 for path in found {
                     let sent = Sent {

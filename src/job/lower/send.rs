@@ -407,7 +407,7 @@ fn columns(value: Value<'_>) -> Option<BTreeMap<String, (ColumnKind, Text)>> {
         let place = Some(value.document.place(key.span.clone()));
         match read {
             Some(read) => {
-                columns.insert(key.text.clone(), (read, Text { value: key.text.clone(), place }));
+                columns.insert(key.text.clone(), (read, Text { place, ..Text::new(key.text.as_str()) }));
             }
             None => good = false,
         }
@@ -419,7 +419,7 @@ fn columns(value: Value<'_>) -> Option<BTreeMap<String, (ColumnKind, Text)>> {
 fn mailbox_template(value: Value<'_>) -> Option<MailboxTemplate> {
     let text = value.line()?;
     let words = text.value.as_str();
-    let part = |words: &str| Text { value: words.to_owned(), place: text.place.clone() };
+    let part = |words: &str| Text { place: text.place.clone(), ..Text::new(words) };
     let template = match last_angle(words) {
         None => MailboxTemplate { name: None, address: part(words) },
         Some(open) => {
@@ -503,7 +503,7 @@ fn mailbox_templates(value: Value<'_>) -> Option<MailboxTemplates> {
 fn expression(value: Value<'_>) -> Option<Text> {
     if let Content::Bool(always) = value.node.content {
         let place = Some(value.place());
-        return Some(Text { value: always.to_string(), place });
+        return Some(Text { place, ..Text::new(always.to_string()) });
     }
     let text = value.line()?;
     let inner = text.value.strip_prefix("{{").and_then(|words| words.strip_suffix("}}"));
@@ -575,11 +575,13 @@ fn attachment(value: Value<'_>) -> Option<AttachmentSpec> {
         shared: false,
     };
     if !value.is_map() {
-        return value.line().map(|files| simple(value.reading.at_home(files)));
+        return value.line().map(|files| simple(value.reading.pattern_at_home(files)));
     }
     let section = value.section(&ATTACHMENT)?;
-    let files =
-        section.need("files").and_then(|value| value.line()).map(|files| value.reading.at_home(files));
+    let files = section
+        .need("files")
+        .and_then(|value| value.line())
+        .map(|files| value.reading.pattern_at_home(files));
     let rename = section.get("as").map(|value| value.line());
     let content_type = section.get("type").map(|value| {
         let text = value.line()?;
@@ -644,7 +646,11 @@ fn images(value: Value<'_>) -> Option<Vec<ImageSpec>> {
                         .help("the file may be called as it likes; this is the name in `cid:`"),
                 );
             }
-            let file = file.reading.at_home(file.line()?);
+            let text = file.line()?;
+            let file = match is_template(&text.value) {
+                true => file.reading.pattern_at_home(text),
+                false => file.reading.at_home(text),
+            };
             good.then(|| ImageSpec { cid: key.text.clone(), file })
         })
         .collect();

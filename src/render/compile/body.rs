@@ -73,7 +73,7 @@ impl Compiler<'_> {
             self.mistakes.push(self.missing(&text.value, text));
             return None;
         };
-        let loaded = self.load(&text.value, path, text)?;
+        let loaded = self.load(text.written(), path, text)?;
         if loaded.source.trim().is_empty() {
             // An editor that is just saving leaves such a file for a moment.
             let title = format!("the template `{}` is empty", text.value);

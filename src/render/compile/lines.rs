@@ -90,7 +90,7 @@ impl Compiler<'_> {
     pub(super) fn mailto(&mut self, key: &str, text: &Text) -> Option<Mailto> {
         self.saw(key, &text.value);
         let (address, fields) = mailto::split(&text.value);
-        let part = |words: &str| Text { value: words.to_owned(), place: text.place.clone() };
+        let part = |words: &str| Text { place: text.place.clone(), ..Text::new(words) };
         let address = self.line(key, &part(address), Sees::Row);
         let fields = fields.map(|fields| self.pattern(key, &part(fields)));
         // What `vars` say is a value here as much as what a row says.
@@ -266,8 +266,9 @@ impl Compiler<'_> {
                 ("type", spec.content_type.as_ref()),
                 ("when", spec.when.as_ref()),
             ];
-            let words =
-                words.iter().filter_map(|(name, text)| text.map(|text| format!("{name}: {}\n", text.value)));
+            let words = words
+                .iter()
+                .filter_map(|(name, text)| text.map(|text| format!("{name}: {}\n", text.written())));
             self.saw(key.clone(), &words.collect::<String>());
             let files = self.pattern(&format!("{key}.files"), &spec.files);
             let rename = self.optional(&format!("{key}.as"), spec.rename.as_ref());
@@ -302,7 +303,7 @@ impl Compiler<'_> {
         let job = self.job;
         let mut all = Some(Vec::new());
         for spec in &job.images {
-            self.saw(format!("images.{}", spec.cid), &spec.file.value);
+            self.saw(format!("images.{}", spec.cid), spec.file.written());
             let pattern = self.pattern(&format!("images.{}", spec.cid), &spec.file);
             match (&mut all, pattern) {
                 (Some(all), Some(pattern)) => all.push((pictures::content_id_of_name(&spec.cid), pattern)),
