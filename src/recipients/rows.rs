@@ -148,6 +148,12 @@ impl Rows {
         let columns = Arc::new(header_columns(&header, &file)?);
         let mut kinds = vec![ColumnKind::Text; columns.names().len()];
         let unnamed = header.len() - kinds.len();
+        if let [name] = columns.names()
+            && let Some((sign, ours)) = foreign_delimiter(name, table.line_ahead()?)
+        {
+            let name = cell::shown(name);
+            return Err(RecipientsError::ForeignDelimiter { file, name, sign, ours });
+        }
         table.passes_blank = true;
         for (name, (kind, _)) in &spec.columns {
             kinds[typed_place(&columns, name, &file)?] = *kind;
@@ -367,9 +373,14 @@ fn hint(text: &str) -> Option<String> {
     Some(cell::shown(text)).filter(|text| !text.is_empty())
 }
 
-/// What stands between the names of a header that was typed on a Chinese keyboard, and what is meant.
-fn foreign_delimiter(header: &str) -> Option<(char, char)> {
-    [('\u{ff0c}', ','), ('\u{ff1b}', ';')].into_iter().find(|(sign, _)| header.contains(*sign))
+/// What stands between the names of a header that was typed on a Chinese keyboard, and what is meant. Where the first
+/// row has neither, it is within a name.
+fn foreign_delimiter(header: &str, row: Option<&str>) -> Option<(char, char)> {
+    let row = row?;
+    let sets_off = |(sign, ours): &(char, char)| {
+        header.contains(*sign) && (row.contains(*sign) || row.contains(*ours) && !row.contains('"'))
+    };
+    [('\u{ff0c}', ','), ('\u{ff1b}', ';')].into_iter().find(sets_off)
 }
 
 /// The names of a table: trimmed, each there and each once.
@@ -399,10 +410,6 @@ fn header_columns(header: &Record<'_>, file: &Path) -> Result<Columns, Recipient
     if let Some(found) = names.iter().find(|name| name.contains('@') && name.parse::<EmailAddress>().is_ok())
     {
         return Err(RecipientsError::NoHeader { file: file.to_owned(), found: Some(cell::shown(found)) });
-    }
-    if let ([name], Some((sign, ours))) = (&*names, foreign_delimiter(&names[0])) {
-        let name = cell::shown(name);
-        return Err(RecipientsError::ForeignDelimiter { file: file.to_owned(), name, sign, ours });
     }
     if let Some(place) = names.iter().position(String::is_empty) {
         return Err(RecipientsError::UnnamedColumn { file: file.to_owned(), column: place + 1 });
@@ -633,6 +640,7 @@ mod tests {
                 "姓名，邮箱\n张伟，a@b.c\n",
                 "the list - has one column, `姓名，邮箱`: `，` is a letter, write `,` between the columns (Data)",
             ),
+            ("", &[], "邮箱（必填，一行一个）\n\na@b.c\n", "1 [\"a@b.c\"]\n"),
             ("", &[], "a, b,b \n", "the list - has two columns named `b`, 2 and 3 (Data)"),
             (
                 "",

@@ -78,6 +78,13 @@ impl Table {
         }
     }
 
+    /// The first line with something in it behind the record.
+    pub(super) fn line_ahead(&mut self) -> Result<Option<&str>, RecipientsError> {
+        self.input.sample(SAMPLE)?;
+        let behind = &self.input.window()[self.len..];
+        Ok(behind.split(['\r', '\n']).find(|line| !line.trim().is_empty()))
+    }
+
     /// Scans one record; false at the end.
     fn advance(&mut self, line: u64) -> Result<bool, RecipientsError> {
         loop {
@@ -187,8 +194,8 @@ pub(super) fn delimiter(input: &mut Input) -> Result<u8, RecipientsError> {
         (header > 1).then(|| (1000 * alike / (alike + others).max(1), header))
     };
     let found = [b',', b';', b'\t'].into_iter().rev().filter_map(|sign| Some((score(sign)?, sign))).max();
-    // Databases set cells off by bars; elsewhere one stands within a name.
-    let bar = || score(b'|').map(|score| (score, b'|'));
+    // Databases set cells off by bars, in their rows as well; elsewhere one stands within a name.
+    let bar = || score(b'|').filter(|(alike, _)| *alike > 0).map(|score| (score, b'|'));
     Ok(found.or_else(bar).map_or(b',', |(_, sign)| sign))
 }
 
@@ -468,6 +475,7 @@ mod tests {
             ("email\na;b@c\n", b','),
             ("", b','),
             ("姓名|邮箱\n张伟|a@b.c\n", b'|'),
+            ("Name|Alias\nAda\n", b','),
             ("email,first|last\na@b.c,A|B\n", b','),
             ("email,name", b','),
             ("a,\"x;y\nz;w\"\n1,\"2;3;4\"\n", b','),
