@@ -207,6 +207,8 @@ fn an_edition_that_comes_back_is_warned_of() {
         ("{{ now | date('%Y-W%V') }}", true),
         ("{{ now | date('%m') }}", true),
         ("{{ now | date('%A') }}", true),
+        ("{{ now | date('%H') }}", true),
+        ("{{ now | date('%Y-%m-%d-%H') }}", false),
         ("{{ now | date('%G-W%V') }}", false),
         ("{{ now | date('%Y-%m') }}", false),
         ("{{ now | date('%Y-%m-%d') }}", false),

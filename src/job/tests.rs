@@ -937,7 +937,10 @@ fn a_port_of_the_other_beginning_or_of_another_protocol_is_a_warning() {
         ("{host: a.b, port: 25, tls: starttls}", None),
         ("{host: a.b, port: 2525, tls: implicit}", None),
         ("{host: 127.0.0.1, port: 465, tls: none}", None),
-        ("{host: a.b, port: 995, tls: implicit}", Some("POP3 is spoken there, and SMTP here")),
+        (
+            "{host: a.b, port: 995, tls: implicit}",
+            Some("port 995 is known for POP3, and SMTP is spoken here"),
+        ),
     ] {
         let job = Project::new(&[("job.yaml", &with("relay", &format!("relay: {relay}")))]).send("job.yaml");
         let titles: Vec<&str> = job.warnings.iter().map(|warning| warning.title.as_str()).collect();

@@ -188,8 +188,13 @@ fn no_template(name: &str, value: &serde_json::Value) -> Option<Diagnostic> {
     let text = value.as_str().filter(|text| text.contains("{{") && text.contains("}}"))?;
     let words = &text[text.find("{{")?..];
     let words = &words[..words.find("}}")? + 2];
+    let line = words.lines().next().unwrap_or("");
+    let mut shown: String = line.chars().take(60).collect();
+    if shown.len() < words.len() {
+        shown.push('…');
+    }
     let title =
-        format!("`{name}` of `vars` has `{words}`, which is no template there: it is printed as it stands");
+        format!("`{name}` of `vars` has `{shown}`, which is no template there: it is printed as it stands");
     Some(
         Diagnostic::warning(title)
             .help("what has values of the row in it belongs into the letter or a template it includes"),
@@ -215,12 +220,16 @@ fn fleeting_edition(templates: &Templates, text: &Text, now: i64) -> Option<Diag
 fn returning_edition(templates: &Templates, text: &Text, now: i64) -> Option<Diagnostic> {
     /// Long enough for a year of each kind to begin in the middle of a week.
     const DAYS: i64 = 6 * 366;
+    if templates.edition.words().is_some() {
+        return None;
+    }
     let (mut seen, mut last) = (HashSet::new(), String::new());
-    for day in 0..DAYS {
-        let moment = now + day * 86_400;
+    // Two hours of each day, for one whose name is the hour.
+    for moment in (0..DAYS).flat_map(|day| [0, 3600].map(|hour| now + day * 86_400 + hour)) {
         let name = templates.edition(moment).ok()?;
         if name != last && !seen.insert(name.clone()) {
-            let day = jiff::Timestamp::from_second(moment).ok()?.strftime("%Y-%m-%d");
+            let moment = jiff::Timestamp::from_second(moment).ok()?.to_zoned_datetime(templates.zone.clone());
+            let day = moment.strftime("%Y-%m-%d");
             let title =
                 format!("`edition` is `{name}` a second time on {day}: who has had it gets nothing then");
             let help = "the year belongs into it: `%Y` with a month or day, `%G` with a week `%V`";

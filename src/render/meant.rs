@@ -32,13 +32,21 @@ fn goes_on(rest: &str) -> bool {
 /// What is right for a sign of a Chinese keyboard, or of another language, in the braces of a template.
 pub(super) fn foreign(source: &str) -> Option<String> {
     let mut rest = source;
-    while let Some(start) = ["{{", "{%"].iter().filter_map(|open| rest.find(open)).min() {
+    while let Some(start) = ["{{", "{%", "{#"].iter().filter_map(|open| rest.find(open)).min() {
         let inner = &rest[start + 2..];
+        let behind = |end| inner.find(end).map_or("", |at| &inner[at..]);
+        if rest[start..].starts_with("{#") {
+            rest = behind("#}");
+            continue;
+        }
         let end = ["}}", "%}"].iter().filter_map(|close| inner.find(close)).min().unwrap_or(inner.len());
         if let Some(help) = wide_sign_in(&inner[..end]).or_else(|| of_another_language(&inner[..end])) {
             return Some(help);
         }
-        rest = &inner[end..];
+        rest = match inner[..end].trim_matches(['-', '+', ' ']) {
+            "raw" if rest[start..].starts_with("{%") => behind("endraw"),
+            _ => &inner[end..],
+        };
     }
     None
 }
@@ -189,6 +197,8 @@ mod tests {
             ("{% if 状态 == “有效” %}", Some("write `\"`")),
             ("{{ 姓名，", Some("write `,`")),
             ("，{{ \"，\" ~ name }}！{% if x == '（' %}（{% endif %}", None),
+            ("{# {{ 姓名，别的 }} #}{%- raw -%}{{ 姓名， }}{% endraw %}{{ x", None),
+            ("{# 甲 #}{% raw %}{{ 姓名， }}{% endraw %}{{ 姓名， }}", Some("write `,`")),
             ("{% if a %}x{%- elseif b %}", Some("`elif`")),
             ("{% if a == 'x' && b %}", Some("`and`")),
             ("{{ a ?? 'x' }}", Some("`default`")),

@@ -389,12 +389,12 @@ fn server(
         let help = "a server that waits for the other beginning says nothing, until the timeout";
         value.reading.note(warning.at(value.place()).label("another is said here").help(help));
     }
-    if let (Some(value), Some(other)) =
-        (section.get("port"), port.filter(|_| !loopback).and_then(|port| ports.another_protocol(port)))
+    if let (Some(value), Some(port), false) = (section.get("port"), port, loopback)
+        && let Some(other) = ports.another_protocol(port)
     {
         let Ports { protocol, implicit, starttls, .. } = ports;
-        let warning =
-            Diagnostic::warning(format!("{other} is spoken there, and {protocol} here")).at(value.place());
+        let title = format!("port {port} is known for {other}, and {protocol} is spoken here");
+        let warning = Diagnostic::warning(title).at(value.place());
         value
             .reading
             .note(warning.help(format!("{protocol} has port {implicit}, or {starttls} with STARTTLS")));
