@@ -691,6 +691,38 @@ fn a_relay_that_lets_us_in_and_says_no_more_is_given_up() {
     }
 }
 
+#[test]
+fn a_relay_that_nobody_has_a_letter_for_is_not_waited_for() {
+    // The first connection takes one letter, and no other gets an answer to one.
+    let port = played(|number, mut stream| {
+        if number == 0 {
+            return answer_one_at_a_time(&stream);
+        }
+        stream.write_all(b"220 relay\r\n").unwrap();
+        answer_until(&stream, "MAIL");
+    });
+    let mut spec = spec(port);
+    (spec.pipelining, spec.connections, spec.messages_per_connection) = (Pipelining::Off, 1, Some(1));
+    let (events, inbox) = crossbeam_channel::unbounded();
+    let submitter = Submitter::start(&spec, &Accounts::alone(), None, events).unwrap();
+    submitter.submit(vec![letter(0, 1, 100)]);
+    let (mut settled, mut aways, mut first) = (Vec::new(), Vec::new(), true);
+    while aways.last() != Some(&false) || settled.len() < 2 {
+        for event in inbox.recv_timeout(Duration::from_secs(10)).unwrap() {
+            match event {
+                Event::Settled { rcpts, .. } => settled.push(rcpts[0].outcome),
+                Event::Away(away) => aways.push(away),
+                Event::Returned { .. } => submitter.submit(vec![letter(1, 1, 100)]),
+                _ => {}
+            }
+        }
+        if settled.len() == 1 && std::mem::take(&mut first) {
+            submitter.submit(vec![letter(1, 1, 100)]);
+        }
+    }
+    assert_eq!((settled, aways), (vec![Outcome::Accepted, Outcome::Deferred], vec![true, false]));
+}
+
 /// Takes letters from a client, and closes when a command comes before the one before it was answered.
 fn answer_one_at_a_time(stream: &TcpStream) {
     let (mut reader, mut out) = (BufReader::new(stream), stream);

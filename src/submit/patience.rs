@@ -19,7 +19,8 @@ const UNWANTED: Duration = Duration::from_secs(10);
 pub(super) enum Failure {
     /// It was not made, or ended before a letter was begun on it: that costs nothing but time.
     Away,
-    /// A letter was begun and not answered. Each leaves some in doubt, and however long a relay is tried, these are few.
+    /// A letter was begun and not answered. Each leaves some in doubt, and however long a relay is tried, these are
+    /// few.
     Unanswered,
 }
 

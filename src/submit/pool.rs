@@ -315,7 +315,7 @@ impl Pool {
             self.send(now);
             self.grant(now);
             self.finish_phase(now);
-            self.tell();
+            self.tell(now);
             if matches!(self.phase, Phase::Over) {
                 return self.close();
             }
@@ -507,8 +507,8 @@ impl Pool {
         }
         if record.mail.is_some() {
             self.known.unheard = 0;
-            // Lost with a whole content unanswered, connection after connection, all of a list would come into doubt; lost
-            // in the middle, each letter would be tried so often on connections of its own.
+            // Lost with a whole content unanswered, connection after connection, all of a list would come into doubt;
+            // lost in the middle, each letter would be tried so often on connections of its own.
             let lost = matches!(record.way, Way::Silent | Way::Early | Way::CutShort);
             if !lost && self.patience.answered() {
                 self.accounts.say(&format!("relay {} answers again", self.relay.name));
@@ -695,13 +695,13 @@ impl Pool {
         }
     }
 
-    fn tell(&mut self) {
+    fn tell(&mut self, now: Instant) {
         let live = self.live();
         if live != self.reported && self.tried {
             self.reported = live;
             self.batch.push(Event::Connections(live));
         }
-        let away = self.is_away();
+        let away = self.is_away(now);
         if away != self.reported_away && self.tried {
             self.reported_away = away;
             self.batch.push(Event::Away(away));
@@ -745,7 +745,7 @@ impl Pool {
         let mut next = connections.chain(races).chain(phase).chain(slow).min();
         if matches!(self.phase, Phase::Trial(_) | Phase::Running | Phase::Draining(_)) {
             let waits = self.lanes.waiting() > 0 || matches!(self.phase, Phase::Trial(_));
-            let reopen = self.patience.not_before(now).filter(|_| waits);
+            let reopen = self.patience.not_before(now).filter(|_| waits || self.reported_away);
             let roomy = |&slot: &usize| {
                 self.connections[slot].as_ref().is_some_and(|connection| connection.session.room() > 0)
             };
@@ -803,10 +803,12 @@ impl Pool {
         }
     }
 
-    /// Nothing goes at the moment: a relay that worked does not, or is slow to let us in.
-    fn is_away(&self) -> bool {
+    /// Nothing goes at the moment: a relay that worked does not, or is slow to let us in. One that nobody has a letter
+    /// for, once another connection may be tried, is not what is waited for.
+    fn is_away(&self, now: Instant) -> bool {
         let mut connections = self.connections.iter().flatten();
-        self.patience.waits()
+        let wanted = self.handed > self.known.desk.held() || self.patience.not_before(now).is_some();
+        (self.patience.waits() && wanted)
             || (connections.clone().any(Connection::is_slow) && !connections.any(Connection::carries))
     }
 

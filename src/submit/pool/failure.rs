@@ -107,8 +107,8 @@ impl Pool {
         }
     }
 
-    /// A session ended after so many letters. Two in a row that were cut off at the same count, or within one of it (the
-    /// last answer may have been lost, too), say how many a session may hold, as a 421 would.
+    /// A session ended after so many letters. Two in a row that were cut off at the same count, or within one of it
+    /// (the last answer may have been lost, too), say how many a session may hold, as a 421 would.
     pub(super) fn learn_limit(&mut self, accepted: u32, cut_off: bool) {
         let before = std::mem::replace(&mut self.known.cut_off, cut_off.then_some(accepted));
         if let Some(before) = before.filter(|before| cut_off && before.abs_diff(accepted) <= 1) {

@@ -371,8 +371,8 @@ impl Pool {
         }
         let answer = outcome::answer_of(&heard);
         // RFC 5321 §3.1 and RFC 7504: 554 and 521 say that there is no SMTP here. There may be at another address
-        // (§5.1); and where there was some in this run, it is said of now: of our pace, or of one server among several.
-        // A fallback need not wait for another word.
+        // (§5.1); and where there was some in this run, it is said of now: of our pace, or of one server among
+        // several. A fallback need not wait for another word.
         let elsewhere = self.relay.addresses.any_left();
         self.known.refusal = elsewhere.then(|| answer.clone());
         let error = SubmitError::Refused { relay: self.relay.name.clone(), answer };
