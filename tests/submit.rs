@@ -725,8 +725,13 @@ fn a_relay_that_nobody_has_a_letter_for_is_not_waited_for() {
 
 /// Takes letters from a client, and closes when a command comes before the one before it was answered.
 fn answer_one_at_a_time(stream: &TcpStream) {
+    answer_the_small(stream, usize::MAX);
+}
+
+/// The same, and closes before the content of a letter that has more octets.
+fn answer_the_small(stream: &TcpStream, most: usize) {
     let (mut reader, mut out) = (BufReader::new(stream), stream);
-    let (mut line, mut in_content) = (String::new(), false);
+    let (mut line, mut in_content, mut octets) = (String::new(), false, 0);
     let mut say = |reply: &[u8]| out.write_all(reply).is_ok();
     let mut open = say(b"220 relay\r\n");
     while open && reader.read_line(&mut line).is_ok_and(|octets| octets > 0) {
@@ -738,8 +743,13 @@ fn answer_one_at_a_time(stream: &TcpStream) {
             }
             _ if in_content => true,
             _ if !reader.buffer().is_empty() => false,
-            "EHLO" => say(b"250-relay\r\n250-AUTH PLAIN\r\n250 PIPELINING\r\n"),
+            "EHLO" => say(b"250-relay\r\n250-AUTH PLAIN\r\n250-SIZE\r\n250 PIPELINING\r\n"),
             "AUTH" => say(b"235 welcome\r\n"),
+            "MAIL" => {
+                octets = line.trim_end().rsplit_once("SIZE=").unwrap().1.parse().unwrap();
+                say(b"250 ok\r\n")
+            }
+            "DATA" if octets > most => false,
             "DATA" => {
                 in_content = true;
                 say(b"354 go on\r\n")
@@ -780,6 +790,17 @@ fn a_relay_that_turns_away_a_second_connection_is_not_hammered() {
         let came = came.load(Ordering::SeqCst);
         assert!(came <= 4, "{last}: {came} connections");
     }
+}
+
+#[test]
+fn letters_that_do_not_come_through_keep_nobody_from_the_relay() {
+    let port = played(|_, stream| answer_the_small(&stream, 5000));
+    let mut spec = spec(port);
+    (spec.pipelining, spec.connections) = (Pipelining::Off, 1);
+    let octets = |seq| if seq < 3 { 10_000 } else { 100 };
+    let told = run_all(&spec, (0..10).map(|seq| letter(seq, 1, octets(seq))).collect());
+    let counts = (told.count(Outcome::Deferred), told.count(Outcome::Accepted));
+    assert_eq!(counts, (3, 7), "{:?}", told.failed);
 }
 
 /// Some relays say with 554 or 521 what they mean of now: that we came too often, or that this one of several is away.

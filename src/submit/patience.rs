@@ -93,6 +93,14 @@ impl Patience {
         (self.failures, self.unanswered, self.away_since) = (0, 0, None);
     }
 
+    /// The so many connections that were lost at one letter's content, the last of which is not counted yet, count as
+    /// one: a firewall may let large letters alone not through.
+    pub(super) fn lost_to_a_letter(&mut self, connections: u32) {
+        let others = connections.saturating_sub(1);
+        self.failures = self.failures.saturating_sub(others);
+        self.unanswered = self.unanswered.saturating_sub(others);
+    }
+
     /// Whether nothing is said against this relay.
     pub(super) fn is_whole(&self) -> bool {
         self.failures == 0
@@ -220,6 +228,23 @@ mod tests {
     }
 
     #[test]
+    fn letters_at_which_connections_are_lost_count_once_each() {
+        let (mut patience, now) = (served(STAY), Instant::now());
+        let mut lost = 0;
+        loop {
+            lost += 1;
+            if lost % 3 == 0 {
+                patience.lost_to_a_letter(3);
+            }
+            if patience.failed(Failure::Unanswered, false, false, now) == Verdict::GiveUp {
+                break;
+            }
+        }
+        // Five letters were deferred, three connections each, and the sixth was not.
+        assert_eq!(lost, 17);
+    }
+
+    #[test]
     fn that_it_takes_a_while_is_said_once() {
         let (mut patience, now) = (served(STAY), Instant::now());
         let verdicts: Vec<_> = (0..9).map(|_| patience.failed(Failure::Away, false, false, now)).collect();
@@ -242,6 +267,7 @@ mod tests {
         now += STAY;
         assert_eq!(patience.failed(Failure::Away, false, false, now), Verdict::GiveUp);
     }
+
     #[test]
     fn time_in_which_a_name_is_looked_up_does() {
         let (mut patience, mut now) = (served(STAY), Instant::now());

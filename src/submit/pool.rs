@@ -516,6 +516,7 @@ impl Pool {
         }
         let losses = queued.losses + u8::from(culprit);
         let nonsense = record.nonsense.clone();
+        let came_to_content = record.valid() > 0;
         let told = self.batch.len();
         let step = self.known.desk.judge(queued.consignment, record, &mut self.batch);
         let settled = self.batch[told..]
@@ -530,6 +531,9 @@ impl Pool {
                 let mut text = "the connection was lost each time this letter was submitted".to_owned();
                 if let Some(nonsense) = nonsense {
                     text = format!("{text}: {nonsense}");
+                }
+                if came_to_content {
+                    self.patience.lost_to_a_letter(u32::from(MAX_LOSSES));
                 }
                 let answer = outcome::said_by_us(&text);
                 self.handed -= 1;
