@@ -25,7 +25,7 @@ const STAIRS: &[(&str, &[&str])] = &[
     // What was asked.
     ("job", &["diagnostic", "exit", "mail", "measure", "secret", "wire"]),
     // The crafts: the words of `letter`, the specs of `job`, and what they stand on; not one another.
-    ("net", &["job", "measure", "secret", "talk", "wire"]),
+    ("net", &["job", "mail", "measure", "secret", "talk", "wire"]),
     ("recipients", &["exit", "job", "letter", "mail", "measure"]),
     ("enclosures", &["job", "letter", "mail", "measure"]),
     ("render", &["diagnostic", "job", "letter", "mail", "measure"]),

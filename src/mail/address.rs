@@ -155,8 +155,15 @@ fn least_quoted(text: String) -> String {
 
 /// Blanks that are not the keyboard's, and signs that have no shape: joiners, marks of direction and of bytes.
 pub fn is_invisible(sign: char) -> bool {
-    matches!(sign, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    matches!(sign, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
         || (sign.is_whitespace() && sign != ' ')
+}
+
+/// A control character, or a sign that turns the direction of what follows: what a stranger wrote must not be able to
+/// move the cursor of a terminal, colour it, or make a line read as another.
+pub fn acts_on_terminals(sign: char) -> bool {
+    sign.is_control()
+        || matches!(sign, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// What is wrong with a text that is not an address, where that cannot be seen or is often met.
@@ -210,6 +217,14 @@ impl fmt::Display for EmailAddress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn marks_of_direction_and_controls_act_on_terminals() {
+        for sign in "\u{7}\u{1b}\u{7f}\u{9b}\n\u{61c}\u{200e}\u{200f}\u{202e}\u{2066}\u{2069}".chars() {
+            assert!(acts_on_terminals(sign), "U+{:04X}", u32::from(sign));
+        }
+        assert!(!"a é 中文 עברית 👍🏽 \u{200d}\u{200b}".contains(acts_on_terminals));
+    }
 
     #[test]
     fn spellings_of_one_mailbox_are_equal() {

@@ -7,7 +7,7 @@ pub mod date;
 mod list_id;
 mod mailbox;
 
-pub use address::{EmailAddress, NotAnAddress, composed, is_invisible};
+pub use address::{EmailAddress, NotAnAddress, acts_on_terminals, composed, is_invisible};
 pub use content_type::is_content_type;
 pub use list_id::list_id;
 pub use mailbox::{Mailbox, NotAMailbox};

@@ -6,6 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::error::NetError;
 use super::resolve;
+use crate::mail::acts_on_terminals;
 use crate::secret::Secret;
 use crate::wire::words::words;
 
@@ -260,7 +261,7 @@ impl Dialogue {
     /// HTTP: any 2xx opens the way (RFC 9110 §9.3.6).
     fn judge(&self, head: &[u8]) -> Result<(), NetError> {
         let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
-        let line: String = words(line).chars().filter(|sign| !sign.is_control()).take(200).collect();
+        let line: String = words(line).chars().filter(|sign| !acts_on_terminals(*sign)).take(200).collect();
         let mut words = line.splitn(2, ' ');
         let version = words.next().unwrap_or_default();
         let status = words.next().unwrap_or_default().trim();

@@ -10,6 +10,7 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 
 use super::tls;
 use crate::job::{Auth, Credential, CredentialError, Refresh};
+use crate::mail::acts_on_terminals;
 use crate::secret::Secret;
 
 /// A token server that does not answer must not hang a run that nobody watches.
@@ -109,7 +110,7 @@ fn refreshed(refresh: &Refresh) -> Result<Access, TokenError> {
             .flatten()
             .fold(words, |words, secret| words.replace(secret.expose(), "***"))
             .chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
+            .map(|c| if acts_on_terminals(c) { ' ' } else { c })
             .take(500)
             .collect();
         return Err(TokenError::Refused { url: url.clone(), status: status.as_u16(), words });

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 
+use crate::mail::acts_on_terminals;
 use crate::secret::MASK;
 use crate::talk;
 
@@ -151,7 +152,7 @@ fn plain(line: &[u8], text: &mut String) {
             }
             shown += 1;
             match sign {
-                sign if sign.is_control() => text.extend(sign.escape_default()),
+                sign if acts_on_terminals(sign) => text.extend(sign.escape_default()),
                 sign => text.push(sign),
             }
         }

@@ -4,12 +4,12 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use crate::mail::acts_on_terminals;
+
 /// Text as it may be shown. What a server or a list wrote must not be able to move the cursor, colour
 /// the terminal or turn the direction of what follows.
 pub(super) fn plain(text: &str) -> String {
-    let turns =
-        |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}');
-    text.chars().map(|c| if c.is_control() || turns(c) { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if acts_on_terminals(c) { '\u{fffd}' } else { c }).collect()
 }
 
 /// Text, and blanks up to `width` columns; a Chinese character takes two.

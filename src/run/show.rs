@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::answer::print;
 use crate::cli;
 use crate::exit::Exit;
+use crate::mail::acts_on_terminals;
 use crate::measure::ByteSize;
 use crate::read::{Address, MAX_PARTS, Part, Uuencoded, html};
 
@@ -245,17 +246,14 @@ fn person(Address { name, address }: &Address) -> String {
 
 /// Nothing that a stranger wrote may act on the terminal, and nothing may begin a line of its own.
 pub(super) fn safe_line(text: &str) -> String {
-    text.chars().map(|c| if is_control(c) || c == '\n' || c == '\t' { ' ' } else { c }).collect()
+    text.chars().map(|c| if acts_on_terminals(c) { ' ' } else { c }).collect()
 }
 
+/// The same of a text with lines. Those marks that only say in which direction a sign between two words is to be read
+/// stay: letters in Hebrew and Arabic are full of them.
 fn safe_text(text: &str) -> String {
-    text.chars().map(|c| if is_control(c) { '\u{fffd}' } else { c }).collect()
-}
-
-/// Control characters, and those that turn the direction of what follows.
-fn is_control(c: char) -> bool {
-    (c.is_control() && c != '\n' && c != '\t')
-        || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    let stays = |c| matches!(c, '\n' | '\t' | '\u{200e}' | '\u{200f}' | '\u{61c}');
+    text.chars().map(|c| if acts_on_terminals(c) && !stays(c) { '\u{fffd}' } else { c }).collect()
 }
 
 /// Writes every part that is no multipart into `folder`; returns the names.
@@ -327,7 +325,7 @@ pub fn safe_name(name: &str) -> String {
     let base = name.rsplit(['/', '\\']).next().unwrap_or(name);
     let base: String = base
         .chars()
-        .filter(|&c| !(c.is_control() || is_control(c)))
+        .filter(|&c| !acts_on_terminals(c))
         .map(|c| if matches!(c, '<' | '>' | ':' | '"' | '|' | '?' | '*') { '_' } else { c })
         .collect();
     let base = base.trim().trim_start_matches('.').trim_end_matches(['.', ' ']);

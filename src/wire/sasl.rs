@@ -14,6 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use ring::{digest, hmac as ring_hmac, pbkdf2};
 
+use crate::mail::acts_on_terminals;
 use crate::secret::{MASK, Secret};
 
 /// What was said in a login so far, to be hidden where a server repeats it: some repeat the whole line
@@ -675,9 +676,9 @@ fn refusal_words(json: &str) -> String {
     words
 }
 
-/// A server's words, short and without control characters.
+/// A server's words, short and without what could act on a terminal.
 fn shown(text: &str) -> String {
-    text.chars().filter(|sign| !sign.is_control()).take(200).collect()
+    text.chars().filter(|sign| !acts_on_terminals(*sign)).take(200).collect()
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! A status line: `+OK`, `-ERR`, or `+` in a SASL exchange, with its response code (RFC 2449 §8, RFC 3206).
 
+use crate::mail::acts_on_terminals;
 use crate::wire::words::words;
 
 /// RFC 2449 allows 512 octets; a banner may be longer in practice, but must not fill our memory.
@@ -93,9 +94,9 @@ impl Reply {
     }
 }
 
-/// The server's words with control characters made visible, so that none of them can act on a terminal.
+/// The server's words, with what could act on a terminal made visible.
 fn shown(bytes: &[u8]) -> String {
-    words(bytes).chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    words(bytes).chars().map(|c| if acts_on_terminals(c) { '\u{fffd}' } else { c }).collect()
 }
 
 fn response_code(text: &str) -> Option<ResponseCode> {

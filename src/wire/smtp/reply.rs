@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::mail::acts_on_terminals;
 use crate::wire::words::words;
 
 /// A relay that never ends an answer must not be able to fill our memory.
@@ -240,8 +241,7 @@ fn push_plain(text: &mut String, bytes: &[u8], left: &mut usize) {
         *left -= 1;
         text.push(match character {
             '\t' => ' ',
-            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
-            control if control.is_control() => '\u{fffd}',
+            sign if acts_on_terminals(sign) => '\u{fffd}',
             other => other,
         });
     }
