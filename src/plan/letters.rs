@@ -7,6 +7,7 @@ use crate::compose::compose;
 use crate::diagnostic::with_causes;
 use crate::enclosures::part::{Disposition, PartError, Sent, own_name};
 use crate::enclosures::{FileFingerprint, Fold, Whose};
+use crate::job::Text;
 use crate::ledger::{MOST_ITEMS, UNSEEN};
 use crate::letter::{
     self, EncodedPart, Envelope, FileRecord, Letter, Message, Piece, RecipientKey, Row, Stamp,
@@ -64,12 +65,21 @@ pub struct Identity<'a> {
     pub date: i64,
     /// Its own files as they were when it was enlisted; `None`: they are not compared.
     pub enclosed: Option<i64>,
-    /// All rows of the list were asked for their files.
-    pub all_asked: bool,
+    /// Rows of the list whose files nobody has asked for.
+    pub unasked: Unasked,
     /// Addresses that have an outcome already and are not written to again.
     pub settled: &'a [String],
     /// Addresses that were tried and are to be tried again: with the settled ones those whom it named before.
     pub deferred: &'a [String],
+}
+
+/// Rows of a list that are neither in the ledger nor read again.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Unasked {
+    /// Some that `where` left out.
+    pub filtered: bool,
+    /// Some that are bad.
+    pub rejected: bool,
 }
 
 /// A letter as it goes out.
@@ -471,12 +481,23 @@ impl Plan {
         match (identity.enclosed, own.value()) {
             // A letter without a file or picture of its own has nobody else's.
             (None | Some(UNSEEN), None) => Ok((parts, images)),
-            (None, Some(_)) if !identity.all_asked => Err(not_all_asked(files)),
+            (None, Some(_)) if self.may_be_of(identity.unasked, files) => Err(not_all_asked(files)),
             (Some(UNSEEN), Some(_)) => Err(not_seen(files)),
             (Some(NO_FILES), Some(_)) => Err(come(files)),
             (Some(was), own) if self.known_by(own) != Some(was) => Err(changed(files)),
             _ => Ok((parts, images)),
         }
+    }
+
+    /// Whether a file may be that of a row which nobody has asked. A row that `where` leaves out has those of others
+    /// only by a wildcard.
+    fn may_be_of(&self, unasked: Unasked, files: &OwnFiles) -> bool {
+        let is_wild = |pattern: &Text| pattern.value.contains(['*', '?', '[']);
+        let attachments = files.enclosures.iter().filter(|file| !file.common);
+        let mut attachments = attachments.map(|file| &self.job.attachments[file.spec]);
+        let mut pictures = self.job.images.iter().filter(|_| !files.pictures.is_empty());
+        attachments.any(|spec| !spec.shared && (unasked.rejected || unasked.filtered && is_wild(&spec.files)))
+            || unasked.filtered && pictures.any(|spec| is_wild(&spec.file))
     }
 
     /// The part of a file: kept where many letters share it, encoded for this letter where it is its own.

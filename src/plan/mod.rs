@@ -18,7 +18,7 @@ use crate::mail::EmailAddress;
 use crate::recipients::{RecipientsError, Suppressed};
 use crate::render::Templates;
 
-pub use letters::{Examined, Identity, Unwritten, Written};
+pub use letters::{Examined, Identity, Unasked, Unwritten, Written};
 
 /// Encoded parts that are kept for the run: beyond it they are encoded anew for each letter.
 const KEPT_PARTS: usize = 48 << 20;

@@ -4,6 +4,7 @@ use serde_json::Value as Json;
 
 use crate::job::ColumnKind;
 use crate::letter::Cell;
+use crate::mail;
 
 /// The most of a cell that a message shows: enough to find it, too little to fill a report.
 const SHOWN: usize = 40;
@@ -65,8 +66,12 @@ pub(super) fn float_cell(float: f64) -> Result<Cell, String> {
 
 /// Cuts what a message shows of a list to one short line.
 pub(super) fn shown(text: &str) -> String {
-    let mut short: String =
-        text.trim().chars().take(SHOWN).map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect();
+    let mut short: String = text
+        .trim()
+        .chars()
+        .take(SHOWN)
+        .map(|c| if mail::acts_on_terminals(c) { '\u{FFFD}' } else { c })
+        .collect();
     if text.trim().chars().count() > SHOWN {
         short.push('…');
     }

@@ -82,7 +82,8 @@ impl Table {
     pub(super) fn line_ahead(&mut self) -> Result<Option<&str>, RecipientsError> {
         self.input.sample(SAMPLE)?;
         let behind = &self.input.window()[self.len..];
-        Ok(behind.split(['\r', '\n']).find(|line| !line.trim().is_empty()))
+        let comment = |line: &str| self.comment.is_some_and(|sign| line.as_bytes().first() == Some(&sign));
+        Ok(behind.split(['\r', '\n']).find(|line| !line.trim().is_empty() && !comment(line)))
     }
 
     /// Scans one record; false at the end.

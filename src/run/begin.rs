@@ -235,12 +235,12 @@ pub(super) fn take_in(
     Ok((fresh.unwrap_or(edition), Some(enlisting)))
 }
 
-/// Whether something comes from there. An open pipe that says nothing was only left behind, as by ssh.
+/// Whether something comes from there. An open pipe that says nothing for so long was only left behind, as by ssh.
 fn is_piped_in(input: &impl AsFd) -> bool {
     let kind = rustix::fs::fstat(input).map(|stat| FileType::from_raw_mode(stat.st_mode));
     let waits = &mut [PollFd::new(input, PollFlags::IN)];
     matches!(kind, Ok(FileType::Fifo | FileType::RegularFile | FileType::Socket))
-        && poll(waits, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+        && poll(waits, Some(&Timespec { tv_sec: 2, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
         && waits[0].revents().contains(PollFlags::IN)
 }
 

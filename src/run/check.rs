@@ -13,7 +13,7 @@ use crate::exit::Exit;
 use crate::job::{Class, Dedupe, SendJob, SourceSpec, TemplateSource};
 use crate::letter::{Purpose, Row};
 use crate::measure::{self, ByteSize};
-use crate::plan::{Examined, Identity, Plan, Unwritten};
+use crate::plan::{Examined, Identity, Plan, Unasked, Unwritten};
 use crate::recipients::{BadRow, Rows};
 use crate::report;
 use crate::submit::Submitter;
@@ -240,7 +240,7 @@ fn look(plan: &Plan, edition: &str, row: Result<Row, BadRow>) -> (u64, Looked) {
         generation: 0,
         date: 0,
         enclosed: None,
-        all_asked: true,
+        unasked: Unasked::default(),
         settled: &[],
         deferred: &[],
     };

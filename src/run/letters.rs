@@ -7,7 +7,7 @@ use crate::dispatch::{Maker, Unmade};
 use crate::job::SourceSpec;
 use crate::ledger::{Claimed, Edition, Ledger as _, LedgerError, Mark, Settlement, Sqlite};
 use crate::letter::{Answer, Columns, Content, Message, Outcome, Purpose, RcptOutcome, Row};
-use crate::plan::{Identity, Plan, Unwritten, Written};
+use crate::plan::{Identity, Plan, Unasked, Unwritten, Written};
 use crate::talk;
 
 use super::kept::Kept;
@@ -18,8 +18,7 @@ pub(super) struct Letters {
     secret: [u8; 32],
     edition: String,
     layouts: Vec<Arc<Columns>>,
-    /// Whether all rows of the list were asked for their files.
-    all_asked: bool,
+    unasked: Unasked,
     /// Whether the ledger is told the content's BLAKE3.
     digests: bool,
     kept: Option<Arc<Kept>>,
@@ -35,16 +34,18 @@ impl Letters {
         ledger: &Sqlite,
         kept: Option<Arc<Kept>>,
     ) -> Result<Letters, LedgerError> {
-        // Of a list that is not read again the ledger is asked, which has no rows without a letter.
-        let is_piped = matches!(plan.job.recipients.source, SourceSpec::Stdin { .. });
-        let filtered = edition.source.filtered > 0;
-        let left_out = is_piped && (filtered || !ledger.reader()?.rejects(edition.id, 0, 1)?.is_empty());
+        let mut unasked = Unasked::default();
+        if matches!(plan.job.recipients.source, SourceSpec::Stdin { .. }) {
+            // Such a list is not read again, and the ledger has no rows without a letter.
+            unasked.filtered = edition.source.filtered > 0;
+            unasked.rejected = ledger.reader()?.standing(edition.id)?.rejected > 0;
+        }
         Ok(Letters {
             plan: Arc::clone(plan),
             secret: ledger.secret(),
             edition: edition.name.clone(),
             layouts: layouts(edition),
-            all_asked: !left_out,
+            unasked,
             digests: plan.purpose == Purpose::Real && plan.job.keep.is_some(),
             kept,
             said: Mutex::default(),
@@ -79,7 +80,7 @@ impl Maker for Letters {
             generation: claimed.generation,
             date,
             enclosed: claimed.enclosed,
-            all_asked: self.all_asked,
+            unasked: self.unasked,
             settled: &claimed.settled,
             // Of a letter that goes anew nobody has seen the Cc.
             deferred: if claimed.date.is_some() { &claimed.deferred } else { &[] },

@@ -92,7 +92,7 @@ fn named(
         let state = letter.record.state;
         match chosen.iter_mut().find(|(wanted, _)| *wanted == state) {
             Some((_, number)) => *number += u64::from(known.insert(letter.record.key)),
-            None => talk::note(&format!("{key} is {}: left as it is", state.word())),
+            None => say!(Warning, "{key} is {}: left as it is", state.word()),
         }
     }
     chosen.retain(|(_, number)| *number > 0);

@@ -93,8 +93,8 @@ impl Patience {
         (self.failures, self.unanswered, self.away_since) = (0, 0, None);
     }
 
-    /// The so many connections that were lost at one letter's content, the last of which is not counted yet, count as
-    /// one: a firewall may let large letters alone not through.
+    /// The so many connections that were lost at one letter, the last of them at its content and not counted yet,
+    /// count as one: a firewall may let large letters alone not through.
     pub(super) fn lost_to_a_letter(&mut self, connections: u32) {
         let others = connections.saturating_sub(1);
         self.failures = self.failures.saturating_sub(others);

@@ -532,7 +532,7 @@ impl Pool {
                 if let Some(nonsense) = nonsense {
                     text = format!("{text}: {nonsense}");
                 }
-                if came_to_content {
+                if came_to_content && self.fallbacks.is_empty() {
                     self.patience.lost_to_a_letter(u32::from(MAX_LOSSES));
                 }
                 let answer = outcome::said_by_us(&text);

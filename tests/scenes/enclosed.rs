@@ -112,6 +112,20 @@ fn a_file_that_a_row_without_a_letter_may_have_waits_for_a_list_that_can_be_read
     scene.run("requeue --yes --outcome failed job.yaml").exit(Exit::Done);
     scene.send().exit(Exit::SomeFailed).says(&["Ann Smith.txt` may belong to a row that got no letter"]);
 
+    // It finds no file that may be another's: by the whole name, or one that is meant for both.
+    for files in ["f/{{ name }} Smith.txt", "{files: \"f/{{ name }}*.txt\", shared: true}"] {
+        let own = job.replace(
+            "\"f/{{ name }}*.txt\"",
+            &if files.starts_with('{') { files.to_owned() } else { format!("{files:?}") },
+        );
+        let other = Scene::new().relay([] as [&str; 0]).job(&own);
+        other.send_piped(list).exit(Exit::SomeFailed).says(&["no file"]);
+        let other = other.file("f/Ann Smith.txt", "of Ann Smith\n");
+        other.run("requeue --yes --outcome failed job.yaml").exit(Exit::Done);
+        other.send().exit(Exit::SomeFailed);
+        assert_eq!(other.its_relay().received().get("ann@example.org"), Some(&1), "{files}");
+    }
+
     let scene = scene.recipients(list).job(&job.replace("file: \"-\"", "file: list.csv"));
     scene.run("requeue --yes --outcome failed job.yaml").exit(Exit::Done);
     scene.send().exit(Exit::SomeFailed).says(&["found for another row, which `where` leaves out"]);
