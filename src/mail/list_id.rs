@@ -1,6 +1,7 @@
 //! What List-Id says.
 
-/// The value of List-Id: words, and the id between angle brackets (RFC 2919 §2), which no program finds in encoded words.
+/// The value of List-Id: words, and the id between angle brackets (RFC 2919 §2), which no program finds in encoded
+/// words.
 pub fn list_id(text: &str) -> Option<String> {
     let (words, id) = match text.rsplit_once('<') {
         Some((words, id)) => (words.trim(), id.trim_end().strip_suffix('>')?),

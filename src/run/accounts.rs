@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::submit::Accounts;
+use crate::talk;
 
 /// The accounts of this user. Once `leave` says so, no connection of theirs is waited for any longer.
 pub(super) fn of_this_user(leave: impl Fn() -> bool + Send + Sync + 'static) -> Accounts {
@@ -14,12 +15,12 @@ pub(super) fn of_this_user(leave: impl Fn() -> bool + Send + Sync + 'static) -> 
     let mut reasons = Vec::new();
     for folder in places() {
         match own(&folder) {
-            Ok(()) => return Accounts::at(&folder, say, leave),
+            Ok(()) => return Accounts::at(&folder, say, leave).quiet(talk::is_quiet()),
             Err(error) => reasons.push(format!("{}: {error}", folder.display())),
         }
     }
     say(&format!("pace and connections are not shared with other runs: {}", reasons.join("; ")));
-    Accounts::unshared(say, leave)
+    Accounts::unshared(say, leave).quiet(talk::is_quiet())
 }
 
 fn places() -> Vec<PathBuf> {

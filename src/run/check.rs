@@ -482,7 +482,7 @@ fn connect(plan: &Plan, args: &cli::Check) -> Exit {
     // For a connection that other runs have nobody waits here as long as a run does.
     let mut relay = plan.job.relay.clone();
     relay.retry.stay = relay.retry.stay.min(relay.timeouts.connect);
-    let accounts = super::accounts::of_this_user(|| false).quiet(talk::is_quiet());
+    let accounts = super::accounts::of_this_user(|| false);
     match Submitter::start(&relay, &accounts, trace, events) {
         Ok(submitter) => {
             submitter.drain();

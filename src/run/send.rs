@@ -279,7 +279,7 @@ impl Sending<'_> {
         let trace = self.args.trace.then(Transcript::stderr);
         let accounts = match &self.relay.embedded {
             Some(_) => Accounts::alone(),
-            None => accounts::of_this_user(self.asked_to_stop(&ledger)?).quiet(talk::is_quiet()),
+            None => accounts::of_this_user(self.asked_to_stop(&ledger)?),
         };
         let submitter =
             Submitter::start(spec, &accounts, trace, events).map_err(|error| submit_trouble(&error, spec))?;

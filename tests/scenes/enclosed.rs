@@ -76,17 +76,28 @@ fn a_file_that_comes_after_enlisting_goes_to_nobody_before_the_list_is_looked_at
     assert!(scene.its_relay().letters().is_empty());
 }
 
-#[test]
-fn a_file_of_two_goes_to_nobody_who_is_put_back_on_a_list_that_is_not_read_again() {
-    let job = SHORT
-        .replace("{file: list.csv}", "{file: \"-\", format: csv}")
-        .replace("kind: send", "kind: send\nattachments: [\"f/{{ name }}*.txt\"]");
-    let scene = Scene::new().relay([] as [&str; 0]).job(&job).file("f/Bob.txt", "of Bob\n");
-    let list = "name,email\nBob,bob@example.org\nAnn,ann@example.org\nAnn Smith,smith@example.org\n";
-    scene.send_piped(list).exit(Exit::SomeFailed).says(&["no file matches"]);
-    // What comes is found for both Anns, and Ann's letter is made first.
+const ANNS: &str = "name,email\nBob,bob@example.org\nAnn,ann@example.org\nAnn Smith,smith@example.org\n";
+
+/// A job whose list of these recipients comes from standard input.
+fn piped(recipients: &str, files: &str) -> String {
+    SHORT
+        .replace("{file: list.csv}", &format!("{{file: \"-\", format: csv{recipients}}}"))
+        .replace("kind: send", &format!("kind: send\nattachments: [{files}]"))
+}
+
+/// Bob has a file when the list is sent; a file of Ann Smith comes later, and who failed is put back.
+fn a_file_comes_later(job: &str) -> Scene {
+    let scene = Scene::new().relay([] as [&str; 0]).job(job).file("f/Bob.txt", "of Bob\n");
+    scene.send_piped(ANNS).exit(Exit::SomeFailed).says(&["no file matches"]);
     let scene = scene.file("f/Ann Smith.txt", "of Ann Smith\n");
     scene.run("requeue --yes --outcome failed job.yaml").exit(Exit::Done);
+    scene
+}
+
+#[test]
+fn a_file_of_two_goes_to_nobody_who_is_put_back_on_a_list_that_is_not_read_again() {
+    // What comes is found for both Anns, and Ann's letter is made first.
+    let scene = a_file_comes_later(&piped("", "\"f/{{ name }}*.txt\""));
     scene.send().exit(Exit::SomeFailed).says(&["Ann Smith.txt` was found for another recipient too"]);
     let received = scene.its_relay().received();
     assert_eq!(received.keys().collect::<Vec<_>>(), ["bob@example.org"]);
@@ -102,31 +113,22 @@ fn a_file_of_two_goes_to_nobody_who_is_put_back_on_a_list_that_is_not_read_again
 /// Rows of such a list that get no letter are in no ledger: their files cannot be told from another's.
 #[test]
 fn a_file_that_a_row_without_a_letter_may_have_waits_for_a_list_that_can_be_read() {
-    let job = SHORT
-        .replace("{file: list.csv}", "{file: \"-\", format: csv, where: 'name != \"Ann Smith\"'}")
-        .replace("kind: send", "kind: send\nattachments: [\"f/{{ name }}*.txt\"]");
-    let scene = Scene::new().relay([] as [&str; 0]).job(&job).file("f/Bob.txt", "of Bob\n");
-    let list = "name,email\nBob,bob@example.org\nAnn,ann@example.org\nAnn Smith,smith@example.org\n";
-    scene.send_piped(list).exit(Exit::SomeFailed).says(&["no file matches"]);
-    let scene = scene.file("f/Ann Smith.txt", "of Ann Smith\n");
-    scene.run("requeue --yes --outcome failed job.yaml").exit(Exit::Done);
+    let job = |files: &str| piped(", where: 'name != \"Ann Smith\"'", files);
+    let wild = job("\"f/{{ name }}*.txt\"");
+    let scene = a_file_comes_later(&wild);
     scene.send().exit(Exit::SomeFailed).says(&["Ann Smith.txt` may belong to a row that got no letter"]);
 
-    // It finds no file that may be another's: by the whole name, or one that is meant for both.
-    for files in ["f/{{ name }} Smith.txt", "{files: \"f/{{ name }}*.txt\", shared: true}"] {
-        let own = job.replace(
-            "\"f/{{ name }}*.txt\"",
-            &if files.starts_with('{') { files.to_owned() } else { format!("{files:?}") },
-        );
-        let other = Scene::new().relay([] as [&str; 0]).job(&own);
-        other.send_piped(list).exit(Exit::SomeFailed).says(&["no file"]);
-        let other = other.file("f/Ann Smith.txt", "of Ann Smith\n");
-        other.run("requeue --yes --outcome failed job.yaml").exit(Exit::Done);
-        other.send().exit(Exit::SomeFailed);
+    // By its whole name, or where it is meant for both, it is no other's.
+    for (files, ends) in [
+        ("\"f/{{ name }} Smith.txt\"", Exit::SomeFailed),
+        ("{files: \"f/{{ name }}*.txt\", shared: true}", Exit::Done),
+    ] {
+        let other = a_file_comes_later(&job(files));
+        other.send().exit(ends);
         assert_eq!(other.its_relay().received().get("ann@example.org"), Some(&1), "{files}");
     }
 
-    let scene = scene.recipients(list).job(&job.replace("file: \"-\"", "file: list.csv"));
+    let scene = scene.recipients(ANNS).job(&wild.replace("file: \"-\"", "file: list.csv"));
     scene.run("requeue --yes --outcome failed job.yaml").exit(Exit::Done);
     scene.send().exit(Exit::SomeFailed).says(&["found for another row, which `where` leaves out"]);
     assert_eq!(scene.its_relay().received().keys().collect::<Vec<_>>(), ["bob@example.org"]);

@@ -57,19 +57,34 @@ const FILTERS: [&str; 38] = [
     "upper",
 ];
 
+/// A template by what it asks for.
+#[derive(Clone, Copy)]
+struct Asking<'a> {
+    /// What it is called in a mistake.
+    subject: &'a str,
+    scan: &'a Scan,
+    sees: Sees,
+    /// Names that a template of its family sets.
+    assigned: &'a HashSet<String>,
+    /// Where a place in it is.
+    spot: &'a dyn Fn(Range<usize>) -> Option<Place>,
+}
+
 impl Compiler<'_> {
     pub(super) fn check_file(&mut self, loaded: &Loaded, assigned: &HashSet<String>) {
         let shown = self.shown(&loaded.path);
         let source = loaded.source.clone();
         let spot = |span: Range<usize>| Some(Place { file: shown.clone(), source: source.clone(), span });
         let subject = format!("template `{}`", loaded.name);
-        self.check(&subject, &loaded.scan, Sees::Row, assigned, &spot);
+        let scan = &loaded.scan;
+        self.check(&Asking { subject: &subject, scan, sees: Sees::Row, assigned, spot: &spot });
         self.warn_unfilled(&subject, &loaded.source, spot);
     }
 
     pub(super) fn check_job_text(&mut self, key: &str, text: &Text, scan: &Scan, sees: Sees) -> bool {
         let spot = |span: Range<usize>| narrowed(text, span);
-        self.check(&format!("`{key}`"), scan, sees, &HashSet::new(), &spot)
+        let (subject, assigned) = (format!("`{key}`"), HashSet::new());
+        self.check(&Asking { subject: &subject, scan, sees, assigned: &assigned, spot: &spot })
     }
 
     /// Text is true whatever it says: a column of text as a truth value is a mistake, seen here if
@@ -115,32 +130,19 @@ impl Compiler<'_> {
     }
 
     /// True if nothing is wrong.
-    fn check(
-        &mut self,
-        subject: &str,
-        scan: &Scan,
-        sees: Sees,
-        assigned: &HashSet<String>,
-        spot: &dyn Fn(Range<usize>) -> Option<Place>,
-    ) -> bool {
+    fn check(&mut self, of: &Asking<'_>) -> bool {
         let before = self.mistakes.len();
-        self.check_names(subject, scan, sees, assigned, spot);
-        if sees == Sees::Row {
-            self.check_compared(subject, scan, assigned, spot);
+        self.check_names(of);
+        if of.sees == Sees::Row {
+            self.check_compared(of);
         }
-        self.check_called(subject, scan, spot);
+        self.check_called(of);
         self.mistakes.len() == before
     }
 
     /// Names, and those behind `row`: each that is not there is told once.
-    fn check_names(
-        &mut self,
-        subject: &str,
-        scan: &Scan,
-        sees: Sees,
-        assigned: &HashSet<String>,
-        spot: &dyn Fn(Range<usize>) -> Option<Place>,
-    ) {
+    fn check_names(&mut self, of: &Asking<'_>) {
+        let Asking { subject, scan, sees, assigned, spot } = *of;
         let mut told = HashSet::new();
         for (name, span) in &scan.names {
             let special = GLOBALS.contains(&name.as_str());
@@ -174,13 +176,8 @@ impl Compiler<'_> {
     }
 
     /// Text is no number: in an order it stands behind all of them, and it equals none.
-    fn check_compared(
-        &mut self,
-        subject: &str,
-        scan: &Scan,
-        assigned: &HashSet<String>,
-        spot: &dyn Fn(Range<usize>) -> Option<Place>,
-    ) {
+    fn check_compared(&mut self, of: &Asking<'_>) {
+        let Asking { subject, scan, assigned, spot, .. } = *of;
         for ((name, span), with) in &scan.compared {
             if assigned.contains(name) || !self.is_text(name) {
                 continue;
@@ -199,7 +196,8 @@ impl Compiler<'_> {
     }
 
     /// Filters and tests that do not exist, each told once.
-    fn check_called(&mut self, subject: &str, scan: &Scan, spot: &dyn Fn(Range<usize>) -> Option<Place>) {
+    fn check_called(&mut self, of: &Asking<'_>) {
+        let Asking { subject, scan, spot, .. } = *of;
         let mut told = HashSet::new();
         for (name, span) in &scan.filters {
             if engine::has_filter(&self.engine.text, name) || !told.insert(name) {
